@@ -1,0 +1,169 @@
+#include "bindings/array.h"
+
+#include <vector>
+
+namespace imgrec::bindings {
+namespace {
+
+/// NumPy's number for ml_dtypes.bfloat16, which is handed out when ml_dtypes is imported.
+int bfloat16_number() {
+  static const int number = py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16")).num();
+  return number;
+}
+
+std::string shape_text(const std::int64_t* shape, int ndim) {
+  std::string text = "(";
+  for (int i = 0; i < ndim; ++i)
+    text += (i ? ", " : "") + (shape[i] < 0 ? std::string("any") : std::to_string(shape[i]));
+  return text + (ndim == 1 ? ",)" : ")");
+}
+
+const char* name_of(DType dtype) {
+  static const char* const names[] = {"float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"};
+  return names[static_cast<int>(dtype)];
+}
+
+std::vector<Registration>& registrations() {
+  static std::vector<Registration> all;
+  return all;
+}
+
+}  // namespace
+
+bool find_dtype(const py::dtype& dtype, DType& found) {
+  const int number = dtype.num();
+  if (number == py::dtype::of<float>().num())
+    found = DType::float32;
+  else if (number == py::dtype::of<double>().num())
+    found = DType::float64;
+  else if (number == py::detail::npy_api::NPY_INT64_ || number == py::dtype::of<long long>().num())
+    found = DType::int64;
+  else if (number == py::detail::npy_api::NPY_INT32_)
+    found = DType::int32;
+  else if (number == py::detail::npy_api::NPY_UINT8_)
+    found = DType::uint8;
+  else if (number == py::detail::npy_api::NPY_BOOL_)
+    found = DType::boolean;
+  else if (number == 23)
+    found = DType::float16;  // NPY_HALF, which pybind11 does not name
+  else if (number == bfloat16_number())
+    found = DType::bfloat16;
+  else
+    return false;
+  return true;
+}
+
+bool make_view(py::handle object, Array& view) {
+  if (object.is_none()) {
+    view = Array{};
+    return true;
+  }
+  if (!py::isinstance<py::array>(object)) return false;
+  const auto* array = py::detail::array_proxy(object.ptr());
+  if (array->nd > max_dimensions) return false;
+  if (!find_dtype(py::reinterpret_borrow<py::dtype>(array->descr), view.dtype)) return false;
+  view.data = array->data;
+  view.ndim = array->nd;
+  const std::int64_t item = size_of(view.dtype);
+  for (int i = 0; i < view.ndim; ++i) {
+    view.shape[i] = array->dimensions[i];
+    if (array->strides[i] % item != 0) return false;
+    view.strides[i] = array->strides[i] / item;
+  }
+  return true;
+}
+
+std::string describe(const Array& array) {
+  if (!array) return "None";
+  return std::string(name_of(array.dtype)) + " " + shape_text(array.shape, array.ndim);
+}
+
+void Check::shape_error(const std::string& message) const { throw ShapeError(std::string(op_) + ": " + message); }
+
+void Check::shape(const char* name, const Array& array, std::initializer_list<std::int64_t> expected,
+                  const char* meaning) const {
+  const std::int64_t* wanted = expected.begin();
+  bool right = array.ndim == static_cast<int>(expected.size());
+  for (int i = 0; right && i < array.ndim; ++i) right = wanted[i] < 0 || wanted[i] == array.shape[i];
+  if (!right)
+    shape_error(std::string(name) + " is " + describe(array) + ", expected " + meaning + " = " +
+                shape_text(wanted, static_cast<int>(expected.size())));
+}
+
+void Check::floating(const char* name, const Array& array) const {
+  if (array && array.dtype <= DType::bfloat16) return;
+  throw DTypeError(std::string(op_) + ": " + name + " is " + describe(array) +
+                   ", expected float32, float64, float16 or bfloat16");
+}
+
+void Check::dtype(const char* name, const Array& array, DType expected) const {
+  if (array && array.dtype == expected) return;
+  throw DTypeError(std::string(op_) + ": " + name + " is " + describe(array) + ", expected " + name_of(expected));
+}
+
+void Check::contiguous(const char* name, const Array& array) const {
+  if (!array.contiguous()) shape_error(std::string(name) + " must be contiguous in row-major order");
+}
+
+void Check::exact(const char* name, const Array& array, std::initializer_list<std::int64_t> expected, DType wanted,
+                  const char* meaning) const {
+  dtype(name, array, wanted);
+  shape(name, array, expected, meaning);
+  contiguous(name, array);
+}
+
+void Check::same_shape(const char* name, const Array& array, const char* other_name, const Array& other) const {
+  bool same = array.ndim == other.ndim;
+  for (int i = 0; same && i < array.ndim; ++i) same = array.shape[i] == other.shape[i];
+  if (!same)
+    shape_error(std::string(name) + " is " + describe(array) + ", but " + other_name + " is " + describe(other) +
+                "; they must have the same shape");
+}
+
+void Check::workspace(const Array& array, std::int64_t bytes) const {
+  if (bytes == 0) return;
+  dtype("workspace", array, DType::uint8);
+  contiguous("workspace", array);
+  if (array.size() < bytes)
+    shape_error("workspace has " + std::to_string(array.size()) + " bytes, expected " + std::to_string(bytes));
+}
+
+bool add_registration(Registration registration) {
+  registrations().push_back(registration);
+  return true;
+}
+
+/// Turns the errors above into the classes of imgrec_engine.errors, which Python code catches by name.
+static void translate_errors(std::exception_ptr pointer) {
+  const auto raise = [](const char* name, const char* message) {
+    py::set_error(py::module_::import("imgrec_engine.errors").attr(name), message);
+  };
+  try {
+    if (pointer) std::rethrow_exception(pointer);
+  } catch (const ShapeError& error) {
+    raise("ShapeError", error.what());
+  } catch (const DTypeError& error) {
+    raise("DTypeError", error.what());
+  } catch (const std::bad_alloc&) {
+    raise("OutOfMemoryError", "the system has no more memory to give");
+  }
+}
+
+static void bind_common(py::module_& module) {
+  py::register_local_exception_translator(translate_errors);
+  py::class_<Context>(module, "Context", "Where and with what an operation runs.")
+      .def(py::init([](int threads) { return Context{.threads = threads}; }), py::arg("threads"))
+      .def_readwrite("threads", &Context::threads);
+  py::class_<Plan>(module, "Plan", "What an operation needs besides its arguments.")
+      .def_readonly("algorithm", &Plan::algorithm)
+      .def_readonly("workspace_bytes", &Plan::workspace_bytes)
+      .def_readonly("reserve_bytes", &Plan::reserve_bytes);
+  for (Registration registration : registrations()) registration(module);
+}
+
+}  // namespace imgrec::bindings
+
+PYBIND11_MODULE(IMGREC_MODULE, module) {
+  module.doc() = "Hand-written kernels of imgrec_engine for one device.";
+  imgrec::bindings::bind_common(module);
+}

@@ -1,0 +1,84 @@
+// How Python's arrays become the contract's views, and how bad arguments become errors that name them.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <initializer_list>
+#include <string>
+
+#include "ops/array.h"
+
+namespace imgrec::bindings {
+
+namespace py = pybind11;
+
+/// Raised as imgrec_engine.errors.ShapeError / DTypeError.
+struct ShapeError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+struct DTypeError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Fills `view` from a NumPy array or None; false where the object is neither, so that pybind11 reports a TypeError.
+bool make_view(py::handle object, Array& view);
+
+/// False where the dtype is not one of ours.
+bool find_dtype(const py::dtype& dtype, DType& found);
+
+std::string describe(const Array& array);
+
+/// Checks for one operation: each failure names the operation and the argument, what was seen and what would be right.
+class Check {
+ public:
+  explicit Check(const char* op) : op_(op) {}
+
+  [[noreturn]] void shape_error(const std::string& message) const;
+
+  /// -1 in `expected` admits any length.
+  void shape(const char* name, const Array& array, std::initializer_list<std::int64_t> expected,
+             const char* meaning) const;
+  void floating(const char* name, const Array& array) const;
+  void dtype(const char* name, const Array& array, DType expected) const;
+  void contiguous(const char* name, const Array& array) const;
+  /// A contiguous array of the shape and dtype given; what outputs and most inputs must be.
+  void exact(const char* name, const Array& array, std::initializer_list<std::int64_t> expected, DType dtype,
+             const char* meaning) const;
+  void same_shape(const char* name, const Array& array, const char* other_name, const Array& other) const;
+  /// uint8, contiguous, of at least `bytes`.
+  void workspace(const Array& array, std::int64_t bytes) const;
+
+ private:
+  const char* op_;
+};
+
+/// Every file of this folder adds its family's functions through one of these; there is no list of families.
+using Registration = void (*)(py::module_&);
+bool add_registration(Registration registration);
+
+#define IMGREC_BINDINGS(family)                                                                           \
+  static void bind_##family(pybind11::module_& module);                                                   \
+  [[maybe_unused]] static const bool family##_added = imgrec::bindings::add_registration(&bind_##family); \
+  static void bind_##family(pybind11::module_& module)
+
+}  // namespace imgrec::bindings
+
+namespace pybind11::detail {
+
+template <>
+struct type_caster<imgrec::Array> {
+  PYBIND11_TYPE_CASTER(imgrec::Array, const_name("numpy.typing.NDArray[typing.Any] | None"));
+  bool load(handle source, bool) { return imgrec::bindings::make_view(source, value); }
+};
+
+template <>
+struct type_caster<imgrec::DType> {
+  PYBIND11_TYPE_CASTER(imgrec::DType, const_name("numpy.dtype[typing.Any]"));
+  bool load(handle source, bool) {
+    return isinstance<dtype>(source) && imgrec::bindings::find_dtype(reinterpret_borrow<dtype>(source), value);
+  }
+};
+
+}  // namespace pybind11::detail

@@ -1,0 +1,125 @@
+// The pool that gives host arrays their memory: blocks aligned to 64 bytes, kept for reuse when an array dies, because
+// fresh pages from the system cost more than many kernels take.
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "bindings/array.h"
+
+namespace imgrec::bindings {
+namespace {
+
+constexpr std::size_t alignment = 64;
+constexpr std::size_t smallest_block = 64;
+
+/// Sizes are rounded up to eighths of a power of two: at most 12.5 % is lost, and blocks find takers again.
+std::size_t block_size(std::size_t bytes) {
+  if (bytes <= smallest_block) return smallest_block;
+  const std::size_t step = std::max<std::size_t>(std::bit_floor(bytes) / 8, alignment);
+  return (bytes + step - 1) / step * step;
+}
+
+class Pool {
+ public:
+  void* take(std::size_t block) {
+    const std::lock_guard lock(mutex_);
+    auto& free_blocks = free_[block];
+    void* memory = nullptr;
+    if (!free_blocks.empty()) {
+      memory = free_blocks.back();
+      free_blocks.pop_back();
+      cached_ -= block;
+    } else {
+      memory = std::aligned_alloc(alignment, block);
+      if (!memory) {
+        release_cached();
+        memory = std::aligned_alloc(alignment, block);
+      }
+      if (!memory) return nullptr;
+    }
+    used_ += block;
+    if (poison_) std::memset(memory, 0xFF, block);  // NaN in every floating dtype, -1 in the integers
+    return memory;
+  }
+
+  void give_back(void* memory, std::size_t block) {
+    const std::lock_guard lock(mutex_);
+    used_ -= block;
+    if (cached_ + block > limit_) return std::free(memory);
+    free_[block].push_back(memory);
+    cached_ += block;
+  }
+
+  void trim() {
+    const std::lock_guard lock(mutex_);
+    release_cached();
+  }
+
+  void set_limit(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    limit_ = bytes;
+    if (cached_ > limit_) release_cached();
+  }
+
+  void set_poison(bool poison) { poison_ = poison; }
+  std::size_t used() const { return used_; }
+  std::size_t cached() const { return cached_; }
+
+ private:
+  void release_cached() {
+    for (auto& [block, memories] : free_)
+      for (void* memory : memories) std::free(memory);
+    free_.clear();
+    cached_ = 0;
+  }
+
+  std::mutex mutex_;
+  std::unordered_map<std::size_t, std::vector<void*>> free_;
+  std::size_t used_ = 0, cached_ = 0, limit_ = std::size_t{1} << 30;
+  bool poison_ = false;
+};
+
+// Never destroyed: arrays may outlive every static object.
+Pool& pool() {
+  static Pool* the_pool = new Pool;
+  return *the_pool;
+}
+
+py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
+  std::size_t bytes = static_cast<std::size_t>(dtype.itemsize());
+  for (const py::ssize_t length : shape) {
+    if (length < 0) throw ShapeError("empty: a dimension is " + std::to_string(length) + ", expected 0 or more");
+    if (__builtin_mul_overflow(bytes, static_cast<std::size_t>(length), &bytes) || bytes > (std::size_t{1} << 62))
+      throw std::bad_alloc();
+  }
+  const std::size_t block = block_size(bytes);
+  void* memory = pool().take(block);
+  if (!memory) throw std::bad_alloc();
+  // The block's size travels in the capsule's context: the owner must know it to give the block back.
+  py::capsule owner(memory, nullptr, [](PyObject* capsule) {
+    void* block_memory = PyCapsule_GetPointer(capsule, nullptr);
+    pool().give_back(block_memory, reinterpret_cast<std::size_t>(PyCapsule_GetContext(capsule)));
+  });
+  PyCapsule_SetContext(owner.ptr(), reinterpret_cast<void*>(block));
+  return py::array(dtype, shape, memory, owner);
+}
+
+}  // namespace
+
+IMGREC_BINDINGS(memory) {
+  module.def("empty", &empty, py::arg("shape"), py::arg("dtype"), "An uninitialised array from the pool.");
+  module.def("pool_trim", [] { pool().trim(); }, "Gives all cached memory back to the system.");
+  module.def(
+      "pool_limit", [](std::size_t bytes) { pool().set_limit(bytes); }, py::arg("bytes"),
+      "How much unused memory the pool may keep.");
+  module.def(
+      "pool_poison", [](bool poison) { pool().set_poison(poison); }, py::arg("poison"),
+      "Whether new arrays are filled with NaN, so that what a kernel forgets to write shows.");
+  module.def("pool_used", [] { return pool().used(); }, "Bytes in live arrays.");
+  module.def("pool_cached", [] { return pool().cached(); }, "Bytes kept for reuse.");
+}
+
+}  // namespace imgrec::bindings

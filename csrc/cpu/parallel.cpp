@@ -1,0 +1,131 @@
+#include "cpu/parallel.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <thread>
+
+namespace imgrec::cpu {
+namespace {
+
+constexpr int max_workers = 256;
+constexpr auto spin_time = std::chrono::microseconds(50);  // how long an idle worker looks for work before it sleeps
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+/// One job at a time. `state_` says all that a worker needs to know about it: a counter that changes when a job opens
+/// and when it closes, whether it is open, and how many workers it wants. A worker that comes late finds the job closed
+/// and leaves it alone, so nobody ever waits for a worker to wake.
+class Pool {
+ public:
+  /// Takes the pool for one call; false where another thread has it.
+  bool try_acquire() { return owner_.try_lock(); }
+  void release() { owner_.unlock(); }
+
+  void run(int threads, std::int64_t tasks, FunctionReference<void(std::int64_t, int)> body) {
+    const auto wanted = static_cast<std::uint32_t>(grow(threads - 1));
+    body_ = &body;
+    tasks_ = tasks;
+    next_.store(0, std::memory_order_relaxed);
+    counter_ += counter_step;
+    state_.store(counter_ | open_bit | wanted);
+    state_.notify_all();
+    work(0);
+    state_.store(counter_);
+    while (active_.load() != 0) pause();
+  }
+
+ private:
+  static constexpr std::uint32_t open_bit = 1u << 9, wanted_mask = open_bit - 1, counter_step = 1u << 10;
+
+  /// Makes sure that `count` workers exist, as far as the system allows, and tells how many there are to use.
+  int grow(int count) {
+    if (count > max_workers) count = max_workers;
+    while (workers_ < count) {
+      try {
+        std::thread(&Pool::serve, this, workers_ + 1, state_.load()).detach();
+      } catch (...) {
+        break;  // no more threads to be had: those that exist do the work
+      }
+      ++workers_;
+    }
+    return workers_ < count ? workers_ : count;
+  }
+
+  void work(int worker) {
+    for (std::int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) (*body_)(task, worker);
+  }
+
+  void serve(int worker, std::uint32_t seen) {
+    for (;;) {
+      seen = wait(seen);
+      if (!(seen & open_bit) || static_cast<std::uint32_t>(worker) > (seen & wanted_mask)) continue;
+      active_.fetch_add(1);
+      if (state_.load() == seen) work(worker);
+      active_.fetch_sub(1);
+    }
+  }
+
+  /// Returns the first state that differs from `seen`.
+  std::uint32_t wait(std::uint32_t seen) {
+    const auto start = std::chrono::steady_clock::now();
+    do {
+      for (int i = 0; i < 64; ++i, pause()) {
+        const std::uint32_t now = state_.load();
+        if (now != seen) return now;
+      }
+    } while (std::chrono::steady_clock::now() - start < spin_time);
+    state_.wait(seen);
+    return state_.load();
+  }
+
+  std::mutex owner_;
+  FunctionReference<void(std::int64_t, int)>* body_ = nullptr;
+  std::int64_t tasks_ = 0;
+  int workers_ = 0;
+  std::uint32_t counter_ = 0;
+  alignas(64) std::atomic<std::int64_t> next_{0};
+  alignas(64) std::atomic<std::uint32_t> state_{0};
+  alignas(64) std::atomic<int> active_{0};
+};
+
+std::atomic<Pool*> the_pool{nullptr};
+thread_local bool inside_task = false;
+
+// Never destroyed: its threads may still be parked when the process ends. After a fork the child starts a new one,
+// because threads do not survive fork.
+Pool& pool() {
+  Pool* existing = the_pool.load(std::memory_order_acquire);
+  if (existing) return *existing;
+  static std::once_flag once;
+  std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { the_pool.store(nullptr); }); });
+  auto* fresh = new Pool;
+  if (the_pool.compare_exchange_strong(existing, fresh)) return *fresh;
+  delete fresh;
+  return *existing;
+}
+
+}  // namespace
+
+void parallel_tasks(const Context& context, std::int64_t tasks, FunctionReference<void(std::int64_t, int)> body) {
+  if (context.threads > 1 && tasks > 1 && !inside_task && pool().try_acquire()) {
+    const int threads = tasks < context.threads ? static_cast<int>(tasks) : context.threads;
+    auto guarded = [&body](std::int64_t task, int worker) {
+      inside_task = true;
+      body(task, worker);
+      inside_task = false;
+    };
+    pool().run(threads, tasks, guarded);
+    pool().release();
+    return;
+  }
+  for (std::int64_t task = 0; task < tasks; ++task) body(task, 0);
+}
+
+}  // namespace imgrec::cpu

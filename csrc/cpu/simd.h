@@ -1,0 +1,106 @@
+// Vectors of the width that this copy of the library is compiled for, on GCC's and clang's vector extension:
+// the same source serves SSE2, AVX2, AVX-512 and NEON (CMakeLists.txt builds one library a level).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace imgrec::cpu {
+
+#if defined(__AVX512F__)
+inline constexpr int vector_bytes = 64;
+inline constexpr int vector_registers = 32;
+#elif defined(__AVX2__)
+inline constexpr int vector_bytes = 32;
+inline constexpr int vector_registers = 16;
+#elif defined(__aarch64__)
+inline constexpr int vector_bytes = 16;
+inline constexpr int vector_registers = 32;
+#else
+inline constexpr int vector_bytes = 16;
+inline constexpr int vector_registers = 16;
+#endif
+
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(vector_bytes)));
+  typedef std::int32_t integer __attribute__((vector_size(vector_bytes)));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(vector_bytes)));
+  typedef std::int64_t integer __attribute__((vector_size(vector_bytes)));
+};
+
+template <class T>
+using Vector = typename VectorOf<T>::type;
+/// Integers of the same width, lane by lane: what comparisons of Vector<T> give.
+template <class T>
+using IntegerVector = typename VectorOf<T>::integer;
+
+template <class T>
+inline constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
+
+/// Reads a whole vector from an address of any alignment.
+template <class T>
+inline Vector<T> load(const T* from) {
+  Vector<T> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+inline void store(T* to, Vector<T> v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+template <class T>
+inline Vector<T> broadcast(T value) {
+  return value - Vector<T>{};
+}
+
+/// The first `count` < lanes elements, zero beyond them.
+template <class T>
+inline Vector<T> load_partial(const T* from, int count) {
+  Vector<T> v{};
+  std::memcpy(&v, from, sizeof(T) * static_cast<std::size_t>(count));
+  return v;
+}
+
+template <class T>
+inline void store_partial(T* to, Vector<T> v, int count) {
+  std::memcpy(to, &v, sizeof(T) * static_cast<std::size_t>(count));
+}
+
+template <class V>
+inline V maximum(V a, V b) {
+  return a > b ? a : b;
+}
+
+template <class V>
+inline V minimum(V a, V b) {
+  return a < b ? a : b;
+}
+
+/// The sum of all lanes, halves first: the order is part of the result.
+template <class T>
+inline T horizontal_sum(Vector<T> v) {
+  T part[lanes<T>];
+  std::memcpy(part, &v, sizeof v);
+  for (int width = lanes<T> / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) part[i] += part[i + width];
+  return part[0];
+}
+
+template <class T>
+inline T horizontal_max(Vector<T> v) {
+  T part[lanes<T>];
+  std::memcpy(part, &v, sizeof v);
+  T result = part[0];
+  for (int i = 1; i < lanes<T>; ++i) result = part[i] > result ? part[i] : result;
+  return result;
+}
+
+}  // namespace imgrec::cpu

@@ -1,0 +1,20 @@
+// Batched matrix product: c[b] = a[b] b[b].
+//   a (B, M, K)  any strides, so transposed and broadcast operands need no copy
+//   b (B, K, N)  any strides
+//   c (B, M, N)  contiguous
+// float32, float64, float16, bfloat16; the 16-bit types accumulate in float32.
+#pragma once
+
+#include "ops/array.h"
+
+namespace imgrec {
+
+struct MatmulShape {
+  std::int64_t batch, m, n, k;
+};
+
+Plan matmul_plan(const Context& context, const MatmulShape& shape, DType dtype);
+
+void matmul(const Context& context, const Array& c, const Array& a, const Array& b, const Array& workspace);
+
+}  // namespace imgrec

@@ -1,0 +1,38 @@
+"""A deep-learning engine for image recognition whose kernels are written by hand and meant to be read.
+
+>>> import imgrec_engine as ie
+>>> from imgrec_engine import functional as F, nn, optim
+"""
+
+from imgrec_engine import errors, functional
+from imgrec_engine.autograd import differentiable, is_recording, no_grad
+from imgrec_engine.backward import grad
+from imgrec_engine.creation import arange, full, ones, zeros
+from imgrec_engine.device import get_num_threads, set_num_threads
+from imgrec_engine.dtypes import bfloat16, float16, float32, float64
+from imgrec_engine.random import manual_seed, rand, randn
+from imgrec_engine.tensor import Tensor, tensor
+
+__all__ = [
+    "Tensor",
+    "arange",
+    "bfloat16",
+    "differentiable",
+    "errors",
+    "float16",
+    "float32",
+    "float64",
+    "full",
+    "functional",
+    "get_num_threads",
+    "grad",
+    "is_recording",
+    "manual_seed",
+    "no_grad",
+    "ones",
+    "rand",
+    "randn",
+    "set_num_threads",
+    "tensor",
+    "zeros",
+]

@@ -1,0 +1,42 @@
+"""IMGREC_DEBUG: 1 prints each op with shapes, dtype, algorithm and time; 2 also looks for NaN and Inf."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from imgrec_engine import kernels
+from imgrec_engine.dtypes import is_floating
+
+level = int(os.environ.get("IMGREC_DEBUG") or "0")
+
+
+def _describe(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"{value.dtype.name}{list(value.shape)}"
+    if isinstance(value, (list, tuple)) and any(hasattr(item, "shape") for item in value):
+        return "[" + ", ".join(_describe(item) for item in value) + "]"
+    return repr(value)
+
+
+def traced(name: str, op: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Runs the op and prints one line on stderr; level 2 raises FloatingPointError where an output is not finite."""
+    kernels.take_algorithms()
+    start = time.perf_counter()
+    result = op(*args, **kwargs)
+    elapsed = 1e3 * (time.perf_counter() - start)
+    outputs = result[0] if isinstance(result[0], tuple) else (result[0],)
+    shown = ", ".join([_describe(a) for a in args] + [f"{k}={_describe(v)}" for k, v in kwargs.items()])
+    chosen = "/".join(filter(None, kernels.take_algorithms()))
+    arrow = ", ".join(_describe(output) for output in outputs)
+    print(f"imgrec: {name}({shown}) -> {arrow} {chosen} {elapsed:.3f} ms", file=sys.stderr)  # noqa: T201
+    if level >= 2:
+        for output in outputs:
+            if is_floating(output.dtype) and not np.isfinite(np.asarray(output, dtype=np.float64)).all():
+                raise FloatingPointError(f"{name}: its output {_describe(output)} holds NaN or Inf")
+    return result

@@ -1,0 +1,93 @@
+"""Devices: where arrays live, where their memory comes from, and how many threads serve the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_engine import kernels
+from imgrec_engine.errors import DeviceError
+
+NAMES = ("cpu",)
+
+
+def check(device: str) -> str:
+    """Returns the device's name if this build has it; DeviceError otherwise."""
+    if device not in NAMES:
+        raise DeviceError(f"device {device!r} is not available; this build has {', '.join(NAMES)}")
+    return device
+
+
+def of(array: Any) -> str:
+    """The name of the device that holds an array."""
+    return "cpu"
+
+
+def to_numpy(array: Any) -> NDArray[Any]:
+    """The array's values on the host: the array itself where it lives there already."""
+    return np.asarray(array)
+
+
+def empty(shape: Sequence[int], dtype: np.dtype[Any], like: Any) -> Any:
+    """An uninitialised, contiguous, 64-byte-aligned array from the pool of the device that holds ``like``."""
+    return kernels.of(like)[0].empty(shape, dtype)
+
+
+def empty_like(array: Any) -> Any:
+    """An uninitialised, contiguous array of the same shape, dtype and device."""
+    return kernels.of(array)[0].empty(array.shape, array.dtype)
+
+
+def zeros(shape: Sequence[int], dtype: np.dtype[Any], like: Any) -> Any:
+    """Like ``empty``, filled with zeros."""
+    array = empty(shape, dtype, like)
+    array.fill(0)
+    return array
+
+
+def contiguous(array: Any) -> Any:
+    """The array itself if it is row-major without gaps, else a copy that is."""
+    if array.flags.c_contiguous:
+        return array
+    copy = empty_like(array)
+    np.copyto(copy, array)
+    return copy
+
+
+def to_device(array: NDArray[Any], device: str) -> Any:
+    """Copies a NumPy array into memory of the device's pool."""
+    check(device)
+    copy = empty_like(array)
+    np.copyto(copy, array)
+    return copy
+
+
+def set_num_threads(count: int) -> None:
+    """Sets how many threads the CPU kernels use. Results do not depend on it, bit for bit."""
+    if count < 1:
+        raise ValueError(f"set_num_threads: count is {count}, expected 1 or more")
+    kernels.cpu_context.threads = count
+
+
+def get_num_threads() -> int:
+    """How many threads the CPU kernels use.
+
+    ``IMGREC_NUM_THREADS``, else the cores that this process may run on.
+    """
+    return int(kernels.cpu_context.threads)
+
+
+def _default_threads() -> int:
+    wanted = os.environ.get("IMGREC_NUM_THREADS", "")
+    if wanted and not (wanted.isdigit() and int(wanted) > 0):
+        raise ValueError(f"IMGREC_NUM_THREADS is {wanted!r}, expected a whole number of 1 or more")
+    if wanted:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+set_num_threads(_default_threads())

@@ -1,0 +1,9 @@
+"""Every differentiable operation as a function: ``from imgrec_engine import functional as F``."""
+
+from imgrec_engine.ops.activation import *
+from imgrec_engine.ops.arithmetic import *
+from imgrec_engine.ops.elementwise import *
+from imgrec_engine.ops.indexing import *
+from imgrec_engine.ops.matmul import *
+from imgrec_engine.ops.reduction import *
+from imgrec_engine.ops.shape import *

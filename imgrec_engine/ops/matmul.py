@@ -1,0 +1,102 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from imgrec_engine import kernels
+from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
+from imgrec_engine.device import empty
+from imgrec_engine.dtypes import is_floating, promote
+from imgrec_engine.errors import DTypeError, ShapeError
+from imgrec_engine.ops.arithmetic import unbroadcast
+
+__all__ = ["linear", "matmul"]
+
+
+def product(a: Array, b: Array) -> Array:
+    """The kernel on arrays: a (..., M, K) with b (..., K, N) gives (..., M, N); leading dimensions broadcast."""
+    if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:  # one product of many rows instead of many products
+        return product(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    count = int(np.prod(batch, dtype=np.int64))
+    a3 = np.broadcast_to(a, (*batch, m, k)).reshape(count, m, k)
+    b3 = np.broadcast_to(b, (*batch, k, n)).reshape(count, k, n)
+    c = empty((count, m, n), a.dtype, a)
+    module, context = kernels.of(a)
+    plan = module.matmul_plan(context, count, m, n, k, a.dtype)
+    module.matmul(context, c, a3, b3, kernels.workspace(plan, a))
+    return c.reshape(*batch, m, n)
+
+
+def _operands(name: str, a: Array, b: Array) -> tuple[Array, Array]:
+    if not (is_floating(a.dtype) and is_floating(b.dtype)):
+        raise DTypeError(f"{name}: the operands are {a.dtype.name} and {b.dtype.name}, expected floating dtypes")
+    dtype = promote(a.dtype, b.dtype)
+    return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+
+
+@differentiable
+def matmul(a: Array, b: Array) -> Result:
+    """The matrix product of a (..., M, K) and b (..., K, N): (..., M, N). Also ``a @ b``.
+
+    Leading dimensions broadcast. A vector on the left counts as one row, on the right as one column, and that
+    dimension is dropped from the result. float16 and bfloat16 accumulate in float32.
+
+    >>> import imgrec_engine as ie
+    >>> (ie.ones((2, 3)) @ ie.ones((3, 4))).shape, (ie.ones(3) @ ie.ones(3)).item()
+    ((2, 4), 3.0)
+    """
+    if a.ndim == 0 or b.ndim == 0:
+        raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}; both need a dimension at least (use * for scalars)")
+    a, b = _operands("matmul", a, b)
+    row, column = a.ndim == 1, b.ndim == 1
+    a_rows = a[None, :] if row else a
+    b_columns = b[:, None] if column else b
+    try:
+        if a_rows.shape[-1] != b_columns.shape[-2]:
+            raise ValueError
+        np.broadcast_shapes(a_rows.shape[:-2], b_columns.shape[:-2])
+    except ValueError:
+        raise ShapeError(
+            f"matmul: shapes {a.shape} and {b.shape} do not fit; expected (..., M, K) and (..., K, N)"
+        ) from None
+    c = product(a_rows, b_columns)
+    drop = (-2,) * row + (-1,) * column
+
+    def backward(dc: Array, needs: Needs) -> Gradients:
+        dc = np.expand_dims(dc, drop) if drop else dc
+        da = unbroadcast(product(dc, b_columns.swapaxes(-1, -2)), a_rows.shape).reshape(a.shape) if needs[0] else None
+        db = unbroadcast(product(a_rows.swapaxes(-1, -2), dc), b_columns.shape).reshape(b.shape) if needs[1] else None
+        return da, db
+
+    return (c.squeeze(drop) if drop else c), backward
+
+
+@differentiable
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Result:
+    """X W^T + b: x (..., in) with weight (out, in) and bias (out,) gives (..., out).
+
+    >>> import imgrec_engine as ie
+    >>> linear(ie.ones((5, 3)), ie.ones((2, 3)), ie.zeros(2)).shape
+    (5, 2)
+    """
+    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(f"linear: x is {x.shape} and weight {weight.shape}; expected (..., in) and (out, in)")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"linear: bias is {bias.shape}, expected {weight.shape[:1]}")
+    x, weight = _operands("linear", x, weight)
+    rows = x.reshape(-1, x.shape[-1])
+    y = product(rows, weight.T)
+    if bias is not None:
+        y += bias
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        dy_rows = dy.reshape(-1, weight.shape[0])
+        dx = product(dy_rows, weight).reshape(x.shape) if needs[0] else None
+        dweight = product(dy_rows.T, rows) if needs[1] else None
+        dbias = unbroadcast(dy_rows, weight.shape[:1]) if needs[2] else None
+        return dx, dweight, dbias
+
+    return y.reshape(*x.shape[:-1], weight.shape[0]), backward

@@ -1,0 +1,95 @@
+"""Random numbers: Philox4x32-10 indexed by (seed, offset, element), so every device and thread count draws the same.
+
+The seed and the offset live in an int64 array that the kernels read; each draw advances the offset by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_engine import device as devices
+from imgrec_engine import kernels
+from imgrec_engine.dtypes import as_dtype, float32, float64, is_floating
+from imgrec_engine.errors import DTypeError
+from imgrec_engine.tensor import Tensor
+
+_state: NDArray[np.int64] = np.zeros(2, dtype=np.int64)
+
+
+def manual_seed(seed: int) -> None:
+    """Starts the random numbers anew: what follows depends on ``seed`` (0 <= seed < 2**63) alone.
+
+    >>> import imgrec_engine as ie
+    >>> ie.manual_seed(7)
+    >>> first = ie.rand(3)
+    >>> ie.manual_seed(7)
+    >>> bool((first == ie.rand(3)).all())
+    True
+    """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"manual_seed: seed is {seed}, expected 0 <= seed < 2**63")
+    _state[:] = seed, 0
+
+
+def get_state() -> tuple[int, int]:
+    """(seed, offset): where the random numbers stand."""
+    return int(_state[0]), int(_state[1])
+
+
+def set_state(state: tuple[int, int]) -> None:
+    """Continues from a state that ``get_state`` returned."""
+    _state[:] = state
+
+
+def next_state() -> NDArray[np.int64]:
+    """The state for one draw. Whoever needs the same numbers again, as a backward pass does, keeps it."""
+    state = _state.copy()
+    _state[1] += 1
+    return state
+
+
+def _draw(kernel: str, shape: Sequence[int], dtype: Any, first: float, second: float, requires_grad: bool) -> Tensor:
+    wanted = as_dtype(dtype)
+    if not is_floating(wanted):
+        raise DTypeError(f"{kernel}: dtype is {wanted.name}, expected a floating one")
+    module, context = kernels.of(_state)
+    out = devices.empty(shape, float64 if wanted == float64 else float32, _state)
+    getattr(module, kernel)(context, out, next_state(), first, second)
+    return Tensor(out.astype(wanted, copy=False), requires_grad)
+
+
+def _shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Lets ``rand(2, 3)`` and ``rand((2, 3))`` mean the same."""
+    return tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+
+
+def rand(
+    *shape: int | Sequence[int], dtype: Any = float32, low: float = 0.0, high: float = 1.0, requires_grad: bool = False
+) -> Tensor:
+    """Uniform numbers in [low, high).
+
+    >>> import imgrec_engine as ie
+    >>> ie.rand(2, 3).shape
+    (2, 3)
+    """
+    return _draw("random_uniform", _shape(shape), dtype, low, high, requires_grad)
+
+
+def randn(
+    *shape: int | Sequence[int],
+    dtype: Any = float32,
+    mean: float = 0.0,
+    std: float = 1.0,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Normal numbers with the mean and standard deviation given.
+
+    >>> import imgrec_engine as ie
+    >>> ie.randn((2, 3), dtype="float64").dtype.name
+    'float64'
+    """
+    return _draw("random_normal", _shape(shape), dtype, mean, std, requires_grad)

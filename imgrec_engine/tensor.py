@@ -1,0 +1,227 @@
+"""The tensor: an array with a memory of how it was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_engine import autograd
+from imgrec_engine import device as devices
+from imgrec_engine.dtypes import as_dtype, float32, float64, is_floating
+from imgrec_engine.errors import AutogradError, DTypeError
+from imgrec_engine.methods import Methods
+from imgrec_engine.ops import elementwise, indexing, shape
+
+Index: TypeAlias = (
+    Any  # what NumPy takes: int, slice, None, ..., an integer or boolean array or Tensor, or a tuple of these
+)
+
+
+class Tensor(Methods):
+    """An n-dimensional array of one dtype on one device, differentiable where the dtype is floating.
+
+    Tensors come from `imgrec_engine.tensor`, the creation functions and operations. Operators follow NumPy's
+    broadcasting; Python scalars do not widen the dtype; reshape, transpose and basic indexing give views.
+
+    >>> import imgrec_engine as ie
+    >>> x = ie.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([[2., 4.],
+            [6., 8.]], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_array", "_index", "_node", "_version", "grad", "requires_grad")
+    __array_ufunc__ = None  # NumPy's operators leave mixed expressions to ours
+
+    def __init__(self, array: Any, requires_grad: bool = False) -> None:
+        if requires_grad and not is_floating(array.dtype):
+            raise DTypeError(f"only floating tensors can require gradients, not {array.dtype.name}")
+        self._array = array
+        self.requires_grad = requires_grad
+        self.grad: Tensor | None = None
+        self._node: Any = None
+        self._index = 0
+        self._version = autograd.Version()
+
+    # --- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the dimensions."""
+        return self._array.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy dtype; bfloat16 is ml_dtypes'."""
+        return self._array.dtype  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return self._array.ndim  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._array.size  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> str:
+        """The device's name."""
+        return devices.of(self._array)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was created by the user and not by an operation that was recorded."""
+        return self._node is None
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802
+        """The transpose: all dimensions in reverse order."""
+        return shape.permute(self, tuple(range(self.ndim))[::-1])
+
+    __hash__ = object.__hash__  # `==` compares elements; a tensor as a key stands for itself
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a tensor without dimensions")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self._array)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return int(self._array.__index__())
+
+    def __repr__(self) -> str:
+        body = np.array2string(self._array, separator=", ", prefix="tensor(", threshold=100, edgeitems=3)
+        parts = [body, f"dtype={self.dtype.name}"]
+        if self.size > 100 or not self.size:
+            parts.append(f"shape={self.shape}")
+        if self.device != "cpu":
+            parts.append(f"device={self.device!r}")
+        if self._node is not None:
+            parts.append(f"grad_op={self._node.name}")
+        elif self.requires_grad:
+            parts.append("requires_grad=True")
+        return f"tensor({', '.join(parts)})"
+
+    # --- out of and into it -------------------------------------------------------------------------------------------
+
+    def numpy(self) -> NDArray[Any]:
+        """The values as a NumPy array that shares this tensor's memory."""
+        return devices.to_numpy(self._array)
+
+    def item(self) -> float | int | bool:
+        """The only element as a Python number; ValueError if there are more."""
+        if self.size != 1:
+            raise ValueError(f"item: the tensor has shape {self.shape}, expected exactly one element")
+        return self._array.item()  # type: ignore[no-any-return]
+
+    def tolist(self) -> Any:
+        """The values as nested Python lists."""
+        return self.numpy().tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def to(self, *targets: Any) -> Tensor:
+        """The tensor on another device, in another dtype, or both: ``x.to("cpu")``, ``x.to("float16")``.
+
+        Differentiable. Returns the same tensor if nothing changes.
+        """
+        result = self
+        for target in targets:
+            if isinstance(target, str) and target in devices.NAMES:
+                continue  # the only device of this build holds every tensor
+            dtype = as_dtype(target)
+            result = result if result.dtype == dtype else elementwise.cast(result, dtype)
+        return result
+
+    astype = to
+
+    def detach(self) -> Tensor:
+        """The same memory without the history: a tensor that does not require a gradient."""
+        tensor = Tensor(self._array)
+        tensor._version = self._version
+        return tensor
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Sets whether a leaf collects gradients, and returns it."""
+        if self._node is not None:
+            raise AutogradError("requires_grad_: only leaves can change it; detach() first")
+        if requires_grad and not is_floating(self.dtype):
+            raise DTypeError(f"requires_grad_: only floating tensors can require gradients, not {self.dtype.name}")
+        self.requires_grad = requires_grad
+        return self
+
+    def backward(self, grad: Tensor | None = None) -> None:
+        """Adds the gradient of this scalar to the ``.grad`` of every leaf that it depends on and that requires one.
+
+        A tensor that is no scalar needs ``grad``, of its own shape: the gradient of the loss with respect to it.
+        """
+        from imgrec_engine.backward import backward  # it needs this class first
+
+        backward(self, grad)
+
+    # --- in place -----------------------------------------------------------------------------------------------------
+
+    def __setitem__(self, index: Index, value: Any) -> None:
+        self._write("assignment to x[index]")
+        self._array[indexing.plain(index)] = value._array if isinstance(value, Tensor) else value
+
+    def copy_(self, source: Any) -> Tensor:
+        """Overwrites the values with those of ``source``, broadcast and converted, and returns this tensor."""
+        self._write("copy_")
+        np.copyto(self._array, source._array if isinstance(source, Tensor) else np.asarray(source), casting="unsafe")
+        return self
+
+    def fill_(self, value: float) -> Tensor:
+        """Overwrites every element with a number, and returns this tensor."""
+        self._write("fill_")
+        self._array[...] = value
+        return self
+
+    def _write(self, what: str) -> None:
+        """Announces an in-place write: refuses it where history would become wrong, and counts it."""
+        if self.requires_grad and autograd.is_recording():
+            raise AutogradError(
+                f"{what}: this tensor requires a gradient, and a write in place cannot be differentiated; "
+                "use `with no_grad():`, or `where` and `concatenate` to make a new tensor"
+            )
+        self._version.count += 1
+
+
+autograd.set_tensor_type(Tensor)
+
+
+def tensor(array: Any, dtype: Any = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of ``array``: numbers, nested lists, a NumPy array, another Tensor.
+
+    Without ``dtype``, Python floats become float32 and Python integers int64; arrays keep their dtype.
+
+    >>> tensor([1, 2]).dtype.name, tensor([1.0, 2]).dtype.name, tensor([1.0], dtype="bfloat16").dtype.name
+    ('int64', 'float32', 'bfloat16')
+    """
+    given = array.numpy() if isinstance(array, Tensor) else array
+    source = np.asarray(given)
+    if dtype is not None:
+        wanted = as_dtype(dtype)
+    elif source.dtype == float64 and not isinstance(given, (np.ndarray, np.generic)):
+        wanted = float32
+    else:
+        wanted = as_dtype(source.dtype)
+    return Tensor(devices.to_device(source.astype(wanted, copy=False), device), requires_grad)

@@ -1,0 +1,49 @@
+import numpy as np
+
+from imgrec_engine import functional as F
+from imgrec_engine.errors import DTypeError, ShapeError
+from op_cases.table import OpCase, bad, integers, normal, sample
+
+
+def linear(x, weight, bias=None):
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+CASES = (
+    OpCase(
+        F.matmul,
+        np.matmul,
+        (
+            sample(normal(3, 5), normal(5, 4)),
+            sample(normal(40, 300), normal(300, 37)),
+            sample(normal(2, 3, 5), normal(5, 4)),
+            sample(normal(2, 1, 3, 5), normal(4, 5, 2)),
+            sample(normal(5), normal(5)),
+            sample(normal(5), normal(2, 5, 3)),
+            sample(normal(2, 3, 5), normal(5)),
+            sample(normal(3, 0), normal(0, 4)),
+            sample(normal(0, 5), normal(5, 4)),
+        ),
+        (
+            bad(ShapeError, r"\(2, 3\) and \(2, 3\) do not fit", normal(2, 3), normal(2, 3)),
+            bad(ShapeError, "a dimension at least", normal(), normal(2)),
+            bad(DTypeError, "expected floating", integers(2, 2, high=3), normal(2, 2)),
+        ),
+        reduction=300,
+    ),
+    OpCase(
+        F.linear,
+        linear,
+        (
+            sample(normal(7, 5), normal(3, 5), normal(3)),
+            sample(normal(2, 4, 5), normal(3, 5)),
+            sample(normal(0, 5), normal(3, 5), normal(3)),
+        ),
+        (
+            bad(ShapeError, r"x is \(7, 4\)", normal(7, 4), normal(3, 5)),
+            bad(ShapeError, r"bias is \(4,\), expected \(3,\)", normal(7, 5), normal(3, 5), normal(4)),
+        ),
+        reduction=8,
+    ),
+)

@@ -1,0 +1,201 @@
+"""Every row of the op table, on every device present."""
+
+import importlib
+import pkgutil
+import zlib
+
+import numpy as np
+import pytest
+from op_cases import CASES
+
+import imgrec_engine as ie
+from imgrec_engine import kernels, ops
+from imgrec_engine.dtypes import bfloat16, float16, float32, float64, is_floating
+from imgrec_engine.testing import gradcheck
+
+TOLERANCES = {float32: (1.3e-6, 1e-5), float16: (1e-3, 1e-5), bfloat16: (1.6e-2, 1e-5), float64: (1e-11, 1e-11)}
+LARGEST_GRADCHECK = 2_000  # elements of a sample whose gradient is checked one by one
+
+SAMPLES = [pytest.param(case, s, id=f"{case.name}-{i}") for case in CASES for i, s in enumerate(case.samples)]
+REFUSED = [pytest.param(case, b, id=f"{case.name}-{i}") for case in CASES for i, b in enumerate(case.refused)]
+DTYPES = [
+    pytest.param(case, s, dtype, id=f"{case.name}-{i}-{dtype.name}")
+    for case in CASES
+    for i, s in enumerate(case.samples)
+    for dtype in case.dtypes
+]
+
+
+def test_every_op_has_a_row():
+    names = set()
+    for module in pkgutil.iter_modules(ops.__path__):
+        contents = vars(importlib.import_module(f"imgrec_engine.ops.{module.name}"))
+        names |= {name for name, value in contents.items() if getattr(value, "differentiable_op", False)}
+    assert names == {case.name for case in CASES}
+
+
+def draw(given, generator):
+    if isinstance(given, list):
+        return [draw(item, generator) for item in given]
+    return np.asarray(given(generator)) if callable(given) else given
+
+
+def arguments(case, sample, convert):
+    """The sample's arrays, the same at each call, each passed through `convert`."""
+    generator = np.random.Generator(np.random.Philox(zlib.crc32(case.name.encode())))
+
+    def change(value):
+        if isinstance(value, list) and any(isinstance(item, np.ndarray) for item in value):
+            return [change(item) for item in value]
+        return convert(value) if isinstance(value, np.ndarray) else value
+
+    args = [change(draw(given, generator)) for given in sample.args]
+    return args, {name: change(draw(given, generator)) for name, given in sample.kwargs.items()}
+
+
+def to_tensor(dtype, requires_grad=False):
+    def convert(array):
+        floating = is_floating(array.dtype)
+        return ie.tensor(array, dtype=dtype if floating else None, requires_grad=requires_grad and floating)
+
+    return convert
+
+
+def as_tuple(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def call(case, args, kwargs):
+    case.before()
+    return as_tuple(case.op(*args, **kwargs))
+
+
+def tensors_of(args, kwargs):
+    for value in [*args, *kwargs.values()]:
+        yield from (item for item in (value if isinstance(value, list) else [value]) if isinstance(item, ie.Tensor))
+
+
+def forward_and_backward(case, sample, convert):
+    """Outputs and gradients as arrays; output i is weighted with fixed numbers."""
+    args, kwargs = arguments(case, sample, convert)
+    outputs = call(case, args, kwargs)
+    generator = np.random.Generator(np.random.Philox(1))
+    total = None
+    for y in outputs:
+        if y.requires_grad:
+            part = (y * ie.tensor(generator.standard_normal(y.shape), dtype=y.dtype)).to(float64).sum()
+            total = part if total is None else total + part
+    if total is not None:
+        total.backward()
+    gradients = [t.grad for t in tensors_of(args, kwargs) if t.requires_grad]
+    return [y.numpy() for y in outputs], [None if g is None else g.numpy() for g in gradients]
+
+
+def assert_same_bits(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.dtype == b.dtype
+            assert a.shape == b.shape
+            assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize(("case", "sample", "dtype"), DTYPES)
+def test_values_agree_with_float64(case, sample, dtype):
+    args, kwargs = arguments(case, sample, to_tensor(dtype))
+    outputs = call(case, args, kwargs)
+    rounded = arguments(case, sample, lambda a: a.astype(dtype).astype(np.float64) if is_floating(a.dtype) else a)
+    case.before()
+    references = as_tuple(case.reference(*rounded[0], **rounded[1]))
+    rtol, atol = (tolerance * max(1.0, case.reduction**0.5) for tolerance in TOLERANCES[dtype])
+    for y, reference in zip(outputs, references, strict=True):
+        assert y.shape == np.shape(reference)
+        assert y.dtype == dtype or not is_floating(y.dtype)
+        np.testing.assert_allclose(y.numpy().astype(np.float64), reference, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize(("case", "sample"), SAMPLES)
+def test_gradients_agree_with_finite_differences(case, sample):
+    args, kwargs = arguments(case, sample, to_tensor(float64, requires_grad=case.differentiable))
+    inputs = [t for t in tensors_of(args, kwargs) if t.requires_grad]
+    outputs = call(case, args, kwargs)
+    assert any(y.requires_grad for y in outputs) == (case.differentiable and bool(inputs))
+    if inputs and sum(t.size for t in inputs) <= LARGEST_GRADCHECK:
+
+        def function(*_):
+            return tuple(y for y in call(case, args, kwargs) if y.requires_grad)
+
+        gradcheck(function, inputs)
+
+
+@pytest.mark.parametrize(("case", "sample", "dtype"), [p for p in DTYPES if p.values[0].differentiable])
+def test_gradients_agree_with_float64(case, sample, dtype):
+    _, ours = forward_and_backward(case, sample, to_tensor(dtype, requires_grad=True))
+
+    def rounded(array):
+        return to_tensor(float64, requires_grad=True)(array.astype(dtype) if is_floating(array.dtype) else array)
+
+    _, references = forward_and_backward(case, sample, rounded)
+    rtol, atol = (tolerance * max(1.0, case.reduction**0.5) for tolerance in TOLERANCES[dtype])
+    for gradient, reference in zip(ours, references, strict=True):
+        if gradient is None:
+            assert reference is None
+            continue
+        # What the forward pass saved in 16 bits carries its rounding into every element: relative to the largest one.
+        scale = np.abs(reference).max(initial=0.0)
+        np.testing.assert_allclose(gradient.astype(np.float64), reference, rtol=rtol, atol=atol + rtol * scale)
+
+
+@pytest.mark.parametrize(("case", "sample"), SAMPLES)
+def test_float64_values_agree(case, sample):
+    args, kwargs = arguments(case, sample, to_tensor(float64))
+    outputs = call(case, args, kwargs)
+    plain_args, plain_kwargs = arguments(case, sample, lambda a: a)
+    case.before()
+    for y, reference in zip(outputs, as_tuple(case.reference(*plain_args, **plain_kwargs)), strict=True):
+        np.testing.assert_allclose(y.numpy(), reference, rtol=1e-9, atol=1e-9)
+
+
+def strided(array):
+    """The same values with gaps between them and, where there are two dimensions, in transposed order."""
+    if array.ndim == 0:
+        return ie.tensor(array)
+    wide = np.repeat(array.astype(float32) if is_floating(array.dtype) else array, 2, axis=-1)
+    view = np.ascontiguousarray(wide.T).T[..., ::2]
+    tensor = ie.Tensor(view)
+    if is_floating(view.dtype):
+        tensor.requires_grad_()
+    return tensor
+
+
+@pytest.mark.parametrize(("case", "sample"), SAMPLES)
+def test_strided_inputs_give_the_same(case, sample):
+    outputs, gradients = forward_and_backward(case, sample, strided)
+    expected, expected_gradients = forward_and_backward(case, sample, to_tensor(float32, requires_grad=True))
+    for a, b in zip([*outputs, *gradients], [*expected, *expected_gradients], strict=True):
+        if b is not None:  # NumPy sums strided memory in another order
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("case", "sample"), SAMPLES)
+def test_bits_do_not_depend_on_threads_or_memory(case, sample):
+    convert = to_tensor(float32, requires_grad=True)
+    ie.set_num_threads(1)
+    once = forward_and_backward(case, sample, convert)
+    pool = kernels.modules()["cpu"]
+    pool.pool_poison(True)
+    try:
+        for threads in (1, 2, 3):
+            ie.set_num_threads(threads)
+            again = forward_and_backward(case, sample, convert)
+            assert_same_bits([*once[0], *once[1]], [*again[0], *again[1]])
+    finally:
+        pool.pool_poison(False)
+
+
+@pytest.mark.parametrize(("case", "refused"), REFUSED)
+def test_bad_arguments_are_refused_by_name(case, refused):
+    args, kwargs = arguments(case, refused, to_tensor(float32))
+    with pytest.raises(refused.error, match=refused.words) as caught:
+        call(case, args, kwargs)
+    assert case.name in str(caught.value)
