@@ -1,0 +1,64 @@
+"""Threads or processes that make batches ahead of the consumer and end with its iteration."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pickle import PicklingError
+from typing import Any
+
+from imgrec_engine.errors import DataError
+
+Task = Callable[..., Any]
+
+_task: Task | None = None  # what this worker process does; set once when it starts
+
+
+@contextmanager
+def worker_pool(task: Task, num_workers: int, kind: str) -> Iterator[Callable[..., Future[Any]]]:
+    """Give a function that has `task` called with its arguments by a worker and returns the future result.
+
+    On leaving, what has not begun is cancelled and all workers have ended.
+    """
+    if kind == "thread":
+        pool: Executor = ThreadPoolExecutor(num_workers, thread_name_prefix="imgrec-data")
+        submit = _submitter(pool, task)
+    else:
+        _check_picklable(task)
+        # Never fork: the engine's and the user's threads may hold locks that a forked child could not take.
+        methods = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        pool = ProcessPoolExecutor(num_workers, context, initializer=_start_process, initargs=(task,))
+        submit = _submitter(pool, _run_in_process)
+    try:
+        yield submit
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submitter(pool: Executor, task: Task) -> Callable[..., Future[Any]]:
+    return lambda *arguments: pool.submit(task, *arguments)
+
+
+def _check_picklable(task: Task) -> None:
+    try:
+        multiprocessing.reduction.ForkingPickler.dumps(task)
+    except (PicklingError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"workers='process' must send the data set and the transform to other processes, but {error}; "
+            "use workers='thread'"
+        ) from error
+
+
+def _start_process(task: Task) -> None:
+    global _task
+    _task = task
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the consumer's to answer; it ends the workers
+
+
+def _run_in_process(*arguments: Any) -> Any:
+    assert _task is not None
+    return _task(*arguments)
