@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from imgrec_engine.errors import DataError
@@ -26,9 +25,7 @@ def checked_integer(value: Any, low: int, name: str) -> int:
 
 
 def checked_number(value: Any, low: float, high: float, name: str) -> float:
-    """Return a finite number in `low` .. `high` as float; raise `DataError` for anything else."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise DataError(f"{name} must be a finite number, not {value!r}")
-    if not low <= value <= high:
-        raise DataError(f"{name} must lie in {low} .. {high}, not {value!r}")
+    """Return a number in `low` .. `high` as float; raise `DataError` for anything else."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+        raise DataError(f"{name} must be a number in {low} .. {high}, not {value!r}")
     return float(value)

@@ -93,14 +93,19 @@ class ImageFolder(Dataset):
                 raise DataError(f"{folder}: no image for class {name!r}: {found}")
 
 
+def visible_entries(folder: Path) -> list[Path]:
+    """Return what a folder holds, sorted, without names that begin with a dot."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
 def _class_names(root: Path) -> list[str]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder" if not root.exists() else f"{root}: not a folder")
-    try:
-        visible = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read: {error.strerror}") from error
-    names = sorted(entry.name for entry in visible if entry.is_dir())
+    visible = visible_entries(root)
+    names = [entry.name for entry in visible if entry.is_dir()]
     if not visible:
         raise DataError(f"{root}: empty folder; it must hold one folder of images per class")
     if not names:
@@ -138,15 +143,9 @@ def _files(folder: Path) -> list[Path]:
     pending, seen = [folder], set()
     while pending:
         current = pending.pop()
-        try:
-            identity = current.stat()
-            entries = sorted(current.iterdir())
-        except OSError as error:
-            raise DataError(f"{current}: cannot be read: {error.strerror}") from error
-        if (identity.st_dev, identity.st_ino) in seen:
-            continue
-        seen.add((identity.st_dev, identity.st_ino))
-        for entry in entries:
-            if not entry.name.startswith("."):
+        real = current.resolve()
+        if real not in seen:
+            seen.add(real)
+            for entry in visible_entries(current):
                 (pending if entry.is_dir() else files).append(entry)
     return sorted(files)

@@ -112,7 +112,7 @@ def labels_beside(images: Path) -> Path:
 def find_idx_images(folder: Path) -> dict[str, Path]:
     """Return the IDX image files of a folder by split, e.g. `train-images-idx3-ubyte.gz` as "train"."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("*ubyte*")):
         match = re.fullmatch(r"(train|t10k|test)[-_]images[-_.]idx\d[-_]ubyte(\.gz)?", path.name)
         if match and path.is_file():
             found.setdefault("train" if match[1] == "train" else "test", path)

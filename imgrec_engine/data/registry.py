@@ -10,7 +10,7 @@ import numpy as np
 
 from imgrec_engine.data import embedded, shared
 from imgrec_engine.data.dataset import ConcatDataset, Dataset, Subset
-from imgrec_engine.data.folder import ImageFolder
+from imgrec_engine.data.folder import ImageFolder, visible_entries
 from imgrec_engine.data.idx import find_idx_images, load_idx
 from imgrec_engine.data.npz import read_npz
 from imgrec_engine.errors import DataError
@@ -54,7 +54,12 @@ def load_train_test(source: str | Path, strict: bool = False) -> tuple[Dataset, 
     parts = _parts(source, strict)
     if not {"train", "test"} <= parts.keys():
         raise DataError(f"{source}: no train and test parts; there are {', '.join(parts)}")
-    return parts["train"](), parts["test"]()
+    train, test = parts["train"](), parts["test"]()
+    if train.classes != test.classes:
+        raise DataError(
+            f"{source}: the train part has the classes {train.classes}, but the test part {test.classes}"
+        )
+    return train, test
 
 
 def _parts(source: str | Path, strict: bool) -> dict[str, Read]:
@@ -84,7 +89,7 @@ def _parts(source: str | Path, strict: bool) -> dict[str, Read]:
 def _folder_parts(folder: Path, strict: bool) -> dict[str, Read]:
     if len(find_idx_images(folder)) == 2:
         return _with_all(shared.idx_parts(folder, ()))
-    below = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+    below = {entry.name for entry in visible_entries(folder) if entry.is_dir()}
     if {"train", "test"} <= below <= _FOLDER_SPLITS:
         return _with_all(
             {name: functools.partial(ImageFolder, folder / name, strict) for name in sorted(below)}

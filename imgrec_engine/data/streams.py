@@ -18,12 +18,12 @@ def item_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     >>> item_generator(seed=0, epoch=2, index=7).integers(100) == item_generator(0, 2, 7).integers(100)
     np.True_
     """
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, index, _ITEM, 0]))
+    return _generator(seed, epoch, index, _ITEM)
 
 
 def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
     """Return the generator that shuffles the items of `epoch`."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, _EPOCH, 0]))
+    return _generator(seed, epoch, 0, _EPOCH)
 
 
 def checked_key(value: int, name: str) -> int:
@@ -31,3 +31,9 @@ def checked_key(value: int, name: str) -> int:
     if not 0 <= value < 2**64:
         raise DataError(f"{name} must be an integer in 0 .. 2**64 - 1, not {value}")
     return int(value)
+
+
+def _generator(seed: int, epoch: int, index: int, kind: int) -> np.random.Generator:
+    # The lowest counter word is the generator's own, to count its draws.
+    key, counter = np.array([seed, epoch], np.uint64), np.array([0, index, kind, 0], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
