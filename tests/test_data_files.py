@@ -122,7 +122,7 @@ def test_bad_images_give_one_line_naming_the_file(tmp_path, content, says):
 
 
 def test_missing_image_and_folder(tmp_path):
-    with pytest.raises(DataError, match="nothing.png: no such file"):
+    with pytest.raises(DataError, match=r"nothing.png: no such file"):
         read_image(tmp_path / "nothing.png")
     with pytest.raises(DataError, match="not a file"):
         read_image(tmp_path)

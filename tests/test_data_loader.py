@@ -1,5 +1,6 @@
 """The loader: order, workers that change nothing, errors and endings."""
 
+import os
 import threading
 import time
 
@@ -52,6 +53,11 @@ class Listed(Dataset):
         time.sleep(self.seconds)
         rng = np.random.default_rng(index)
         return rng.integers(0, 256, (8, 8, 3), np.uint8), index % 2
+
+
+class Deadly(Listed):
+    def __getitem__(self, index):
+        os._exit(3)
 
 
 class Local(Transform):
@@ -192,6 +198,11 @@ def test_transform_errors_name_the_item():
 def test_processes_need_what_can_be_pickled():
     with pytest.raises(DataError, match="use workers='thread'"):
         arrays(DataLoader(Listed(), 5, num_workers=1, workers="process", transform=Local()))
+
+
+def test_a_worker_process_that_dies_is_an_error(threads_before):
+    with pytest.raises(DataError, match="a worker process ended unexpectedly"):
+        arrays(DataLoader(Deadly(), 5, num_workers=1, workers="process"))
 
 
 @pytest.mark.parametrize(

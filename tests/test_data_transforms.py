@@ -277,6 +277,20 @@ def test_preprocessing_of_various_images():
     assert Preprocessing.measure(flat).std == (1.0,)
 
 
+def test_in_memory_changes_no_bit(monkeypatch):
+    preprocessing = Preprocessing((8, 8), 3, (0.5,) * 3, (0.5,) * 3)
+    dataset = Sizes([1, 3, 1, 3])
+    held = preprocessing.in_memory(dataset)
+    assert (held.image_shape, held.classes) == ((8, 8, 3), dataset.classes)
+    for index in range(4):
+        expected, label = preprocessing.compose()(dataset[index][0]), dataset[index][1]
+        assert preprocessing.compose()(held[index][0]).tobytes() == expected.tobytes()
+        assert held[index][1] == label
+    assert preprocessing.in_memory(held) is held
+    monkeypatch.setattr("imgrec_engine.data.preprocessing._MEMORY_VALUES", 4 * 8 * 8 * 3 - 1)
+    assert preprocessing.in_memory(dataset) is dataset
+
+
 def test_preprocessing_puts_augmentations_before_normalising():
     steps = Preprocessing((8, 8), 1, (0.5,), (0.5,)).compose([RandomHorizontalFlip()]).transforms
     assert [type(step) for step in steps] == [ToGrey, Resize, RandomHorizontalFlip, Normalize]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from imgrec_engine.data.dataset import Dataset
+from imgrec_engine.data.dataset import ArrayDataset, Dataset
 from imgrec_engine.data.transforms import Compose, Normalize, Resize, ToGrey, ToRGB, Transform, to_float
 from imgrec_engine.errors import DataError
 
@@ -16,6 +19,7 @@ DEFAULT_IMAGE_SIZE = (64, 64)
 """The working size (height, width) of a data set whose images differ in size."""
 
 _MEASURED_ITEMS = 2000
+_MEMORY_VALUES = 1024**3
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,20 @@ class Preprocessing:
         deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
         deviation[deviation < 1e-3] = 1.0  # a constant channel has no scale to divide by
         return cls(image_size, channels, tuple(mean.tolist()), tuple(deviation.tolist()))
+
+    def in_memory(self, dataset: Dataset) -> Dataset:
+        """Return `dataset` with channels and size already brought in line, as one array, decoded once.
+
+        `compose()` makes the same bits of it, many times faster where `dataset` reads files. A set that would
+        hold more than 2**30 values, or needs no change, is returned as it is.
+        """
+        shape = (*self.image_size, self.channels)
+        if dataset.image_shape == shape or len(dataset) * math.prod(shape) > _MEMORY_VALUES:
+            return dataset
+        geometry = Compose(self._geometry())
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            images = list(pool.map(lambda n: geometry(dataset.gather([n])[0][0]), range(len(dataset))))
+        return ArrayDataset(np.stack(images), dataset.labels, dataset.classes)
 
     def to_config(self) -> dict[str, Any]:
         """Return plain JSON data for a checkpoint."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,10 +155,8 @@ class Resize(Transform):
         """Resize every channel of every frame."""
         if images.shape[-3:-1] == self.size:
             return images
-        height, width = self.size
-        return _map_planes(
-            images, lambda plane: plane.resize((width, height), Image.Resampling.BILINEAR), self.size
-        )
+        resize = partial(Image.Image.resize, size=self.size[::-1], resample=Image.Resampling.BILINEAR)
+        return _map_frames(images, resize, self.size)
 
 
 @dataclass(frozen=True)
@@ -240,11 +239,8 @@ class RandomRotation(RandomTransform):
         turned = np.empty_like(images)
         for n, generator in enumerate(generators):
             angle = generator.uniform(-self.degrees, self.degrees)
-            turned[n] = _map_planes(
-                images[n],
-                lambda plane, a=angle: plane.rotate(a, Image.Resampling.BILINEAR),
-                images.shape[-3:-1],
-            )
+            rotate = partial(Image.Image.rotate, angle=angle, resample=Image.Resampling.BILINEAR)
+            turned[n] = _map_frames(images[n], rotate, images.shape[-3:-1])
         return turned
 
 
@@ -381,12 +377,17 @@ def _flipped(images: Array, generators: Generators, p: float, axis: int) -> Arra
     return images
 
 
-def _map_planes(images: Array, function: Any, size: tuple[int, ...]) -> Array:
-    """Apply a Pillow operation to every (H, W) plane, in mode L for uint8 and F for float32."""
-    planes = np.moveaxis(images, -1, 0).reshape(-1, *images.shape[-3:-1])
-    mapped = np.stack(
-        [np.asarray(function(Image.fromarray(np.ascontiguousarray(plane)))) for plane in planes]
-    )
-    return np.ascontiguousarray(
-        np.moveaxis(mapped.reshape(images.shape[-1], *images.shape[:-3], *size), 0, -1)
-    )
+def _map_frames(
+    images: Array, function: Callable[[Image.Image], Image.Image], size: tuple[int, ...]
+) -> Array:
+    """Apply a Pillow operation to every frame: uint8 RGB at once, else channel by channel in mode L or F."""
+    if images.dtype == np.uint8 and images.shape[-1] == 3:
+        frames = images.reshape(-1, *images.shape[-3:])
+        return _mapped(frames, function).reshape(*images.shape[:-3], *size, 3)
+    planes = np.moveaxis(images, -1, 0)
+    mapped = _mapped(planes.reshape(-1, *images.shape[-3:-1]), function)
+    return np.ascontiguousarray(np.moveaxis(mapped.reshape(*planes.shape[:-2], *size), 0, -1))
+
+
+def _mapped(frames: Array, function: Callable[[Image.Image], Image.Image]) -> Array:
+    return np.stack([np.asarray(function(Image.fromarray(np.ascontiguousarray(frame)))) for frame in frames])

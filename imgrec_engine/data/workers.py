@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pickle import PicklingError
 from typing import Any
@@ -35,6 +35,11 @@ def worker_pool(task: Task, num_workers: int, kind: str) -> Iterator[Callable[..
         submit = _submitter(pool, _run_in_process)
     try:
         yield submit
+    except (BrokenExecutor, BrokenPipeError) as error:
+        raise DataError(
+            "a worker process ended unexpectedly; each worker imports the script that was started, so a "
+            "script with workers='process' must begin its work under `if __name__ == '__main__':`"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
