@@ -72,6 +72,24 @@ def test_gather_agrees_with_items():
             assert label == view[int(index)][1] == view.labels[index]
 
 
+def test_iterating_ends():
+    assert [label for _, label in numbered(5, 3)] == [0, 1, 2, 0, 1]
+
+
+def test_labels_of_a_users_set():
+    class Listed(Dataset):
+        classes = ("a", "b")
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return np.zeros((2, 3, 1), np.uint8), index % 2
+
+    assert Listed().labels.tolist() == [0, 1, 0]
+    assert Listed().image_shape == (2, 3, 1)
+
+
 def test_gather_names_the_item():
     with pytest.raises(DataError, match=r"item 4 could not be loaded: KeyError: 'no such row'"):
         Broken().gather([0, 4])

@@ -171,7 +171,10 @@ def test_prefetch_is_bounded():
     dataset = Listed()
     iterator = iter(DataLoader(dataset, 1, num_workers=2, prefetch=2))
     next(iterator)
-    time.sleep(0.05)
+    deadline = time.monotonic() + 10
+    while len(dataset.loaded) < 1 + 2 * 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.02)  # time in which a loader without a bound would go on
     assert len(dataset.loaded) == 1 + 2 * 2
     iterator.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -46,10 +46,13 @@ class Dataset(ABC):
     def __getitem__(self, index: int) -> tuple[Array, int]:
         """Return the image (H, W, C) or clip (T, H, W, C) and the label of one item."""
 
+    def __iter__(self) -> Iterator[tuple[Array, int]]:
+        return (self[index] for index in range(len(self)))
+
     @cached_property
     def labels(self) -> Labels:
         """The labels of all items, int64 (N,). Override where they are known without loading the images."""
-        return np.array([self[index][1] for index in range(len(self))], np.int64)
+        return np.array([label for _, label in self], np.int64)
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:

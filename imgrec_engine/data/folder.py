@@ -121,7 +121,7 @@ def _decoded(
     root: Path, classes: tuple[str, ...]
 ) -> Iterator[tuple[int, Path, NDArray[np.uint8] | DataError]]:
     """Yield (label, path, image or what is wrong with it) in order, decoding in a few threads."""
-    found = [(label, path) for label, name in enumerate(classes) for path in _files(root / name)]
+    found = [(label, path) for label, name in enumerate(classes) for path in visible_files(root / name)]
     block = 16 * _DECODERS  # bounds what is decoded and not yet taken
     with ThreadPoolExecutor(_DECODERS, thread_name_prefix="imgrec-decode") as pool:
         for start in range(0, len(found), block):
@@ -137,7 +137,7 @@ def _try_read(path: Path) -> NDArray[np.uint8] | DataError:
         return error
 
 
-def _files(folder: Path) -> list[Path]:
+def visible_files(folder: Path) -> list[Path]:
     """Return all visible files below `folder`, sorted; a folder met again (a loop of links) is left out."""
     files: list[Path] = []
     pending, seen = [folder], set()

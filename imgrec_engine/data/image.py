@@ -73,7 +73,7 @@ def _check(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _pixels(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         return _from_16_bit(np.asarray(image), name)
     if image.mode == "F":
