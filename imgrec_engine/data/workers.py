@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pickle import PicklingError
 from typing import Any
 
 from imgrec_engine.errors import DataError
@@ -25,16 +23,10 @@ def worker_pool(task: Task, num_workers: int, kind: str) -> Iterator[Callable[..
     """
     if kind == "thread":
         pool: Executor = ThreadPoolExecutor(num_workers, thread_name_prefix="imgrec-data")
-        submit = _submitter(pool, task)
     else:
-        _check_picklable(task)
-        # Never fork: the engine's and the user's threads may hold locks that a forked child could not take.
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        pool = ProcessPoolExecutor(num_workers, context, initializer=_start_process, initargs=(task,))
-        submit = _submitter(pool, _run_in_process)
+        pool, task = _process_pool(task, num_workers), _run_in_process
     try:
-        yield submit
+        yield lambda *arguments: pool.submit(task, *arguments)
     except (BrokenExecutor, BrokenPipeError) as error:
         raise DataError(
             "a worker process ended unexpectedly; each worker imports the script that was started, so a "
@@ -44,18 +36,23 @@ def worker_pool(task: Task, num_workers: int, kind: str) -> Iterator[Callable[..
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _submitter(pool: Executor, task: Task) -> Callable[..., Future[Any]]:
-    return lambda *arguments: pool.submit(task, *arguments)
+def _process_pool(task: Task, num_workers: int) -> Executor:
+    # Imported here because most programs never start a process and importing the engine should be quick.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing.reduction import ForkingPickler
 
-
-def _check_picklable(task: Task) -> None:
     try:
-        multiprocessing.reduction.ForkingPickler.dumps(task)
-    except (PicklingError, AttributeError, TypeError) as error:
+        ForkingPickler.dumps(task)
+    except Exception as error:  # whatever a user's __getstate__ or __reduce__ raises
         raise DataError(
             f"workers='process' must send the data set and the transform to other processes, but {error}; "
             "use workers='thread'"
         ) from error
+    # Never fork: the engine's and the user's threads may hold locks that a forked child could not take.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    return ProcessPoolExecutor(num_workers, context, initializer=_start_process, initargs=(task,))
 
 
 def _start_process(task: Task) -> None:
