@@ -1,0 +1,162 @@
+"""From a data set to batches: shuffling, transforms and workers, the same bits whoever does the work."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_engine.data.dataset import Dataset
+from imgrec_engine.data.streams import checked_key, epoch_generator, item_generator
+from imgrec_engine.data.transforms import Compose, Transform, to_float
+from imgrec_engine.data.workers import worker_pool
+from imgrec_engine.errors import DataError
+
+if TYPE_CHECKING:
+    from imgrec_engine.tensor import Tensor
+
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+class DataLoader:
+    """Yields Tensors `(images, labels)`: float32 (N, H, W, C), or (N, T, H, W, C) of clips, and int64 (N,).
+
+    The order and every random transform depend on `seed`, the epoch and the item only, so the batches are
+    bit for bit the same for any number and kind of workers. Each iteration uses `epoch` and moves it on by
+    one; `set_epoch` goes to any other. uint8 images are divided by 255 unless `transform` normalises them.
+
+    Args:
+        dataset: what to load from.
+        batch_size: items per batch; the last batch may have fewer unless `drop_last`.
+        shuffle: draw a new order every epoch.
+        seed: of the order and of the transforms' draws.
+        drop_last: leave an incomplete last batch out.
+        num_workers: how many workers prepare batches ahead; 0 prepares each when it is asked for.
+        workers: "thread" (decoding and NumPy release the interpreter lock) or "process" (for data sets with
+            much Python of their own; they and the transform must be picklable; started in every iteration).
+        prefetch: batches per worker that may be ready ahead.
+        transform: applied to every image.
+
+    Leaving an iteration early stops its workers. An error in a worker is raised here as `DataError` naming
+    the item.
+
+    >>> from imgrec_engine.data import ArrayDataset
+    >>> dataset = ArrayDataset(np.zeros((10, 8, 8), np.uint8), [0, 1] * 5, ("cat", "dog"))
+    >>> [labels.shape for images, labels in DataLoader(dataset, batch_size=4, shuffle=True)]
+    [(4,), (4,), (2,)]
+
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        num_workers: int = 0,
+        workers: Literal["thread", "process"] = "thread",
+        prefetch: int = 2,
+        transform: Transform | None = None,
+    ) -> None:
+        for name, value, low in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("prefetch", prefetch, 1),
+        ):
+            if value < low:
+                raise DataError(f"DataLoader: {name} must be at least {low}, not {value}")
+        if workers not in ("thread", "process"):
+            raise DataError(f"DataLoader: workers must be 'thread' or 'process', not {workers!r}")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = checked_key(seed, "DataLoader: seed")
+        self.drop_last = drop_last
+        self.num_workers = num_workers
+        self.workers = workers
+        self.prefetch = prefetch
+        self.transform = Compose([]) if transform is None else transform
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration that of `epoch`."""
+        self.epoch = checked_key(epoch, "DataLoader: epoch")
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch = self.epoch
+        self.epoch += 1
+        return self._iterate(epoch)
+
+    def _iterate(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        from imgrec_engine.tensor import tensor  # so that worker processes need not load the kernels
+
+        for images, labels in self._batches(epoch):
+            yield tensor(images), tensor(labels)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        make = BatchMaker(self.dataset, self.transform, self.seed)
+        if self.num_workers == 0:
+            yield from (make(epoch, indices) for indices in self._batch_indices(epoch))
+            return
+        with worker_pool(make, self.num_workers, self.workers) as submit:
+            ahead: deque[Any] = deque()
+            for indices in self._batch_indices(epoch):
+                ahead.append(submit(epoch, indices))
+                if len(ahead) > self.num_workers * self.prefetch:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _batch_indices(self, epoch: int) -> list[NDArray[np.int64]]:
+        order = np.arange(len(self.dataset), dtype=np.int64)
+        if self.shuffle:
+            order = epoch_generator(self.seed, epoch).permutation(order)
+        return [order[start * self.batch_size : (start + 1) * self.batch_size] for start in range(len(self))]
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes one batch of given items as arrays; all that a worker needs."""
+
+    dataset: Dataset
+    transform: Transform
+    seed: int
+
+    def __call__(self, epoch: int, indices: NDArray[np.int64]) -> Batch:
+        """Return images (len(indices), ..., H, W, C) float32 and labels int64."""
+        images, labels = self.dataset.gather(indices)
+        generators = (
+            [item_generator(self.seed, epoch, int(index)) for index in indices]
+            if self.transform.is_random
+            else []
+        )
+        if isinstance(images, np.ndarray):
+            return to_float(self.transform.batch(images, generators)), labels
+        for position, index in enumerate(indices):
+            try:
+                generator = generators[position] if generators else None
+                images[position] = self.transform(images[position], generator)
+            except DataError as error:
+                raise DataError(f"item {index} could not be transformed: {error}") from error
+        return to_float(_stacked(images)), labels
+
+
+def _stacked(images: list[NDArray[Any]]) -> NDArray[Any]:
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        first, second = sorted(shapes)[:2]
+        raise DataError(
+            f"images of one batch differ in shape, e.g. {first} and {second}; "
+            "let the transform bring them to one size (Resize) and one number of channels (ToGrey or ToRGB)"
+        )
+    return np.stack(images)

@@ -1,0 +1,144 @@
+"""Published data sets that lie in a folder on this machine; `IMGREC_DATA` says where."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_engine.data.dataset import ArrayDataset, Dataset
+from imgrec_engine.data.idx import find_idx_images, load_idx
+from imgrec_engine.data.image import decode_image
+from imgrec_engine.data.npz import NpzFile, read_npz
+from imgrec_engine.errors import DataError
+
+Parts = dict[str, Callable[[], Dataset]]
+
+CLIP_FRAMES = 16
+"""The number of frames to which the clips of `fir-actions` are brought."""
+
+_FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
+_FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+_DEFECTS = ["no defect", "open", "short", "mousebite", "spur", "copper", "pin-hole"]
+_ACTIONS = ["walk", "sitdown", "standup", "falling", "sit", "lie", "stand"]
+_CIFAR_MEMBER = re.compile(r"(?:\./)?(train|test)/([a-z]+)/\d{4}\.jpg")
+
+
+def data_root() -> Path:
+    """Return the folder of the shared data sets.
+
+    It is the environment variable `IMGREC_DATA` or else `shared/data` beside the source tree or beside the
+    current folder. Raises `DataError`, saying where it looked, when there is none.
+    """
+    if chosen := os.environ.get("IMGREC_DATA"):
+        candidates = [Path(chosen)]
+    else:
+        candidates = [base.parent / "shared" / "data" for base in (Path(__file__).parents[2], Path.cwd())]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    looked = " and ".join(dict.fromkeys(map(str, candidates)))
+    raise DataError(f"no folder of data sets at {looked}; set IMGREC_DATA to the folder that holds them")
+
+
+def idx_parts(folder: Path, classes: Sequence[str]) -> Parts:
+    """Return how to read the train and test parts of a folder of IDX files."""
+    images = find_idx_images(folder)
+    if not images:
+        raise DataError(f"{folder}: no IDX image files such as train-images-idx3-ubyte.gz")
+    return {split: functools.partial(load_idx, path, None, tuple(classes)) for split, path in images.items()}
+
+
+def npz_parts(path: Path, classes: Sequence[str]) -> Parts:
+    """Return the parts of an `.npz` image set."""
+    sets = read_npz(path, classes)
+    return {split: functools.partial(sets.__getitem__, split) for split in sets}
+
+
+def cifar10_parts(path: Path) -> Parts:
+    """Return how to read the parts of the CIFAR-10 archive of JPEG files; each is decoded as a whole."""
+    return {split: functools.partial(_read_cifar10, path, split) for split in ("train", "test")}
+
+
+def fir_action_parts(path: Path) -> Parts:
+    """Return the thermal action clips: subjects 1 to 6 train, 7 to 9 test; "all" is for leaving one out."""
+    whole = functools.cache(functools.partial(read_fir_actions, path))
+    return {
+        "train": lambda: _of_groups(whole(), range(1, 7)),
+        "test": lambda: _of_groups(whole(), range(7, 10)),
+        "all": whole,
+    }
+
+
+def read_fir_actions(path: str | Path, frames: int = CLIP_FRAMES) -> ArrayDataset:
+    """Read the far-infrared action clips as float32 (N, frames, 16, 16, 1), the subject of each as its group.
+
+    A clip's frames are spread evenly over its 6 to 49 frames. The pixels are the difference from the empty
+    room, where 1.0 stands for 12.75 degrees Celsius: a person is warmer than the room, and rooms differ.
+    Kawashima et al., "Action recognition from extremely low-resolution thermal image sequence", AVSS 2017.
+    """
+    file = NpzFile(path)
+    start, length = file["clip_start"].astype(np.int64), file["clip_length"].astype(np.int64)
+    steps = np.rint(np.linspace(0.0, 1.0, frames) * (length[:, np.newaxis] - 1)).astype(np.int64)
+    try:
+        clips = file["frames"][start[:, np.newaxis] + steps].astype(np.float32)
+        clips -= file["background"][file["sequence"]][:, np.newaxis]
+        return ArrayDataset(clips[..., np.newaxis] / 255, file["labels"], _ACTIONS, groups=file["subject"])
+    except (IndexError, ValueError) as error:
+        raise DataError(f"{path}: clips and frames do not fit together: {error}") from error
+
+
+def _read_cifar10(path: Path, split: str) -> ArrayDataset:
+    images: list[NDArray[np.uint8]] = []
+    labels: list[str] = []
+    try:
+        with tarfile.open(path, "r|xz") as archive:
+            for member in archive:
+                match = _CIFAR_MEMBER.fullmatch(member.name)
+                stream = archive.extractfile(member) if match and match[1] == split else None
+                if match and stream:
+                    images.append(decode_image(stream.read(), f"{path}:{member.name}", max_pixels=32 * 32))
+                    labels.append(match[2])
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"{path}: damaged archive: {error}") from error
+    if not images:
+        raise DataError(f"{path}: no images of the form {split}/<class>/0000.jpg")
+    classes, numbers = np.unique(labels, return_inverse=True)
+    order = np.argsort(numbers, kind="stable")
+    return ArrayDataset(np.stack(images)[order], numbers[order], classes.tolist())
+
+
+def _of_groups(dataset: ArrayDataset, groups: range) -> ArrayDataset:
+    assert dataset.groups is not None
+    chosen = np.isin(dataset.groups, groups)
+    return ArrayDataset(
+        dataset.images[chosen], dataset.labels[chosen], dataset.classes, groups=dataset.groups[chosen]
+    )
+
+
+def _numbered(count: int, prefix: str = "") -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+SETS: dict[str, Callable[[], Parts]] = {
+    "fashion-mnist": lambda: idx_parts(data_root() / "fashion-mnist", _FASHION),
+    "mnist": lambda: idx_parts(data_root() / "mnist", _numbered(10)),
+    "cifar10": lambda: cifar10_parts(data_root() / "cifar10-jpeg" / "cifar10-jpeg.tar.xz"),
+    "orl-faces": lambda: npz_parts(data_root() / "orl-faces" / "orl-faces.npz", _numbered(40, "person ")),
+    "pneumonia-xray": lambda: npz_parts(
+        data_root() / "pneumonia-xray" / "pneumoniamnist-rebuilt.npz", ["normal", "pneumonia"]
+    ),
+    "bccd-cells": lambda: npz_parts(
+        data_root() / "bccd-cells" / "bccd-cells-32.npz", ["red cell", "white cell", "platelet"]
+    ),
+    "elpv-solar": lambda: npz_parts(data_root() / "elpv-solar" / "elpv-60.npz", ["functional", "defective"]),
+    "deeppcb": lambda: npz_parts(data_root() / "deeppcb-crops" / "deeppcb-crops.npz", _DEFECTS),
+    "fir-actions": lambda: fir_action_parts(data_root() / "fir-actions" / "fir-actions.npz"),
+}
+"""The shared sets by name: how to read each of their parts."""

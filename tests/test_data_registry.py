@@ -1,0 +1,189 @@
+"""Data sets by name and by path; the real ones where this machine has them."""
+
+import gzip
+import struct
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgrec_engine.data import data_root, leave_group_out, load, load_train_test, names, read_fir_actions
+from imgrec_engine.errors import DataError
+
+REAL = {
+    "fashion-mnist": (60000, 10000, 10, (28, 28, 1), "Ankle boot"),
+    "mnist": (60000, 10000, 10, (28, 28, 1), "9"),
+    "orl-faces": (200, 200, 40, (112, 92, 1), "person 39"),
+    "pneumonia-xray": (4708, 624, 2, (28, 28, 1), "pneumonia"),
+    "bccd-cells": (823, 290, 3, (32, 32, 3), "platelet"),
+    "elpv-solar": (1970, 654, 2, (60, 60, 1), "defective"),
+    "deeppcb": (8847, 4137, 7, (64, 64, 1), "pin-hole"),
+    "fir-actions": (1680, 840, 7, (16, 16, 16, 1), "stand"),
+}
+
+
+@pytest.fixture
+def shared():
+    try:
+        return data_root()
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_idx(folder, prefix, count, suffix=""):
+    for kind, array in (
+        ("images-idx3", np.zeros((count, 4, 4), np.uint8)),
+        ("labels-idx1", np.arange(count, dtype=np.uint8) % 2),
+    ):
+        data = idx(array)
+        path = folder / f"{prefix}-{kind}-ubyte{suffix}"
+        path.write_bytes(gzip.compress(data) if suffix else data)
+    return folder / f"{prefix}-images-idx3-ubyte{suffix}"
+
+
+def write_folder(root, counts):
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("L", (4, 4), number).save(root / name / f"{number}.png")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_sets(shared, name):
+    if not any(shared.glob(f"{name}*")):
+        pytest.skip(f"{shared} has no {name}")
+    train_count, test_count, classes, shape, last = REAL[name]
+    train, test = load_train_test(name)
+    assert (len(train), len(test)) == (train_count, test_count)
+    for part in (train, test):
+        assert part.image_shape == shape
+        assert len(part.classes) == classes
+        assert part.classes[-1] == last
+        assert np.unique(part.labels).tolist() == list(range(classes))
+
+
+def test_cifar10_test_part(shared):
+    if not (shared / "cifar10-jpeg").is_dir():
+        pytest.skip(f"{shared} has no cifar10-jpeg")
+    test = load("cifar10", "test")
+    assert np.bincount(test.labels).tolist() == [1000] * 10
+    assert (test.image_shape, test.classes[0], test.classes[-1]) == ((32, 32, 3), "airplane", "truck")
+
+
+def test_fir_actions_by_subject(shared):
+    path = shared / "fir-actions" / "fir-actions.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} does not exist")
+    whole = load("fir-actions", "all")
+    assert np.bincount(whole.groups).tolist() == [0] + [280] * 9
+    train, test = leave_group_out(whole, [4])
+    assert (len(train), len(test)) == (2240, 280)
+    raw = np.load(path)
+    clip, room = 17, raw["background"][raw["sequence"][17]].astype(np.float32)
+    frames = raw["frames"][raw["clip_start"][clip] :][: raw["clip_length"][clip]].astype(np.float32)
+    np.testing.assert_array_equal(whole[clip][0][0, ..., 0], (frames[0] - room) / 255)
+    np.testing.assert_array_equal(whole[clip][0][-1, ..., 0], (frames[-1] - room) / 255)
+    assert read_fir_actions(path, frames=5).image_shape == (5, 16, 16, 1)
+
+
+@pytest.mark.parametrize(("name", "total", "held_out"), [("digits", 1797, 445), ("faces", 200, 50)])
+def test_embedded_sets_hold_out_every_fourth_of_a_class(name, total, held_out):
+    pytest.importorskip("sklearn" if name == "digits" else "skimage")
+    whole, (train, test) = load(name, "all"), load_train_test(name)
+    assert (len(whole), len(train), len(test)) == (total, total - held_out, held_out)
+    for label in range(len(whole.classes)):
+        members = np.flatnonzero(whole.labels == label)
+        np.testing.assert_array_equal(test.indices[test.labels == label], members[3::4])
+    assert not np.intersect1d(train.indices, test.indices).size
+    assert whole.images.min() == 0
+    assert whole.images.max() == 1
+
+
+def test_faces_come_first_in_lfw_subset():
+    pytest.importorskip("skimage")
+    whole = load("faces", "all")
+    assert whole.classes == ("not face", "face")
+    assert whole.labels.tolist() == [1] * 100 + [0] * 100
+
+
+@pytest.mark.parametrize(("name", "module"), [("digits", "sklearn.datasets"), ("faces", "skimage.data")])
+def test_a_missing_package_is_named(monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DataError, match=r"not installed: pip install imgrec_engine\[train\]"):
+        load(name)
+
+
+def test_a_missing_folder_of_sets_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("IMGREC_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"no folder of data sets at .*nowhere; set IMGREC_DATA"):
+        load("mnist")
+    monkeypatch.setenv("IMGREC_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="mnist"):
+        load("mnist")
+    with pytest.raises(DataError, match=r"fir-actions\.npz: cannot be read: No such file"):
+        load("fir-actions")
+
+
+def test_unknown_names_and_splits():
+    with pytest.raises(
+        DataError, match="neither a file, a folder nor a known data set; known are digits, faces"
+    ):
+        load("imagenet")
+    with pytest.raises(DataError, match="no split 'dev'; there are train, test, all"):
+        load("digits", "dev")
+    assert {"digits", "faces", *REAL, "cifar10"} == set(names())
+
+
+def test_image_folder_holds_out_a_quarter(tmp_path):
+    write_folder(tmp_path / "set", {"cat": 8, "dog": 5})
+    train, test = load_train_test(tmp_path / "set")
+    assert [int(test[index][0][0, 0, 0]) for index in range(len(test))] == [3, 7, 3]
+    assert (len(train), len(load(tmp_path / "set", "all"))) == (10, 13)
+    assert train.dataset is test.dataset
+    (tmp_path / "set" / "cat" / "x.txt").write_text("x")
+    with pytest.raises(DataError, match=r"x\.txt: not an image"):
+        load(tmp_path / "set", strict=True)
+
+
+def test_image_folder_with_parts_of_its_own(tmp_path):
+    write_folder(tmp_path / "train", {"cat": 3, "dog": 4})
+    write_folder(tmp_path / "test", {"cat": 2, "dog": 1})
+    train, test = load_train_test(tmp_path)
+    assert (len(train), len(test), len(load(tmp_path, "all"))) == (7, 3, 10)
+
+
+def test_parts_must_agree_about_the_classes(tmp_path):
+    write_folder(tmp_path / "train", {"cat": 3, "dog": 4})
+    write_folder(tmp_path / "test", {"cat": 2, "cow": 1})
+    with pytest.raises(DataError, match="'cow'"):
+        load_train_test(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_paths(tmp_path, suffix):
+    train_images = write_idx(tmp_path, "train", 8, suffix)
+    assert len(load(train_images, "test")) == 2
+    write_idx(tmp_path, "t10k", 6, suffix)
+    for source in (tmp_path, train_images):
+        train, test = load_train_test(source)
+        assert (len(train), len(test)) == (8, 6)
+
+
+def test_npz_paths(tmp_path):
+    images, labels = np.zeros((8, 4, 4), np.uint8), np.array([0, 1] * 4)
+    np.savez(tmp_path / "whole.npz", images=images, labels=labels)
+    assert [len(part) for part in load_train_test(tmp_path / "whole.npz")] == [6, 2]
+    np.savez(tmp_path / "train.npz", train_images=images, train_labels=labels)
+    with pytest.raises(DataError, match="no train and test parts; there are all, train"):
+        load_train_test(tmp_path / "train.npz")
+
+
+def test_other_files_are_not_data_sets(tmp_path):
+    (tmp_path / "photo.jpg").write_text("x")
+    with pytest.raises(DataError, match=r"photo\.jpg"):
+        load(tmp_path / "photo.jpg")
