@@ -13,6 +13,8 @@ from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.random import manual_seed, rand, randn
 from imgrec_engine.tensor import Tensor, tensor
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Tensor",
     "arange",

@@ -1,0 +1,120 @@
+"""Checkpoints: safetensors files with a digest for every tensor, written so that a crash never leaves half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from imgrec_engine.errors import CheckpointError
+from imgrec_engine.tensor import Tensor, tensor
+
+_METADATA = "imgrec_engine"  # safetensors' metadata maps strings to strings: everything of ours is JSON under this key
+_FORMAT = 1
+
+
+def save(path: str | Path, state_dict: Mapping[str, Tensor | NDArray[Any]], metadata: Any = None) -> None:
+    """Writes tensors and JSON metadata as a safetensors file.
+
+    The file appears whole or not at all: it is written beside its place, flushed to the disk, and moved there.
+
+    >>> import tempfile, imgrec_engine as ie
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(folder + "/x.safetensors", {"weight": ie.ones(2)}, {"epoch": 3})
+    ...     state, metadata = load(folder + "/x.safetensors")
+    >>> state["weight"].numpy(), metadata
+    (array([1., 1.], dtype=float32), {'epoch': 3})
+    """
+    arrays = {name: np.ascontiguousarray(np.asarray(value)) for name, value in state_dict.items()}
+    for name, value in state_dict.items():  # ascontiguousarray gives a scalar a dimension
+        arrays[name] = arrays[name].reshape(np.shape(value))
+    digests = {name: _digest(array) for name, array in arrays.items()}
+    header = json.dumps({"format": _FORMAT, "digests": digests, "metadata": metadata}, allow_nan=False)
+    with replacing(path) as file:
+        file.write(safetensors.numpy.save(arrays, metadata={_METADATA: header}))
+
+
+def load(path: str | Path) -> tuple[dict[str, Tensor], Any]:
+    """Reads what ``save`` wrote: (state dict, metadata).
+
+    CheckpointError, naming the file, if it is missing, damaged, or not one of ours: every tensor is checked against
+    its digest.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = _header((file.metadata() or {}).get(_METADATA), path)
+            for name in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+                arrays[name] = file.get_tensor(name)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from None
+    digests = header["digests"]
+    if set(digests) != set(arrays):
+        raise CheckpointError(f"{path}: damaged: it holds other tensors than its list of digests names")
+    for name, array in arrays.items():
+        if _digest(array) != digests[name]:
+            raise CheckpointError(f"{path}: damaged: tensor {name!r} does not match its digest")
+    return {name: tensor(array) for name, array in arrays.items()}, header["metadata"]
+
+
+def _header(text: str | None, path: str | Path) -> Any:
+    if text is None:
+        raise CheckpointError(f"{path}: not a checkpoint of imgrec_engine: it has no metadata of ours")
+    try:
+        header = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        raise CheckpointError(f"{path}: damaged: its metadata is not JSON") from None
+    if not isinstance(header, dict) or not isinstance(header.get("digests"), dict) or "metadata" not in header:
+        raise CheckpointError(f"{path}: damaged: its metadata lacks the digests")
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: format {header.get('format')!r}, this version reads format {_FORMAT}")
+    return header
+
+
+def _digest(array: NDArray[Any]) -> str:
+    """Of the values together with dtype and shape."""
+    digest = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
+    digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of ``path`` when all of it is on the disk; an error leaves ``path`` alone."""
+    place = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(place)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(place.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,8 @@
+"""Training, evaluation and prediction: `Trainer` for a loop, `Run` for a run folder, `Recogniser` for a trained model."""
+
+from imgrec_engine.train.evaluation import evaluate
+from imgrec_engine.train.recogniser import Prediction, Recogniser
+from imgrec_engine.train.run import Run, RunConfig
+from imgrec_engine.train.trainer import Progress, Trainer
+
+__all__ = ["Prediction", "Progress", "Recogniser", "Run", "RunConfig", "Trainer", "evaluate"]

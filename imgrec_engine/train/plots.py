@@ -1,0 +1,63 @@
+"""Pictures of a run, drawn where matplotlib is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure without a window, or None where matplotlib is absent: a run is complete without pictures."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> bool:
+    """Loss and accuracy over the epochs; False where matplotlib is absent."""
+    figure = _figure(9, 3.6)
+    if figure is None:
+        return False
+    epochs = [record for record in records if "epoch" in record]
+    test = next((record["test_accuracy"] for record in reversed(records) if "test_accuracy" in record), None)
+    for axes, kind in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for part, color in (("train", "tab:blue"), ("validation", "tab:orange")):
+            values = [record[f"{part}_{kind}"] for record in epochs]
+            axes.plot([record["epoch"] for record in epochs], values, "o-", markersize=3, color=color, label=part)
+        axes.set(xlabel="epoch", ylabel=kind)
+        axes.grid(alpha=0.3)
+        if kind == "accuracy" and test is not None:
+            axes.axhline(test, linestyle="--", color="tab:green", label=f"test {test:.4f}")
+        axes.legend()
+    figure.savefig(path)
+    return True
+
+
+def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: Path) -> bool:
+    """The confusion matrix, each row as shares of its true class; False where matplotlib is absent."""
+    size = 2.5 + 0.45 * len(classes)
+    figure = _figure(size + 0.5, size)
+    if figure is None:
+        return False
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=45, ha="right")
+    axes.set_yticks(ticks, classes)
+    axes.set(xlabel="predicted", ylabel="true class")
+    if len(classes) <= 20:
+        for row, column in np.ndindex(confusion.shape):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=8)
+    figure.savefig(path)
+    return True

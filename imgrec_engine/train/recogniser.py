@@ -1,0 +1,114 @@
+"""A trained model together with its classes and its preprocessing: from image files to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_engine import checkpoint, models
+from imgrec_engine.autograd import no_grad
+from imgrec_engine.data import DataLoader, Dataset, Preprocessing
+from imgrec_engine.errors import CheckpointError, DataError, ImgrecError
+from imgrec_engine.functional import softmax
+from imgrec_engine.metrics import Evaluation
+from imgrec_engine.nn import Module
+from imgrec_engine.tensor import tensor
+from imgrec_engine.train.evaluation import evaluate
+
+BEST = "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The classes of one image from the most to the least likely, with their probabilities."""
+
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """The most likely class."""
+        return self.labels[0]
+
+    @property
+    def score(self) -> float:
+        """Its probability."""
+        return self.scores[0]
+
+
+class Recogniser:
+    """Recognises images with a trained model.
+
+    >>> import imgrec_engine as ie
+    >>> model = ie.models.create("cnn", num_classes=2, in_channels=1, image_size=16)
+    >>> recogniser = Recogniser(model, ("cat", "dog"), Preprocessing((16, 16), 1, (0.5,), (0.5,)))
+    >>> sum(recogniser.predict([np.zeros((20, 30, 3), np.uint8)])[0].scores) - 1 < 1e-6
+    True
+    """
+
+    def __init__(self, model: Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
+        self.model = model
+        self.classes = tuple(classes)
+        self.preprocessing = preprocessing
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """From a run folder (its best checkpoint) or a checkpoint file; CheckpointError if it cannot be used."""
+        place = Path(path) / BEST if Path(path).is_dir() else Path(path)
+        state, metadata = checkpoint.load(place)
+        try:
+            described = metadata["model"]
+            model = models.create(described["name"], **described["arguments"])
+            model.load_state_dict(state)
+            preprocessing = Preprocessing.from_config(metadata["preprocessing"])
+            classes = tuple(str(name) for name in metadata["classes"])
+        except (ImgrecError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{place}: not a model that this version can build: {error}") from error
+        return cls(model, classes, preprocessing)
+
+    def save(self, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
+        """Writes a checkpoint that ``load`` reads; ``metadata`` adds JSON data to it."""
+        described = {
+            "model": self.model.config,
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_config(),
+        }
+        checkpoint.save(path, self.model.state_dict(), {**(metadata or {}), **described})
+
+    def evaluate(self, dataset: Dataset) -> Evaluation:
+        """Loss, accuracy and confusion matrix on a data set; DataError if its classes are not the model's."""
+        if tuple(dataset.classes) != self.classes:
+            raise DataError(f"the model knows the classes {self.classes}, the data has {tuple(dataset.classes)}")
+        return evaluate(self.model, self.loader(dataset))
+
+    def loader(self, dataset: Dataset, batch_size: int = 256) -> DataLoader:
+        """Batches of a data set, prepared as the model expects them, in order."""
+        return DataLoader(self.preprocessing.in_memory(dataset), batch_size, transform=self.preprocessing.compose())
+
+    def probabilities(self, images: Iterable[NDArray[Any]], batch_size: int = 256) -> NDArray[np.float32]:
+        """The probability of every class for every image: (images, classes).
+
+        Images are (H, W, C) arrays, or clips (T, H, W, C), of any size: uint8, or float32 in 0...1.
+        """
+        transform = self.preprocessing.compose()
+        prepared = [transform(image) for image in images]
+        rows = [np.zeros((0, len(self.classes)), dtype=np.float32)]
+        self.model.eval()
+        with no_grad():
+            for start in range(0, len(prepared), batch_size):
+                batch = np.stack(prepared[start : start + batch_size])
+                rows.append(softmax(self.model(tensor(batch))).numpy())
+        return np.concatenate(rows)
+
+    def predict(self, images: Iterable[NDArray[Any]]) -> list[Prediction]:
+        """What each image shows."""
+        predictions = []
+        for row in self.probabilities(images):
+            order = np.argsort(-row, kind="stable")
+            predictions.append(Prediction(tuple(self.classes[i] for i in order), tuple(float(row[i]) for i in order)))
+        return predictions

@@ -1,0 +1,147 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imgrec_engine import functional as F
+from imgrec_engine import random
+from imgrec_engine.data import DataLoader
+from imgrec_engine.errors import CheckpointError
+from imgrec_engine.metrics import Evaluation
+from imgrec_engine.nn import Module
+from imgrec_engine.optim import Optimizer, clip_grad_norm_
+from imgrec_engine.optim.schedulers import Scheduler
+from imgrec_engine.tensor import Tensor
+from imgrec_engine.train.evaluation import evaluate
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Progress:
+    """How far an epoch has come: what a progress bar shows and what a checkpoint in mid-epoch remembers."""
+
+    epoch: int = 0
+    batch: int = 0
+    images: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the images seen in this epoch."""
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the images seen in this epoch that were recognised."""
+        return self.correct / max(self.images, 1)
+
+
+class Trainer:
+    """Trains a model on batches of (images, labels), one epoch at a time.
+
+    ``scheduler`` steps after every batch. ``state_dict`` holds all that the next batch depends on, so that training
+    that is stopped between two batches and continued from its state gives the same weights, bit for bit.
+
+    >>> import imgrec_engine as ie
+    >>> train, test = ie.data.load_train_test("digits")
+    >>> ie.manual_seed(0)
+    >>> model = ie.models.create("cnn", num_classes=10, in_channels=1, image_size=8)
+    >>> trainer = Trainer(model, ie.optim.AdamW(model.parameters(), lr=3e-3))
+    >>> for epoch in range(2):
+    ...     progress = trainer.train_epoch(ie.data.DataLoader(train, batch_size=64, shuffle=True))
+    >>> trainer.evaluate(ie.data.DataLoader(test, batch_size=256)).accuracy > 0.8
+    True
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        loss: Loss = F.cross_entropy,
+        scheduler: Scheduler | None = None,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.loss = loss
+        self.scheduler = scheduler
+        self.max_grad_norm = max_grad_norm
+        self.progress = Progress()
+
+    def train_epoch(
+        self, loader: DataLoader, after_batch: Callable[[Progress, float], bool] = lambda progress, seconds: True
+    ) -> Progress:
+        """Trains on the rest of the epoch at which ``progress`` stands, and returns how it went.
+
+        ``after_batch`` is called with the progress and the seconds since this call began; if it returns False, the
+        epoch stops there, and a later call continues it.
+        """
+        self.model.train()
+        progress, done = self.progress, self.progress.batch
+        loader.set_epoch(progress.epoch)
+        start = time.perf_counter()
+        for position, (images, labels) in enumerate(loader):
+            if position < done:
+                continue  # seen before the stop that this call continues after
+            self.train_batch(images, labels)
+            if not after_batch(progress, time.perf_counter() - start):
+                return progress
+        self.progress = Progress(epoch=progress.epoch + 1)
+        return progress
+
+    def train_batch(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One step: forward, backward, clipping, optimiser, scheduler. Returns the loss."""
+        self.optimizer.zero_grad()
+        logits = self.model(images)
+        loss = self.loss(logits, labels)
+        loss.backward()
+        if self.max_grad_norm is not None:
+            clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        progress = self.progress
+        progress.batch += 1
+        progress.images += len(labels)
+        progress.loss_sum += float(loss.detach()) * len(labels)
+        progress.correct += int((logits.numpy().argmax(axis=-1) == labels.numpy()).sum())
+        return loss
+
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+        """Mean loss, accuracy and confusion matrix over all batches, with the model in evaluation mode."""
+        return evaluate(self.model, batches)
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON data that together continue this training."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        optimizer_tensors, optimizer_settings = self.optimizer.state_dict()
+        tensors.update({f"optimizer.{name}": value for name, value in optimizer_tensors.items()})
+        return tensors, {
+            "optimizer": optimizer_settings,
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "progress": vars(self.progress).copy(),
+            "random": list(random.get_state()),
+        }
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+        """Continues from what ``state_dict`` returned; CheckpointError if it belongs to another training."""
+        try:
+            self.model.load_state_dict(_below("model.", tensors))
+            self.optimizer.load_state_dict(_below("optimizer.", tensors), settings["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(settings["scheduler"])
+            self.progress = Progress(**settings["progress"])
+            random.set_state(tuple(settings["random"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the state does not belong to this training: {error}") from error
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries under a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
