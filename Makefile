@@ -1,15 +1,49 @@
-# The two commands for newcomers are `make demo` and `make test`; `make help` lists the rest.
+# `make demo` and `make test` are for newcomers and need python3 (3.11 or later), g++ and make; `make help` lists the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help dev
+.PHONY: help demo test test-slow lint types format dev clean
+
 help:  ## what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+demo: $(VENV)/.demo  ## train on real faces, then find the face in a photo (about 2 minutes)
+	$(BIN)/python examples/demo.py --out runs/demo
+
+test: $(VENV)/.test  ## the whole suite
+	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.test  ## the long proofs
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.dev  ## style of Python and C++
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+
+types: $(VENV)/.dev  ## static types
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## bring all sources into the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
 
 dev:  ## build the extension in place with $(PYTHON), for work on the sources
 	cmake -S . -B build/dev -DCMAKE_INSTALL_PREFIX=$(CURDIR) -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) \
 	  -DPython_EXECUTABLE=$$(command -v $(PYTHON)) -DIMGREC_CPU_LEVELS="$(or $(LEVELS),baseline;x86-64-v3;x86-64-v4)" > /dev/null
 	cmake --build build/dev -j 2
 	cmake --install build/dev > /dev/null
+
+clean:  ## remove the virtual environment and all build products
+	rm -rf $(VENV) build imgrec_engine/lib imgrec_engine/*.so imgrec_engine/_*.pyi
+
+# One stamp for each set of extras; the package is installed so that its Python files are used where they lie.
+$(VENV)/.%: $(SOURCES) | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ".[$*]"
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)

@@ -7,6 +7,7 @@
 from imgrec_engine import errors, functional
 from imgrec_engine.autograd import differentiable, is_recording, no_grad
 from imgrec_engine.backward import grad
+from imgrec_engine.checkpoint import load, save
 from imgrec_engine.creation import arange, full, ones, zeros
 from imgrec_engine.device import get_num_threads, set_num_threads
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
@@ -29,11 +30,13 @@ __all__ = [
     "get_num_threads",
     "grad",
     "is_recording",
+    "load",
     "manual_seed",
     "no_grad",
     "ones",
     "rand",
     "randn",
+    "save",
     "set_num_threads",
     "tensor",
     "zeros",

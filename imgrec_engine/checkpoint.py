@@ -94,7 +94,7 @@ def _digest(array: NDArray[Any]) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write, which takes the place of ``path`` when all of it is on the disk; an error leaves ``path`` alone."""
+    """A file to write; it takes the place of ``path`` once all of it is on the disk. An error leaves ``path`` alone."""
     place = Path(path)
     descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part")
     try:

@@ -34,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a model on a data set")
-    train.add_argument("data", nargs="?", help="a folder with a folder of images per class, an IDX or npz file, or a name")
+    train.add_argument(
+        "data", nargs="?", help="a folder with a folder of images per class, an IDX or npz file, or a name"
+    )
     train.add_argument("--model", help="see `imgrec models` (default cnn, for clips video_lstm)")
     train.add_argument("--out", type=Path, help="the run's folder (default runs/DATA-MODEL)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder")
@@ -48,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--grey", action="store_true", help="turn colour images to grey")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--workers", type=int, default=0, help="threads that prepare batches ahead")
-    train.add_argument("--strict", action="store_true", help="stop at a file that is not an image instead of skipping it")
+    train.add_argument(
+        "--strict", action="store_true", help="stop at a file that is not an image instead of skipping it"
+    )
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="accuracy per class and confusion matrix")
@@ -62,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
     predict.add_argument("--top", type=_positive, default=1)
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
-    predict.add_argument("--strict", action="store_true", help="stop at a file that is not an image instead of skipping it")
+    predict.add_argument(
+        "--strict", action="store_true", help="stop at a file that is not an image instead of skipping it"
+    )
     predict.set_defaults(command=_predict)
 
     for name, help_, command in (
@@ -184,7 +190,9 @@ def _datasets(options: argparse.Namespace) -> int:
     for name in data.names():
         try:
             train, test = data.load_train_test(name)
-            print(f"{name:<15} {len(train):>6} train {len(test):>6} test  {len(train.classes):>3} classes  {train.image_shape}")
+            print(
+                f"{name:<15} {len(train):>6} train {len(test):>6} test  {len(train.classes):>3} classes  {train.image_shape}"
+            )
         except DataError as error:
             print(f"{name:<15} not here: {error}")
     return 0

@@ -58,10 +58,13 @@ class Evaluation:
         """A table of the classes and the confusion matrix, for people."""
         width = max(map(len, [*classes, "class"]))
         lines = [f"{'class':<{width}}  images  recall  precision"]
-        rows = zip(classes, self.confusion.sum(axis=1), self.recall(), self.precision(), strict=True)
-        lines += [f"{name:<{width}}  {count:>6}  {recall:>6.3f}  {precision:>9.3f}" for name, count, recall, precision in rows]
+        columns = zip(classes, self.confusion.sum(axis=1), self.recall(), self.precision(), strict=True)
+        for name, count, recall, precision in columns:
+            lines.append(f"{name:<{width}}  {count:>6}  {recall:>6.3f}  {precision:>9.3f}")
         cell = max(len(str(self.confusion.max(initial=0))), len(str(len(classes) - 1)), 2) + 1
         lines += ["", "confusion matrix (row: true class, column: predicted, numbered as above from 0)"]
-        lines += [" " * width + "".join(f"{i:>{cell}}" for i in range(len(classes)))]
-        lines += [f"{name:<{width}}" + "".join(f"{n:>{cell}}" for n in row) for name, row in zip(classes, self.confusion, strict=True)]
-        return "\n".join([*lines, "", f"accuracy {self.accuracy:.4f}, loss {self.loss:.4f}, {self.confusion.sum()} images"])
+        lines.append(" " * width + "".join(f"{i:>{cell}}" for i in range(len(classes))))
+        for name, row in zip(classes, self.confusion, strict=True):
+            lines.append(f"{name:<{width}}" + "".join(f"{n:>{cell}}" for n in row))
+        lines += ["", f"accuracy {self.accuracy:.4f}, loss {self.loss:.4f}, {self.confusion.sum()} images"]
+        return "\n".join(lines)

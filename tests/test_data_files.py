@@ -85,9 +85,7 @@ def test_exif_orientation_is_applied():
 def test_giant_image_is_refused_before_decoding(tmp_path):
     path = tmp_path / "giant.png"
     Image.new("1", (7100, 7100)).save(path)
-    with pytest.raises(
-        DataError, match=r"giant\.png: giant image of 7100x7100 pixels; the limit is 50000000"
-    ):
+    with pytest.raises(DataError, match=r"giant\.png: giant image of 7100x7100 pixels; the limit is 50000000"):
         read_image(path)
     assert read_image(path, max_pixels=7100 * 7100).shape == (7100, 7100, 1)
 

@@ -106,9 +106,7 @@ def test_length_and_last_batch(drop_last, sizes):
     assert [len(labels) for _, labels in arrays(loader)] == sizes
 
 
-@pytest.mark.parametrize(
-    ("num_workers", "workers"), [(1, "thread"), (3, "thread"), (1, "process"), (2, "process")]
-)
+@pytest.mark.parametrize(("num_workers", "workers"), [(1, "thread"), (3, "thread"), (1, "process"), (2, "process")])
 def test_workers_do_not_change_a_bit(num_workers, workers, threads_before):
     def loader(dataset, **options):
         return DataLoader(dataset, 5, shuffle=True, seed=7, transform=AUGMENT, **options)
@@ -130,9 +128,7 @@ def test_item_by_item_equals_whole_batch():
 
 
 def test_order_depends_on_seed_and_epoch_only():
-    dataset = ArrayDataset(
-        np.arange(200, dtype=np.float32).reshape(200, 1, 1), np.zeros(200, int), ("a", "b")
-    )
+    dataset = ArrayDataset(np.arange(200, dtype=np.float32).reshape(200, 1, 1), np.zeros(200, int), ("a", "b"))
 
     def order(seed, epoch):
         loader = DataLoader(dataset, 32, shuffle=True, seed=seed)

@@ -130,9 +130,7 @@ def test_a_missing_folder_of_sets_is_named(monkeypatch, tmp_path):
 
 
 def test_unknown_names_and_splits():
-    with pytest.raises(
-        DataError, match="neither a file, a folder nor a known data set; known are digits, faces"
-    ):
+    with pytest.raises(DataError, match="neither a file, a folder nor a known data set; known are digits, faces"):
         load("imagenet")
     with pytest.raises(DataError, match="no split 'dev'; there are train, test, all"):
         load("digits", "dev")

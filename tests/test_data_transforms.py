@@ -103,9 +103,7 @@ def test_center_crop():
 def test_random_crop_is_a_window_of_the_padded_image():
     image = pixels(6, 5, 1) | 1
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    windows = {
-        padded[top : top + 6, left : left + 5].tobytes(): (top, left) for top in range(5) for left in range(5)
-    }
+    windows = {padded[top : top + 6, left : left + 5].tobytes(): (top, left) for top in range(5) for left in range(5)}
     crop = RandomCrop((6, 5), 2)
     seen = {windows[crop(image, item_generator(0, 0, index)).tobytes()] for index in range(400)}
     assert len(seen) == 25

@@ -104,9 +104,7 @@ class ArrayDataset(Dataset):
         self._labels = _checked_labels(labels, len(self.images), len(self.classes))
         self.groups = None if groups is None else np.asarray(groups)
         if self.groups is not None and self.groups.shape != self._labels.shape:
-            raise DataError(
-                f"groups must have shape {self._labels.shape}, one per image, not {self.groups.shape}"
-            )
+            raise DataError(f"groups must have shape {self._labels.shape}, one per image, not {self.groups.shape}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -238,9 +236,7 @@ def leave_group_out(dataset: ArrayDataset, groups: Sequence[int]) -> tuple[Subse
         raise DataError(f"{dataset!r} has no groups to leave out")
     unknown = sorted(set(groups) - set(dataset.groups.tolist()))
     if unknown:
-        raise DataError(
-            f"{dataset!r} has no group {unknown[0]}; its groups are {np.unique(dataset.groups).tolist()}"
-        )
+        raise DataError(f"{dataset!r} has no group {unknown[0]}; its groups are {np.unique(dataset.groups).tolist()}")
     left_out = np.isin(dataset.groups, groups)
     return Subset(dataset, np.flatnonzero(~left_out)), Subset(dataset, np.flatnonzero(left_out))
 
@@ -262,9 +258,7 @@ def _checked_images(images: Array) -> Array:
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim not in (4, 5):
-        raise DataError(
-            f"images must have shape (N, H, W), (N, H, W, C) or (N, T, H, W, C), not {images.shape}"
-        )
+        raise DataError(f"images must have shape (N, H, W), (N, H, W, C) or (N, T, H, W, C), not {images.shape}")
     if images.size == 0:
         raise DataError(f"images must not be empty, but their shape is {images.shape}")
     if images.dtype == np.bool_:

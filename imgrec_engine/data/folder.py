@@ -109,17 +109,13 @@ def _class_names(root: Path) -> list[str]:
     if not visible:
         raise DataError(f"{root}: empty folder; it must hold one folder of images per class")
     if not names:
-        raise DataError(
-            f"{root}: {len(visible)} files but no folders; it must hold one folder of images per class"
-        )
+        raise DataError(f"{root}: {len(visible)} files but no folders; it must hold one folder of images per class")
     if len(names) == 1:
         raise DataError(f"{root}: only one class, {names[0]!r}; recognition needs at least two class folders")
     return names
 
 
-def _decoded(
-    root: Path, classes: tuple[str, ...]
-) -> Iterator[tuple[int, Path, NDArray[np.uint8] | DataError]]:
+def _decoded(root: Path, classes: tuple[str, ...]) -> Iterator[tuple[int, Path, NDArray[np.uint8] | DataError]]:
     """Yield (label, path, image or what is wrong with it) in order, decoding in a few threads."""
     found = [(label, path) for label, name in enumerate(classes) for path in visible_files(root / name)]
     block = 16 * _DECODERS  # bounds what is decoded and not yet taken

@@ -48,12 +48,7 @@ def read_idx(path: str | Path) -> NDArray[Any]:
 
 def _read(stream: IO[bytes] | gzip.GzipFile, path: Path) -> NDArray[Any]:
     magic = stream.read(4)
-    if (
-        len(magic) < 4
-        or magic[:2] != b"\0\0"
-        or magic[2] not in _DTYPES
-        or not 1 <= magic[3] <= _MAX_DIMENSIONS
-    ):
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES or not 1 <= magic[3] <= _MAX_DIMENSIONS:
         raise DataError(f"{path}: not an IDX file (it begins with {magic.hex(' ') or 'nothing'})")
     header = stream.read(4 * magic[3])
     if len(header) < 4 * magic[3]:
@@ -62,23 +57,17 @@ def _read(stream: IO[bytes] | gzip.GzipFile, path: Path) -> NDArray[Any]:
     dtype = np.dtype(_DTYPES[magic[2]])
     expected = math.prod(shape) * dtype.itemsize
     if expected > MAX_BYTES:
-        raise DataError(
-            f"{path}: IDX header claims {expected} bytes of shape {shape}; the limit is {MAX_BYTES}"
-        )
+        raise DataError(f"{path}: IDX header claims {expected} bytes of shape {shape}; the limit is {MAX_BYTES}")
     data = bytearray()
     while len(data) <= expected and (chunk := stream.read(_CHUNK)):
         data += chunk
     if len(data) != expected:
         seen = f"only {len(data)}" if len(data) < expected else "more"
-        raise DataError(
-            f"{path}: IDX shape {shape} needs {expected} bytes of data, but the file holds {seen}"
-        )
+        raise DataError(f"{path}: IDX shape {shape} needs {expected} bytes of data, but the file holds {seen}")
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
-def load_idx(
-    images: str | Path, labels: str | Path | None = None, classes: tuple[str, ...] = ()
-) -> ArrayDataset:
+def load_idx(images: str | Path, labels: str | Path | None = None, classes: tuple[str, ...] = ()) -> ArrayDataset:
     """Read an IDX image file and its label file as a data set.
 
     `labels` is by default the file beside `images` whose name has "labels" and "idx1" for "images" and

@@ -136,9 +136,7 @@ class BatchMaker:
         """Return images (len(indices), ..., H, W, C) float32 and labels int64."""
         images, labels = self.dataset.gather(indices)
         generators = (
-            [item_generator(self.seed, epoch, int(index)) for index in indices]
-            if self.transform.is_random
-            else []
+            [item_generator(self.seed, epoch, int(index)) for index in indices] if self.transform.is_random else []
         )
         if isinstance(images, np.ndarray):
             return to_float(self.transform.batch(images, generators)), labels

@@ -69,9 +69,7 @@ class NpzFile:
             shape, _, dtype = read_header(stream)
             expected = stream.tell() + math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
-            raise DataError(
-                f"{self.path}: array {info.filename!r} holds Python objects; only plain arrays are read"
-            )
+            raise DataError(f"{self.path}: array {info.filename!r} holds Python objects; only plain arrays are read")
         if expected != info.file_size or expected > MAX_BYTES:
             raise DataError(
                 f"{self.path}: array {info.filename!r} of shape {shape} would have {expected} bytes, but the "
@@ -95,9 +93,7 @@ def read_npz(path: str | Path, classes: Sequence[str] = ()) -> dict[str, ArrayDa
     try:
         if not classes:
             ends = np.cumsum([len(labels) for _, labels in parts.values()])[:-1]
-            joined, classes = contiguous_labels(
-                np.concatenate([labels.ravel() for _, labels in parts.values()])
-            )
+            joined, classes = contiguous_labels(np.concatenate([labels.ravel() for _, labels in parts.values()]))
             numbers = dict(zip(parts, np.split(joined, ends), strict=True))
             parts = {split: (images, numbers[split]) for split, (images, _) in parts.items()}
         sets = {split: ArrayDataset(images, labels, classes) for split, (images, labels) in parts.items()}
@@ -116,9 +112,7 @@ def _image_keys(file: NpzFile) -> dict[str, tuple[str, str]]:
             return found
     if "images" in file:
         return {"all": ("images", "labels")}
-    raise DataError(
-        f"{file.path}: no images; expected an array train_images, x_train or images among {file.keys}"
-    )
+    raise DataError(f"{file.path}: no images; expected an array train_images, x_train or images among {file.keys}")
 
 
 def _by_split(whole: ArrayDataset, marks: NDArray[Any]) -> dict[str, ArrayDataset]:

@@ -41,9 +41,7 @@ class Preprocessing:
             raise DataError(f"Preprocessing: channels must be 1 or 3, not {self.channels!r}")
         normalize = Normalize(self.mean, self.std)
         if len(normalize.mean) != self.channels:
-            raise DataError(
-                f"Preprocessing: {self.channels} channels need as many means, not {len(normalize.mean)}"
-            )
+            raise DataError(f"Preprocessing: {self.channels} channels need as many means, not {len(normalize.mean)}")
         object.__setattr__(self, "image_size", Resize(self.image_size).size)
         object.__setattr__(self, "mean", normalize.mean)
         object.__setattr__(self, "std", normalize.std)

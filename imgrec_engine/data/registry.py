@@ -56,9 +56,7 @@ def load_train_test(source: str | Path, strict: bool = False) -> tuple[Dataset, 
         raise DataError(f"{source}: no train and test parts; there are {', '.join(parts)}")
     train, test = parts["train"](), parts["test"]()
     if train.classes != test.classes:
-        raise DataError(
-            f"{source}: the train part has the classes {train.classes}, but the test part {test.classes}"
-        )
+        raise DataError(f"{source}: the train part has the classes {train.classes}, but the test part {test.classes}")
     return train, test
 
 
@@ -72,9 +70,7 @@ def _parts(source: str | Path, strict: bool) -> dict[str, Read]:
     if path.is_dir():
         return _folder_parts(path, strict)
     if not path.exists():
-        raise DataError(
-            f"{source}: neither a file, a folder nor a known data set; known are {', '.join(names())}"
-        )
+        raise DataError(f"{source}: neither a file, a folder nor a known data set; known are {', '.join(names())}")
     if path.suffix == ".npz":
         sets = read_npz(path)
         if sets.keys() == {"all"}:
@@ -91,9 +87,7 @@ def _folder_parts(folder: Path, strict: bool) -> dict[str, Read]:
         return _with_all(shared.idx_parts(folder, ()))
     below = {entry.name for entry in visible_entries(folder) if entry.is_dir()}
     if {"train", "test"} <= below <= _FOLDER_SPLITS:
-        return _with_all(
-            {name: functools.partial(ImageFolder, folder / name, strict) for name in sorted(below)}
-        )
+        return _with_all({name: functools.partial(ImageFolder, folder / name, strict) for name in sorted(below)})
     return _with_quarter_held_out(lambda: ImageFolder(folder, strict))
 
 

@@ -117,9 +117,7 @@ def _read_cifar10(path: Path, split: str) -> ArrayDataset:
 def _of_groups(dataset: ArrayDataset, groups: range) -> ArrayDataset:
     assert dataset.groups is not None
     chosen = np.isin(dataset.groups, groups)
-    return ArrayDataset(
-        dataset.images[chosen], dataset.labels[chosen], dataset.classes, groups=dataset.groups[chosen]
-    )
+    return ArrayDataset(dataset.images[chosen], dataset.labels[chosen], dataset.classes, groups=dataset.groups[chosen])
 
 
 def _numbered(count: int, prefix: str = "") -> list[str]:

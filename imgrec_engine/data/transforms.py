@@ -59,9 +59,7 @@ class Transform(ABC):
     def to_config(self) -> dict[str, Any]:
         """Return plain JSON data from which `Transform.from_config` makes an equal transform."""
         if TRANSFORMS.get(type(self).__name__) is not type(self):
-            raise DataError(
-                f"{type(self).__name__} is not one of the engine's transforms and cannot be stored"
-            )
+            raise DataError(f"{type(self).__name__} is not one of the engine's transforms and cannot be stored")
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         return {"name": type(self).__name__} | {
             name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
@@ -85,17 +83,12 @@ class Transform(ABC):
         expected = {field.name for field in dataclasses.fields(transform)}  # type: ignore[arg-type]
         arguments = {key: value for key, value in config.items() if key != "name"}
         if arguments.keys() != expected:
-            raise DataError(
-                f"{name} is configured by {sorted(expected)}, not by {sorted(map(str, arguments))}"
-            )
+            raise DataError(f"{name} is configured by {sorted(expected)}, not by {sorted(map(str, arguments))}")
         if transform is Compose:
             if not isinstance(arguments["transforms"], list):
                 raise DataError("Compose: transforms must be a list")
             # `Compose` is always stored flat, so a nested one is damage (and could be nested without end).
-            if any(
-                isinstance(step, Mapping) and step.get("name") == "Compose"
-                for step in arguments["transforms"]
-            ):
+            if any(isinstance(step, Mapping) and step.get("name") == "Compose" for step in arguments["transforms"]):
                 raise DataError("Compose: transforms must not hold another Compose")
             return Compose([Transform.from_config(step) for step in arguments["transforms"]])
         return transform(**arguments)
@@ -294,9 +287,7 @@ class Normalize(Transform):
     def batch(self, images: Array, generators: Generators) -> Array:
         """Normalise each channel."""
         if len(self.mean) not in (1, images.shape[-1]):
-            raise DataError(
-                f"Normalize has {len(self.mean)} means but the images have {images.shape[-1]} channels"
-            )
+            raise DataError(f"Normalize has {len(self.mean)} means but the images have {images.shape[-1]} channels")
         result = to_float(images) - np.asarray(self.mean, np.float32)
         result /= np.asarray(self.std, np.float32)
         return result
@@ -377,9 +368,7 @@ def _flipped(images: Array, generators: Generators, p: float, axis: int) -> Arra
     return images
 
 
-def _map_frames(
-    images: Array, function: Callable[[Image.Image], Image.Image], size: tuple[int, ...]
-) -> Array:
+def _map_frames(images: Array, function: Callable[[Image.Image], Image.Image], size: tuple[int, ...]) -> Array:
     """Apply a Pillow operation to every frame: uint8 RGB at once, else channel by channel in mode L or F."""
     if images.dtype == np.uint8 and images.shape[-1] == 3:
         frames = images.reshape(-1, *images.shape[-3:])

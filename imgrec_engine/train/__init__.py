@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction: `Trainer` for a loop, `Run` for a run folder, `Recogniser` for a trained model."""
+"""Training and prediction: `Trainer` for a loop, `Run` for a run folder, `Recogniser` for a trained model."""
 
 from imgrec_engine.train.evaluation import evaluate
 from imgrec_engine.train.recogniser import Prediction, Recogniser
