@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from imgrec_engine import info
 from imgrec_engine.errors import DataError, ImgrecError
 
@@ -17,6 +19,7 @@ from imgrec_engine.errors import DataError, ImgrecError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # giant images are refused by our own limit
     try:
         return int(options.command(options))
     except ImgrecError as error:
@@ -50,9 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--grey", action="store_true", help="turn colour images to grey")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--workers", type=int, default=0, help="threads that prepare batches ahead")
-    train.add_argument(
-        "--strict", action="store_true", help="stop at a file that is not an image instead of skipping it"
-    )
+    train.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="accuracy per class and confusion matrix")
@@ -66,9 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
     predict.add_argument("--top", type=_positive, default=1)
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
-    predict.add_argument(
-        "--strict", action="store_true", help="stop at a file that is not an image instead of skipping it"
-    )
+    predict.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     predict.set_defaults(command=_predict)
 
     for name, help_, command in (
@@ -84,7 +83,6 @@ def _train(options: argparse.Namespace) -> int:
     from imgrec_engine.train import Run
     from imgrec_engine.train.console import Console
 
-    warnings.simplefilter("ignore", UserWarning)
     if options.resume is not None:
         run = Run.resume(options.resume)
     elif options.data is None:
@@ -190,9 +188,8 @@ def _datasets(options: argparse.Namespace) -> int:
     for name in data.names():
         try:
             train, test = data.load_train_test(name)
-            print(
-                f"{name:<15} {len(train):>6} train {len(test):>6} test  {len(train.classes):>3} classes  {train.image_shape}"
-            )
+            counts = f"{len(train):>6} train {len(test):>6} test  {len(train.classes):>3} classes"
+            print(f"{name:<15} {counts}  {train.image_shape}")
         except DataError as error:
             print(f"{name:<15} not here: {error}")
     return 0

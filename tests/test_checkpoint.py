@@ -46,11 +46,13 @@ def test_a_changed_byte_is_refused_or_harmless(saved, tmp_path_factory, data):
     path.write_bytes(content)
     try:
         state, _ = ie.load(path)
-    except CheckpointError as error:
-        assert str(path) in str(error)
+    except CheckpointError as caught:
+        message = str(caught)
     else:
+        message = str(path)
         for name, value in STATE.items():
             assert state[name].numpy().tobytes() == value.numpy().tobytes()
+    assert str(path) in message
 
 
 @given(length=st.integers(0, 400))
@@ -98,9 +100,8 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_rest(tmp_path):
     path = tmp_path / "x.safetensors"
     ie.save(path, {"a": ie.ones(3)})
     before = path.read_bytes()
-    with pytest.raises(RuntimeError, match="disk"), checkpoint.replacing(path) as file:
-        file.write(b"half")
-        raise RuntimeError("disk on fire")
+    with pytest.raises(TypeError), checkpoint.replacing(path) as file:
+        file.writelines([b"half", "not bytes"])
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.safetensors"]
 

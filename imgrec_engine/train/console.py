@@ -20,8 +20,8 @@ class Console:
         size = sum(parameter.size for parameter in model.parameters())
         height, width = run.preprocessing.image_size
         print(
-            f"{config.data}: {len(run.train)} images to train on, {len(run.validation)} to validate, {len(run.test)} to "
-            f"test, {len(run.classes)} classes; {config.model} with {size:,} parameters on {height}x{width}x"
+            f"{config.data}: {len(run.train)} images to train on, {len(run.validation)} to validate, "
+            f"{len(run.test)} to test, {len(run.classes)} classes; {config.model} with {size:,} parameters on {height}x{width}x"
             f"{run.preprocessing.channels}; into {run.folder}",
             flush=True,
         )
