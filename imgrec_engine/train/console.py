@@ -21,10 +21,10 @@ class Console:
         height, width = run.preprocessing.image_size
         print(
             f"{config.data}: {len(run.train)} images to train on, {len(run.validation)} to validate, "
-            f"{len(run.test)} to test, {len(run.classes)} classes; {config.model} with {size:,} parameters on {height}x{width}x"
-            f"{run.preprocessing.channels}; into {run.folder}",
-            flush=True,
+            f"{len(run.test)} to test, {len(run.classes)} classes"
         )
+        channels = run.preprocessing.channels
+        print(f"{config.model}, {size:,} parameters, on {height}x{width}x{channels}, into {run.folder}", flush=True)
         for line in _skipped(run):
             print(line, file=sys.stderr)
 

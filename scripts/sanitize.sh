@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Runs the op table and the thread tests under sanitizers: scripts/sanitize.sh address,undefined | thread
+# A planted bug must be reported first, so that silence means something.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+kind=${1:?usage: scripts/sanitize.sh address,undefined | thread}
+python=${PYTHON:-.venv/bin/python}
+place=build/sanitize-${kind//,/-}
+root=$PWD/$place/root
+runtime=$([ "$kind" = thread ] && echo tsan || echo asan)
+# Python itself is not instrumented: its own leaks and its locks are not our affair.
+export ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS="halt_on_error=1 report_signal_unsafe=0" UBSAN_OPTIONS=print_stacktrace=1
+
+mkdir -p "$place"
+cat >"$place/planted.cpp" <<'CPP'
+#include <thread>
+int main(int count, char**) {
+  int* values = new int[4];
+  std::thread other([=] { values[0] = count; });
+  values[0] = 2;
+  other.join();
+  return values[3 + count];
+}
+CPP
+g++ -std=c++20 -g -fsanitize="$kind" "$place/planted.cpp" -o "$place/planted" -pthread
+if "$place/planted" 2>"$place/planted.log"; then
+  echo "sanitize: the planted bug was not reported" >&2
+  exit 1
+fi
+grep -qE "ERROR: AddressSanitizer|WARNING: ThreadSanitizer" "$place/planted.log"
+
+cmake -S . -B "$place" -DCMAKE_INSTALL_PREFIX="$root" -DIMGREC_SANITIZE="$kind" \
+  -DIMGREC_CPU_LEVELS="baseline;x86-64-v3" -DPython_EXECUTABLE="$("$python" -c 'import sys; print(sys.executable)')" \
+  -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >/dev/null
+cmake --build "$place" -j 2
+rm -rf "$root"
+mkdir -p "$root"
+cp -r imgrec_engine "$root/"
+rm -rf "$root"/imgrec_engine/lib "$root"/imgrec_engine/*.so
+cmake --install "$place" >/dev/null
+LD_PRELOAD="$(g++ -print-file-name=lib$runtime.so)" PYTHONPATH="$root" IMGREC_NUM_THREADS=2 \
+  "$python" -m pytest -q -p no:cacheprovider tests/test_ops.py "${@:2}"
