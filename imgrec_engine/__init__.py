@@ -4,39 +4,36 @@
 >>> from imgrec_engine import functional as F, nn, optim
 """
 
-from imgrec_engine import errors, functional
+from imgrec_engine import dtypes, errors, functional
 from imgrec_engine.autograd import differentiable, is_recording, no_grad
 from imgrec_engine.backward import grad
-from imgrec_engine.checkpoint import load, save
-from imgrec_engine.creation import arange, full, ones, zeros
+from imgrec_engine.creation import arange, from_dlpack, full, ones, zeros
 from imgrec_engine.device import get_num_threads, set_num_threads
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.random import manual_seed, rand, randn
 from imgrec_engine.tensor import Tensor, tensor
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Tensor",
     "arange",
     "bfloat16",
     "differentiable",
+    "dtypes",
     "errors",
     "float16",
     "float32",
     "float64",
+    "from_dlpack",
     "full",
     "functional",
     "get_num_threads",
     "grad",
     "is_recording",
-    "load",
     "manual_seed",
     "no_grad",
     "ones",
     "rand",
     "randn",
-    "save",
     "set_num_threads",
     "tensor",
     "zeros",
