@@ -129,7 +129,7 @@ def test_changing_an_input_in_place_after_the_forward_pass_is_noticed():
     inputs = tensors(drawn("gru", 2, 3, 3, 4), "float32")
     output, _ = F.gru(**inputs)
     with ie.no_grad():
-        inputs["weight_hh"] += 1
+        inputs["weight_hh"].copy_(ie.zeros(inputs["weight_hh"].shape))
     with pytest.raises(ie.errors.AutogradError, match="weight_hh"):
         output.sum().backward()
 
@@ -149,7 +149,7 @@ def drawn(name, n, t, i, h):
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("lengths", [None, [6, 2, 1, 5, 6]])
 def test_pytorch_agrees(name, layers, lengths):
-    """Bidirectional stacks made of our ops against torch.nn's modules, with packed sequences where lengths are given."""
+    """Bidirectional stacks made of our ops against torch.nn's modules; with lengths, on packed sequences."""
     torch = pytest.importorskip("torch")
     op, _, nonlinearity = name.partition("_")
     options = {"nonlinearity": nonlinearity} if nonlinearity else {}
@@ -178,7 +178,7 @@ def test_pytorch_agrees(name, layers, lengths):
             output, *final = getattr(F, op)(*args, lengths=lengths, reverse=suffix != "", **options)
             directions.append(output)
             finals.append(final)
-        ours = ie.concatenate(directions, -1)
+        ours = F.concatenate(directions, -1)
     total = sine(ours).sum()
     for final in finals:
         for state in final:

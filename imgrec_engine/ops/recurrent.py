@@ -96,6 +96,7 @@ def rnn(
     >>> output, h_n = rnn(ie.ones((2, 5, 3)), None, ie.ones((4, 3)), ie.ones((4, 4)), lengths=[5, 2])
     >>> output.shape, h_n.shape, output[1, 2:].sum().item()
     ((2, 5, 4), (2, 4), 0.0)
+
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"rnn: nonlinearity is {nonlinearity!r}, expected 'tanh' or 'relu'")
@@ -143,6 +144,7 @@ def lstm(
     >>> output, h_n, c_n = lstm(ie.ones((2, 5, 3)), None, None, ie.ones((16, 3)), ie.ones((16, 4)))
     >>> output.shape, h_n.shape, c_n.shape
     ((2, 5, 4), (2, 4), (2, 4))
+
     """
     return _run("lstm", "lstm", (x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse)
 
@@ -185,5 +187,6 @@ def gru(
     >>> output, h_n = gru(ie.ones((2, 5, 3)), None, ie.ones((12, 3)), ie.ones((12, 4)), reverse=True)
     >>> output.shape, bool((output[:, 0] == h_n).numpy().all())
     ((2, 5, 4), True)
+
     """
     return _run("gru", "gru", (x, h_0, None, weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse)
