@@ -2,6 +2,7 @@
 
 from imgrec_engine.ops.activation import *
 from imgrec_engine.ops.arithmetic import *
+from imgrec_engine.ops.conv2d import *
 from imgrec_engine.ops.elementwise import *
 from imgrec_engine.ops.indexing import *
 from imgrec_engine.ops.matmul import *
