@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from imgrec_engine import functional as F
 from imgrec_engine.creation import zeros
 from imgrec_engine.dtypes import bool_
@@ -91,10 +93,9 @@ class MultiheadAttention(Module):
         if not masks:
             return None
         if all(mask.dtype == bool_ for mask in masks):
-            kept = [mask == False for mask in masks]  # noqa: E712 - element by element
-            return kept[0] if len(kept) == 1 else kept[0] * kept[1]
-        additive = [F.where(m, float("-inf"), 0.0) if m.dtype == bool_ else m for m in masks]
-        return additive[0] if len(additive) == 1 else additive[0] + additive[1]
+            return F.logical_not(functools.reduce(F.logical_or, masks))
+        additive = [F.where(mask, float("-inf"), 0.0) if mask.dtype == bool_ else mask for mask in masks]
+        return functools.reduce(F.add, additive)
 
     def extra_repr(self) -> str:
         """Its sizes."""

@@ -56,7 +56,7 @@ class Optimizer:
             if not isinstance(parameter, Tensor):
                 raise TypeError(f"{what} is of type {type(parameter).__name__}, expected a Tensor")
             if not parameter.is_leaf:
-                raise ValueError(f"{what} is the result of {parameter!r}; only leaves can be optimised")
+                raise ValueError(f"{what} is the result of {parameter._node.name}; only leaves can be optimised")
             if id(parameter) in known:
                 raise ValueError(f"{what}, of shape {parameter.shape}, is there twice")
             known.add(id(parameter))
