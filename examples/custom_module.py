@@ -3,6 +3,8 @@
 Run it from a checkout or anywhere after installation: python examples/custom_module.py
 """
 
+import numpy as np
+
 import imgrec_engine as ie
 from imgrec_engine import functional as F
 from imgrec_engine import nn, optim
@@ -33,11 +35,10 @@ class StripeNet(nn.Module):
 
 def stripes(count: int) -> tuple[ie.Tensor, ie.Tensor]:
     """Noisy 12 x 12 images: horizontal stripes (0) and vertical stripes (1)."""
-    horizontal = (ie.arange(12) // 2 % 2).astype("float32").reshape(1, 12, 1, 1)
-    labels = ie.arange(count) % 2
-    vertical = labels.reshape(count, 1, 1, 1).astype("float32")
-    images = horizontal * (1 - vertical) + horizontal.reshape(1, 1, 12, 1) * vertical
-    return images + 0.3 * ie.randn(count, 12, 12, 1), labels
+    stripe = (np.arange(12) // 2 % 2).astype(np.float32)
+    labels = np.arange(count) % 2
+    images = np.where(labels[:, None, None] == 0, stripe[:, None], stripe[None, :])
+    return ie.tensor(images[..., None]) + 0.3 * ie.randn(count, 12, 12, 1), ie.tensor(labels)
 
 
 def main() -> float:

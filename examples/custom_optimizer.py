@@ -25,8 +25,8 @@ class Lion(optim.Optimizer):
     ) -> None:
         beta1, beta2 = group["betas"]
         average = state.get("exp_avg", gradient * 0)
-        direction = F.where(beta1 * average + (1 - beta1) * gradient > 0, 1.0, -1.0)
-        parameter.copy_(parameter - group["lr"] * direction)
+        uphill = beta1 * average + (1 - beta1) * gradient > 0
+        parameter.copy_(F.where(uphill, parameter - group["lr"], parameter + group["lr"]))
         state["exp_avg"] = beta2 * average + (1 - beta2) * gradient
 
 

@@ -225,7 +225,7 @@ class TorchCNNLSTM(torch.nn.Module):
 def batches(count):
     """Noisy images of four classes, each bright in another quarter."""
     for _ in range(count):
-        labels = ie.arange(32) % 4
+        labels = ie.tensor(np.arange(32) % 4)
         images = ie.randn(32, 16, 16, 1).numpy()
         for n, label in enumerate(labels.tolist()):
             top, left = 8 * (label // 2), 8 * (label % 2)

@@ -49,7 +49,7 @@ def train(name, steps):
     ie.manual_seed(3)
     model = models.create(name, num_classes=2, in_channels=1, image_size=12)
     optimizer = optim.AdamW(model.parameters(), lr=3e-3)
-    labels = ie.arange(16) % 2
+    labels = ie.tensor(np.arange(16) % 2)
     x = batch(name, 12, 1, count=16).numpy()
     x[::2, ..., :6, :, :] += 1
     x[1::2, ..., 6:, :, :] += 1

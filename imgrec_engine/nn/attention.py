@@ -92,10 +92,14 @@ class MultiheadAttention(Module):
             masks.append(key_padding_mask.reshape(batch, 1, 1, -1))
         if not masks:
             return None
-        if all(mask.dtype == bool_ for mask in masks):
-            return F.logical_not(functools.reduce(F.logical_or, masks))
-        additive = [F.where(mask, float("-inf"), 0.0) if mask.dtype == bool_ else mask for mask in masks]
-        return functools.reduce(F.add, additive)
+        hidden = [mask for mask in masks if mask.dtype == bool_]
+        additive = [mask for mask in masks if mask.dtype != bool_]
+        if not additive:
+            return F.logical_not(functools.reduce(F.logical_or, hidden))
+        joint = functools.reduce(F.add, additive)
+        for mask in hidden:
+            joint = F.where(mask, float("-inf"), joint)
+        return joint
 
     def extra_repr(self) -> str:
         """Its sizes."""
