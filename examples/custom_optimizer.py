@@ -36,7 +36,7 @@ def main() -> float:
     x = ie.rand(256, 1, low=-1, high=1)
     y = F.sin(3 * x)
     model = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1))
-    optimizer = Lion(model.parameters(), lr=3e-3)
+    optimizer = Lion(model.parameters(), lr=1e-2)
     schedule = optim.CosineAnnealingLR(optimizer, T_max=300)
     for step in range(300):
         loss = F.mse_loss(model(x), y)

@@ -4,10 +4,10 @@
 >>> from imgrec_engine import functional as F, nn, optim
 """
 
-from imgrec_engine import convert, errors, functional, models, nn, optim
+from imgrec_engine import convert, dtypes, errors, functional, models, nn, optim
 from imgrec_engine.autograd import differentiable, is_recording, no_grad
 from imgrec_engine.backward import grad
-from imgrec_engine.creation import arange, full, ones, zeros
+from imgrec_engine.creation import arange, from_dlpack, full, ones, zeros
 from imgrec_engine.device import get_num_threads, set_num_threads
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.random import manual_seed, rand, randn
@@ -19,10 +19,12 @@ __all__ = [
     "bfloat16",
     "convert",
     "differentiable",
+    "dtypes",
     "errors",
     "float16",
     "float32",
     "float64",
+    "from_dlpack",
     "full",
     "functional",
     "get_num_threads",

@@ -223,13 +223,13 @@ class TorchCNNLSTM(torch.nn.Module):
 
 
 def batches(count):
-    """Noisy images of four classes, each bright in another quarter."""
+    """Noisy images of four classes, each a little brighter in another quarter."""
     for _ in range(count):
         labels = ie.tensor(np.arange(32) % 4)
         images = ie.randn(32, 16, 16, 1).numpy()
         for n, label in enumerate(labels.tolist()):
             top, left = 8 * (label // 2), 8 * (label % 2)
-            images[n, top : top + 8, left : left + 8] += 1
+            images[n, top : top + 8, left : left + 8] += 0.3
         yield ie.tensor(images), labels
 
 
@@ -239,8 +239,8 @@ def test_loss_curves_agree(name, twin):
     theirs = twin()
     state = ie.convert.to_torch_state_dict(ours.state_dict())
     theirs.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
-    optimizer = optim.SGD(ours.parameters(), lr=0.05, momentum=0.9)
-    other = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9)
+    optimizer = optim.SGD(ours.parameters(), lr=0.02, momentum=0.9)
+    other = torch.optim.SGD(theirs.parameters(), lr=0.02, momentum=0.9)
     curves = []
     for images, labels in batches(50):
         loss = F.cross_entropy(ours(images), labels)
@@ -254,4 +254,4 @@ def test_loss_curves_agree(name, twin):
         curves.append((loss.item(), their_loss.item()))
     mine, expected = np.array(curves).T
     np.testing.assert_allclose(mine, expected, rtol=1e-4)
-    assert expected[-1] < 0.5 * expected[0]
+    assert 0.1 < expected[-1] < 0.9 * expected[0]
