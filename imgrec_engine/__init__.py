@@ -4,7 +4,7 @@
 >>> from imgrec_engine import functional as F, nn, optim
 """
 
-from imgrec_engine import dtypes, errors, functional
+from imgrec_engine import convert, dtypes, errors, functional, models, nn, optim
 from imgrec_engine.autograd import differentiable, is_recording, no_grad
 from imgrec_engine.backward import grad
 from imgrec_engine.creation import arange, from_dlpack, full, ones, zeros
@@ -17,6 +17,7 @@ __all__ = [
     "Tensor",
     "arange",
     "bfloat16",
+    "convert",
     "differentiable",
     "dtypes",
     "errors",
@@ -30,8 +31,11 @@ __all__ = [
     "grad",
     "is_recording",
     "manual_seed",
+    "models",
+    "nn",
     "no_grad",
     "ones",
+    "optim",
     "rand",
     "randn",
     "set_num_threads",
