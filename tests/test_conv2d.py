@@ -146,4 +146,5 @@ def test_same_padding_keeps_the_size():
     x = ie.ones((1, 5, 8, 1))
     y = F.conv2d(x, ie.ones((1, 4, 2, 1)), padding="same", dilation=(1, 3))
     assert y.shape == (1, 5, 8, 1)
-    assert y.numpy()[0, 0, 0, 0] == 3  # one row and column is padded before, two after: taps reach rows 0 to 2, column 2
+    # One row and column is padded before, two after: the taps of the first output reach rows 0 to 2 and column 2.
+    assert y.numpy()[0, 0, 0, 0] == 3

@@ -94,6 +94,7 @@ def conv2d(
     (1, 5, 5, 3)
     >>> y.numpy()[0, 0, :, 0]
     array([ 8., 12., 12., 12.,  8.], dtype=float32)
+
     """
     _check(x, weight, bias)
     pairs = _pair("stride", stride), _pair("dilation", dilation)
