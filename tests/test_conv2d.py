@@ -10,6 +10,7 @@ from op_cases.conv2d import conv2d as reference
 
 import imgrec_engine as ie
 from imgrec_engine import functional as F
+from imgrec_engine.errors import OutOfMemoryError
 
 PASSES = ("y", "dx", "dweight", "dbias")
 
@@ -148,3 +149,13 @@ def test_same_padding_keeps_the_size():
     assert y.shape == (1, 5, 8, 1)
     # One row and column is padded before, two after: the taps of the first output reach rows 0 to 2 and column 2.
     assert y.numpy()[0, 0, 0, 0] == 3
+
+
+def test_strides_and_padding_beyond_the_image():
+    x = ie.ones((1, 2, 2, 1), requires_grad=True)
+    y = F.conv2d(x, ie.ones((1, 1, 1, 1)), stride=2**31, padding=1)
+    assert y.shape == (1, 1, 1, 1)
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), np.zeros((1, 2, 2, 1)))
+    with pytest.raises(OutOfMemoryError):
+        F.conv2d(x, ie.ones((1, 1, 1, 1)), stride=2**31, padding=2**31)

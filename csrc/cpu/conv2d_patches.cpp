@@ -15,9 +15,10 @@ PhaseAxis backward_axis(const Conv2dAxis& axis, std::int64_t phase) {
   // Input i = phase + m stride met tap t at output (i + padding - t dilation) / stride where that is a whole number:
   // for t in one residue class modulo tap_step, or none.
   const std::int64_t tap_step = axis.stride / std::gcd(axis.stride, axis.dilation);
+  const std::int64_t candidates = std::min(tap_step, axis.kernel);
   std::int64_t first = 0;
-  while (first < tap_step && (phase + axis.padding_before - first * axis.dilation) % axis.stride != 0) ++first;
-  const bool met = first < tap_step && first < axis.kernel;
+  while (first < candidates && (phase + axis.padding_before - first * axis.dilation) % axis.stride != 0) ++first;
+  const bool met = first < candidates;
   const std::int64_t taps = met ? (axis.kernel - 1 - first) / tap_step + 1 : 0;
   const std::int64_t origin = met ? (phase + axis.padding_before - first * axis.dilation) / axis.stride : 0;
   const std::int64_t outputs = phase < axis.input ? (axis.input - phase - 1) / axis.stride + 1 : 0;

@@ -97,6 +97,8 @@ def conv2d(
 
     """
     _check(x, weight, bias)
+    if not isinstance(groups, int):
+        raise TypeError(f"conv2d: groups is {groups!r}, expected a whole number")
     pairs = _pair("stride", stride), _pair("dilation", dilation)
     module, context = kernels.of(x)
     sides = _padding(padding, weight.shape[1:3], *pairs)

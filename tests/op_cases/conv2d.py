@@ -74,6 +74,8 @@ CASES = (
             bad(ShapeError, "groups is 2, expected a divisor", normal(1, 4, 4, 3), normal(2, 3, 3, 1), groups=2),
             bad(ShapeError, "stride along the height is 0", normal(1, 4, 4, 1), normal(1, 1, 1, 1), stride=(0, 1)),
             bad(ShapeError, "padding along the width is -1", normal(1, 4, 4, 1), normal(1, 1, 1, 1), padding=(0, -1)),
+            bad(ShapeError, "the kernel along the width is 0", normal(1, 4, 4, 1), normal(1, 1, 0, 1)),
+            bad(TypeError, "groups is 'all'", normal(1, 4, 4, 1), normal(1, 1, 1, 1), groups="all"),
             bad(TypeError, "dilation is 1.5", normal(1, 4, 4, 1), normal(1, 1, 1, 1), dilation=1.5),
             bad(ValueError, "'valid', expected", normal(1, 4, 4, 1), normal(1, 1, 1, 1), padding="valid"),
             bad(ValueError, "needs stride 1", normal(1, 4, 4, 1), normal(1, 1, 1, 1), stride=2, padding="same"),
