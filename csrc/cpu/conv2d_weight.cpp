@@ -20,11 +20,7 @@ namespace {
 template <class T, int rows, int V>
 void outer_kernel(std::int64_t depth, const T* const* pixels, std::int64_t offset, const T* dy, T* tile,
                   std::int64_t ld, bool first) {
-  Vector<T> sums[rows][V];
-#pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) sums[r][v] = first ? Vector<T>{} : load(tile + r * ld + v * lanes<T>);
+  Vector<T> sums[rows][V] = {};
   for (std::int64_t k = 0; k < depth; ++k, dy += micro_cols<T>) {
     const T* x = pixels[k] + offset;
     Vector<T> columns[V];
@@ -38,7 +34,10 @@ void outer_kernel(std::int64_t depth, const T* const* pixels, std::int64_t offse
 #pragma GCC unroll 16
   for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) store(tile + r * ld + v * lanes<T>, sums[r][v]);
+    for (int v = 0; v < V; ++v) {
+      T* to = tile + r * ld + v * lanes<T>;
+      store(to, first ? sums[r][v] : load(to) + sums[r][v]);
+    }
 }
 
 /// The rows of a micro-kernel that waste least on a run: each block costs its rows and about two more.
@@ -193,9 +192,12 @@ void BiasGradient<T>::run(const Context& context, const Array& dbias, const Arra
     for_floating(dy.dtype, [&](auto tag) {
       using S = decltype(tag);
       if constexpr (std::is_same_v<Compute<S>, T>)
-        for (std::int64_t pixel = begin; pixel < end; ++pixel)
+        for (std::int64_t first = begin; first < end; first += 64)
           for_vectors<S>(0, channels_, [&](std::int64_t c, int count) {
-            store(sums + c, load(sums + c) + load_wide(dy.as<const S>() + pixel * channels_ + c, count));
+            Vector<T> some{};  // short sums first: they lose fewer digits
+            for (std::int64_t pixel = first; pixel < std::min(end, first + 64); ++pixel)
+              some += load_wide(dy.as<const S>() + pixel * channels_ + c, count);
+            store(sums + c, load(sums + c) + some);
           });
     });
   });
