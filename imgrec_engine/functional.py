@@ -8,3 +8,4 @@ from imgrec_engine.ops.indexing import *
 from imgrec_engine.ops.matmul import *
 from imgrec_engine.ops.reduction import *
 from imgrec_engine.ops.shape import *
+from imgrec_engine.ops.softmax import *
