@@ -18,8 +18,8 @@ EXACT = {
 }
 
 
-# gelu's tail is exp(-x^2 / 2): the rounding of x^2 is multiplied by x^2 itself, up to 90 before the result vanishes.
-@pytest.mark.parametrize(("op", "ulps"), [(F.tanh, 2), (F.sigmoid, 4), (F.silu, 5), (F.gelu, 100)])
+# gelu's tail is exp(-x^2 / 2): relative errors of x / sqrt(2) come out x^2 times as large, x^2 < 180 before it vanishes.
+@pytest.mark.parametrize(("op", "ulps"), [(F.tanh, 2), (F.sigmoid, 4), (F.silu, 5), (F.gelu, 200)])
 def test_digits_over_the_whole_range(op, ulps):
     x = X.astype(np.float32)
     exact = EXACT[op](x.astype(np.float64))
