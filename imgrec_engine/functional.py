@@ -4,6 +4,7 @@ from imgrec_engine.ops.activation import *
 from imgrec_engine.ops.arithmetic import *
 from imgrec_engine.ops.elementwise import *
 from imgrec_engine.ops.indexing import *
+from imgrec_engine.ops.loss import *
 from imgrec_engine.ops.matmul import *
 from imgrec_engine.ops.norm import *
 from imgrec_engine.ops.pool2d import *
