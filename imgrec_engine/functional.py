@@ -2,6 +2,7 @@
 
 from imgrec_engine.ops.activation import *
 from imgrec_engine.ops.arithmetic import *
+from imgrec_engine.ops.attention import *
 from imgrec_engine.ops.comparison import *
 from imgrec_engine.ops.dropout import *
 from imgrec_engine.ops.elementwise import *
