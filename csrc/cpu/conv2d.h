@@ -236,7 +236,7 @@ template <class T>
 class DepthwiseWeightGradient {
  public:
   DepthwiseWeightGradient(const Patches<T>& patches, const Conv2dShape& shape, Workspace& workspace);
-  /// dy is read through patches of a single tap.
+  /// Of the patches of dy only the image counts.
   void run(const Context& context, const Array& dweight, const Patches<T>& patches, const Patches<T>& dy) const;
 
  private:

@@ -50,6 +50,24 @@ std::int64_t rows_for(std::int64_t run) {
   return best;
 }
 
+/// Writes the pointers of output pixels [first, first + count) at one tap, output row by output row.
+template <class T>
+void point_at_tap(const Patches<T>& patches, std::int64_t tap, std::int64_t channel, std::int64_t first,
+                  std::int64_t count, const T** pointers) {
+  const Axis &height = patches.height, &width = patches.width;
+  for (std::int64_t done = 0, some; done < count; done += some) {
+    const Pixel pixel(first + done, height, width);
+    some = std::min(count - done, width.outputs - pixel.column);
+    const std::int64_t y = height.position(pixel.row, tap / width.taps);
+    std::int64_t x = width.position(pixel.column, tap % width.taps);
+    const bool inside = height.inside(y);
+    const T* row = inside ? patches.row(pixel.image, y) + channel : patches.zeros;
+    const std::int64_t stride = inside ? patches.pixel_stride : 0;
+    for (std::int64_t j = 0; j < some; ++j, x += width.step)
+      pointers[done + j] = width.inside(x) ? row + x * stride : patches.zeros;
+  }
+}
+
 constexpr std::int64_t partial_limit = std::int64_t{1} << 23;  // elements of all partial sums together
 
 }  // namespace
@@ -107,23 +125,14 @@ void WeightGradient<T>::pack_pixels(T* packed, const Array& dy, std::int64_t fir
 template <class T>
 template <int rows>
 void WeightGradient<T>::sum_chunk(const Patches<T>& patches, const Array& dy, const Task& task) const {
-  const Axis &height = patches.height, &width = patches.width;
   const std::int64_t begin = task.chunk * chunks_.length, end = std::min(chunks_.total, begin + chunks_.length);
   for (std::int64_t first = begin; first < end; first += pixel_block_) {
     const std::int64_t count = std::min(pixel_block_, end - first);
     pack_pixels(task.packed, dy, first, count, task.group);
     for (std::int64_t block = task.first_block; block < task.last_block; ++block) {
       const std::int64_t tap = block / run_blocks_;
-      if (block == task.first_block || block % run_blocks_ == 0) {
-        Pixel pixel(first, height, width);
-        for (std::int64_t k = 0; k < count; ++k, pixel.next(height, width)) {
-          const std::int64_t y = height.position(pixel.row, tap / width.taps);
-          const std::int64_t x = width.position(pixel.column, tap % width.taps);
-          const bool inside = height.inside(y) && width.inside(x);
-          task.pointers[k] =
-              inside ? patches.row(pixel.image, y) + x * patches.pixel_stride + task.group * run_ : patches.zeros;
-        }
-      }
+      if (block == task.first_block || block % run_blocks_ == 0)
+        point_at_tap(patches, tap, task.group * run_, first, count, task.pointers);
       const std::int64_t offset = std::min(block % run_blocks_ * rows, run_ - rows);
       T* tile = task.sums + block * rows * width_;
       for (std::int64_t column = 0; column < columns_; column += micro_cols<T>) {
