@@ -14,7 +14,8 @@
 
 namespace imgrec::cpu {
 
-inline constexpr std::int64_t query_block = 64, key_block = 64;
+// Whole vectors at every level; a vision transformer's 64 patches and its class token fit into one block.
+inline constexpr std::int64_t query_block = 80, key_block = 80;
 /// Elements from one row of a tile to the next: the queries of a block.
 inline constexpr std::int64_t tile_stride = query_block;
 
