@@ -5,7 +5,6 @@
 // operations only, and keys and values are read where they lie: a product broadcasts their elements.
 #pragma once
 
-#include <limits>
 #include <type_traits>
 
 #include "cpu/dtypes.h"
@@ -44,8 +43,6 @@ HeadRows<S> head_rows(const Array& array, std::int64_t sample, std::int64_t head
 struct Block {
   std::int64_t sample, head, query, queries, key, keys;
 };
-
-AttentionShape attention_shape(const AttentionInputs& inputs);
 
 /// How many of the first keys any of the queries before `query_end` sees.
 inline std::int64_t visible_keys(const AttentionInputs& inputs, std::int64_t query_end) {
