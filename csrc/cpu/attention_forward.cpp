@@ -1,4 +1,6 @@
 // Tiled attention with an online softmax (Milakov and Gimelshein, 2018; Dao et al., "FlashAttention", 2022).
+#include <limits>
+
 #include "cpu/attention.h"
 #include "cpu/parallel.h"
 #include "cpu/tile.h"
