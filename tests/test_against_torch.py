@@ -8,6 +8,7 @@ from imgrec_engine import functional as F
 from imgrec_engine import models, nn, optim
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # two pools of threads on the same cores wait for each other
 
 
 def arrays(module):
