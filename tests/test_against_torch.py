@@ -8,6 +8,7 @@ from imgrec_engine import functional as F
 from imgrec_engine import models, nn, optim
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # two pools of threads on the same cores wait for each other
 
 
 def arrays(module):
@@ -234,8 +235,8 @@ def batches(count):
 
 
 @pytest.mark.parametrize(("name", "twin"), [("cnn", TorchCNN), ("lstm", TorchLSTM), ("cnn_lstm", TorchCNNLSTM)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
-def test_loss_curves_agree(name, twin, dtype, tolerance):
+@pytest.mark.parametrize(("dtype", "steps", "tolerance"), [("float32", 50, 1e-4), ("float64", 20, 1e-10)])
+def test_loss_curves_agree(name, twin, dtype, steps, tolerance):
     """In float32, a rounding error that moves an activation across ReLU's kink shows; float64 tells it from a fault."""
     ours = models.create(name, num_classes=4, in_channels=1, image_size=12).to(dtype)
     theirs = twin().to(getattr(torch, dtype))
@@ -244,7 +245,7 @@ def test_loss_curves_agree(name, twin, dtype, tolerance):
     optimizer = optim.SGD(ours.parameters(), lr=0.002, momentum=0.9)
     other = torch.optim.SGD(theirs.parameters(), lr=0.002, momentum=0.9)
     curves = []
-    for images, labels in batches(50):
+    for images, labels in batches(steps):
         images = images.to(dtype)
         loss = F.cross_entropy(ours(images), labels)
         optimizer.zero_grad()
@@ -257,4 +258,4 @@ def test_loss_curves_agree(name, twin, dtype, tolerance):
         curves.append((loss.item(), their_loss.item()))
     mine, expected = np.array(curves).T
     np.testing.assert_allclose(mine, expected, rtol=tolerance)
-    assert expected[-1] < 0.95 * expected[0]
+    assert expected[-1] < 0.99 * expected[0]

@@ -65,10 +65,10 @@ def train(name, steps):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_falls_and_training_is_repeatable(name):
-    losses, model = train(name, 10)
-    assert losses[-1] < 0.7 * losses[0]
+    losses, model = train(name, 6)
+    assert losses[-1] < 0.9 * losses[0]
     ie.set_num_threads(1)
-    again, twin = train(name, 10)
+    again, twin = train(name, 6)
     assert again == losses
     for key, value in model.state_dict().items():
         np.testing.assert_array_equal(twin.state_dict()[key].numpy(), value.numpy())
