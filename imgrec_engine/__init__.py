@@ -4,11 +4,11 @@
 >>> from imgrec_engine import functional as F, nn, optim
 """
 
-from imgrec_engine import errors, functional
+from imgrec_engine import convert, dtypes, errors, functional, models, nn, optim
 from imgrec_engine.autograd import differentiable, is_recording, no_grad
 from imgrec_engine.backward import grad
 from imgrec_engine.checkpoint import load, save
-from imgrec_engine.creation import arange, full, ones, zeros
+from imgrec_engine.creation import arange, from_dlpack, full, ones, zeros
 from imgrec_engine.device import get_num_threads, set_num_threads
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.random import manual_seed, rand, randn
@@ -20,11 +20,14 @@ __all__ = [
     "Tensor",
     "arange",
     "bfloat16",
+    "convert",
     "differentiable",
+    "dtypes",
     "errors",
     "float16",
     "float32",
     "float64",
+    "from_dlpack",
     "full",
     "functional",
     "get_num_threads",
@@ -32,8 +35,11 @@ __all__ = [
     "is_recording",
     "load",
     "manual_seed",
+    "models",
+    "nn",
     "no_grad",
     "ones",
+    "optim",
     "rand",
     "randn",
     "save",

@@ -13,7 +13,8 @@ An operation is one function on arrays that returns its result together with its
 
 ``differentiable`` makes of it a function on tensors. Every parameter whose annotation names ``Array`` may be a tensor;
 ``backward`` gets the gradient of the result and, for each of these parameters, whether its gradient is needed, and
-returns one gradient for each (None where it is not needed). Users write their own operations in the same way.
+returns one gradient for each (None where it is not needed, or where it is zero). An operation whose result has no
+gradient returns None in place of ``backward``. Users write their own operations in the same way: docs/custom_ops.md.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ import functools
 import inspect
 import itertools
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgrec_engine import debug
-from imgrec_engine.dtypes import is_floating
-from imgrec_engine.errors import AutogradError
+from imgrec_engine.dtypes import SUPPORTED, is_floating
+from imgrec_engine.errors import AutogradError, DTypeError
 
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
@@ -39,8 +42,8 @@ Array: TypeAlias = Any  # a NumPy or CuPy array inside an op; a Tensor (or what 
 Needs: TypeAlias = tuple[Any, ...]
 Gradients: TypeAlias = tuple[Any, ...]
 Pullback: TypeAlias = Callable[..., Gradients]
-Result: TypeAlias = tuple[Array, Pullback]
-Results: TypeAlias = tuple[tuple[Array, ...], Pullback]
+Result: TypeAlias = tuple[NDArray[Any], Pullback | None]
+Results: TypeAlias = tuple[tuple[Array, ...], Pullback | None]
 
 P = ParamSpec("P")
 
@@ -79,7 +82,7 @@ _mode = _Mode()
 
 @contextlib.contextmanager
 def no_grad() -> Iterator[None]:
-    """Within it nothing is recorded, so nothing is kept for a backward pass. Also a decorator.
+    """Within it nothing is recorded, so nothing is kept for a backward pass. Also a decorator: ``@no_grad()``.
 
     >>> import imgrec_engine as ie
     >>> x = ie.ones((2,), requires_grad=True)
@@ -104,14 +107,15 @@ def is_recording() -> bool:
 class Node:
     """One recorded call: where its inputs came from, how to pull a gradient back, and what it relies on."""
 
-    __slots__ = ("__weakref__", "edges", "name", "number", "outputs", "pullback", "saved")
+    __slots__ = ("__weakref__", "edges", "name", "number", "outputs", "pullback", "saved", "several")
 
     _numbers = itertools.count()
 
-    def __init__(self, name: str, edges: tuple[Any, ...], pullback: Pullback) -> None:
+    def __init__(self, name: str, edges: tuple[Any, ...], pullback: Pullback, several: bool) -> None:
         self.name = name
         self.edges = edges
         self.pullback: Pullback | None = pullback
+        self.several = several  # whether the op returned a tuple, and its pullback gets one
         self.outputs: list[tuple[tuple[int, ...], np.dtype[Any]]] = []
         self.saved: list[tuple[str, Version, int]] = []
         self.number = next(Node._numbers)  # consumers always have a higher number: the order of the backward pass
@@ -140,6 +144,7 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
     """Makes a function on arrays that returns ``(result, backward)`` a differentiable function on tensors.
 
     >>> import numpy as np
+from numpy.typing import NDArray
     >>> import imgrec_engine as ie
     >>> from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
     >>> @differentiable
@@ -153,25 +158,23 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
     array([ 3., 12.], dtype=float32)
     """
     name = op.__name__
-    parameters = inspect.signature(op).parameters.values()
     slots = [
-        (i, p.name, "Sequence" in str(p.annotation)) for i, p in enumerate(parameters) if "Array" in str(p.annotation)
+        _Slot(i, p.name, "Sequence" in str(p.annotation), "None" in str(p.annotation), "float" in str(p.annotation))
+        for i, p in enumerate(inspect.signature(op).parameters.values())
+        if "Array" in str(p.annotation)
     ]
 
     @functools.wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
         values = list(args)
         inputs = [_unwrap(name, slot, values, kwargs) for slot in slots]
-        if debug.level:
-            outputs, pullback = debug.traced(name, op, values, kwargs)
-        else:
-            outputs, pullback = op(*values, **kwargs)
+        with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
+            outputs, pullback = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
         several = type(outputs) is tuple
-        arrays = outputs if several else (outputs,)
         node = None
-        if _mode.recording and any(map(_requires_grad, inputs)):
-            node = Node(name, tuple(map(_edge, inputs)), pullback)
-        results = tuple(_wrap(array, inputs, node) for array in arrays)
+        if _mode.recording and pullback is not None and any(map(_requires_grad, inputs)):
+            node = Node(name, tuple(map(_edge, inputs)), pullback, several)
+        results = tuple(_wrap(array, inputs, node) for array in (outputs if several else (outputs,)))
         if node is not None:
             _note_saved(node, slots, inputs, results)
         return results if several else results[0]
@@ -180,29 +183,50 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
     return call
 
 
-def _unwrap(name: str, slot: tuple[int, str, bool], values: list[Any], kwargs: dict[str, Any]) -> Any:
+class _Slot(NamedTuple):
+    """A parameter that takes tensors, as its annotation says."""
+
+    place: int
+    name: str
+    takes_sequence: bool
+    takes_none: bool
+    takes_number: bool
+
+
+def _unwrap(op: str, slot: _Slot, values: list[Any], kwargs: dict[str, Any]) -> Any:
     """Replaces the tensor(s) given for one parameter by their arrays, and returns what was given."""
-    index, parameter, takes_sequence = slot
-    place: Any = values
-    key: Any = index
-    if index >= len(values):
-        place, key = kwargs, parameter
-        if parameter not in kwargs:
+    where: Any = values
+    key: Any = slot.place
+    if slot.place >= len(values):
+        where, key = kwargs, slot.name
+        if slot.name not in kwargs:
             return None
-    given = place[key]
-    if isinstance(given, _tensor_type):
-        place[key] = given._array
-    elif takes_sequence:
+    given = where[key]
+    if slot.takes_sequence:
         if not isinstance(given, (list, tuple)) or not given:
-            raise TypeError(f"{name}: {parameter} is {given!r}, expected a list of one Tensor or more")
-        place[key] = [item._array if isinstance(item, _tensor_type) else np.asarray(item) for item in given]
+            raise TypeError(f"{op}: {slot.name} is {_describe(given)}, expected a list of one Tensor or more")
+        where[key] = [_array_of(op, f"{slot.name}[{i}]", item) for i, item in enumerate(given)]
         return tuple(given)
-    elif not isinstance(given, _OPERANDS):
-        raise TypeError(f"{name}: {parameter} is of type {type(given).__name__}, expected a Tensor")
+    if not (given is None and slot.takes_none) and not (isinstance(given, _NUMBERS) and slot.takes_number):
+        where[key] = _array_of(op, slot.name, given)
     return given
 
 
-_OPERANDS = (np.ndarray, np.generic, int, float, type(None))
+_NUMBERS = (int, float, np.generic)
+
+
+def _array_of(op: str, parameter: str, given: Any) -> Any:
+    if isinstance(given, _tensor_type):
+        return given._array
+    if not isinstance(given, (np.ndarray, np.generic)):
+        raise TypeError(f"{op}: {parameter} is {_describe(given)}, expected a Tensor")
+    if given.dtype not in SUPPORTED:
+        raise DTypeError(f"{op}: {parameter} is {given.dtype.name}; there are no tensors of this dtype")
+    return np.asarray(given)
+
+
+def _describe(given: Any) -> str:
+    return f"of type {type(given).__name__}" if given is not None and given != [] else repr(given)
 
 
 def _requires_grad(given: Any) -> bool:
@@ -233,11 +257,10 @@ class _Output:
 def _wrap(array: Any, inputs: list[Any], node: Node | None) -> Tensor:
     """A tensor for an op's output: attached to the node if gradients can flow, sharing the version of what it views."""
     tensor: Tensor = _tensor_type(array if type(array) is np.ndarray else np.asarray(array))
-    if tensor._array.base is not None:
-        owner = owner_of(tensor._array)
-        for given in _tensors(inputs):
-            if owner_of(given._array) is owner:
-                tensor._version = given._version
+    owner = owner_of(tensor._array)
+    for given in _tensors(inputs):
+        if owner_of(given._array) is owner:
+            tensor._version = given._version
     if node is not None:
         tensor._index = len(node.outputs)
         node.outputs.append((tensor._array.shape, tensor._array.dtype))
@@ -255,16 +278,31 @@ def _tensors(inputs: Sequence[Any]) -> Iterator[Tensor]:
             yield from _tensors(given)
 
 
-def _note_saved(node: Node, slots: list[tuple[int, str, bool]], inputs: list[Any], outputs: tuple[Tensor, ...]) -> None:
-    """Finds the inputs and outputs whose memory the pullback's closure holds, and remembers their versions."""
-    held = set()
-    for cell in getattr(node.pullback, "__closure__", None) or ():
-        content = cell.cell_contents
-        for array in content if type(content) in (list, tuple) else (content,):
-            if isinstance(array, np.ndarray):
-                held.add(id(owner_of(array)))
-    named = [(f"argument {parameter!r}", given) for (_, parameter, _), given in zip(slots, inputs, strict=True)]
+def _note_saved(node: Node, slots: list[_Slot], inputs: list[Any], outputs: tuple[Tensor, ...]) -> None:
+    """Finds the inputs and outputs whose memory the pullback holds, and remembers their versions."""
+    held: set[int] = set()
+    _find_arrays(node.pullback, held)
+    named = [(f"argument {slot.name!r}", given) for slot, given in zip(slots, inputs, strict=True)]
     for what, given in [*named, *(("its result", output) for output in outputs)]:
         for tensor in _tensors((given,)):
             if id(owner_of(tensor._array)) in held:
                 node.saved.append((what, tensor._version, tensor._version.count))
+
+
+def _find_arrays(content: Any, held: set[int]) -> None:
+    """Adds the owners of all arrays that a function's closure holds, also within containers and inner functions."""
+    if isinstance(content, np.ndarray):
+        held.add(id(owner_of(content)))
+    elif isinstance(content, (list, tuple)):
+        for item in content:
+            _find_arrays(item, held)
+    elif isinstance(content, dict):
+        _find_arrays(list(content.values()), held)
+    elif isinstance(content, functools.partial):
+        _find_arrays([content.func, content.args, content.keywords], held)
+    elif isinstance(content, types.FunctionType) and id(content) not in held:
+        held.add(id(content))  # inner functions may refer to each other
+        _find_arrays(content.__defaults__, held)
+        for cell in content.__closure__ or ():
+            with contextlib.suppress(ValueError):  # a variable that was never assigned
+                _find_arrays(cell.cell_contents, held)

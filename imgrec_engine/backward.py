@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from imgrec_engine.tensor import Tensor
 
 def backward(root: Tensor, gradient: Tensor | None = None) -> None:
     """Adds d root / d leaf, times ``gradient``, to the ``.grad`` of every leaf that requires it."""
-    _walk(root, gradient, None)
+    _walk("backward", root, gradient, None)
 
 
 def grad(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -33,10 +34,10 @@ def grad(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
         if not tensor.requires_grad:
             raise AutogradError(f"grad: inputs[{position}] of shape {tensor.shape} does not require a gradient")
     found: dict[Any, Any] = {_key(tensor): None for tensor in wanted}
-    _walk(output, None, found)
+    _walk("grad", output, None, found)
     results = (found[_key(tensor)] for tensor in wanted)
     return [
-        Tensor(np.zeros_like(tensor._array) if array is None else array)
+        Tensor(np.zeros(tensor.shape, tensor.dtype) if array is None else array.copy())  # it may be a read-only view
         for tensor, array in zip(wanted, results, strict=True)
     ]
 
@@ -45,28 +46,28 @@ def _key(tensor: Tensor) -> Any:
     return id(tensor) if tensor._node is None else (tensor._node, tensor._index)
 
 
-def _seed(root: Tensor, gradient: Tensor | None) -> Any:
+def _seed(name: str, root: Tensor, gradient: Tensor | None) -> Any:
     """The gradient that a backward pass starts from."""
     if not root.requires_grad:
         raise AutogradError(
-            f"backward: this tensor of shape {root.shape} does not depend on anything that requires a gradient"
+            f"{name}: this tensor of shape {root.shape} does not depend on anything that requires a gradient"
         )
     if gradient is None:
         if root.size != 1:
             raise AutogradError(
-                f"backward: the tensor has shape {root.shape}; without a gradient argument it must be a scalar "
-                "(take .sum() or .mean() first, or pass a gradient of this shape)"
+                f"{name}: the tensor has shape {root.shape}, expected a scalar: take .sum() or .mean() first, "
+                "or call .backward(gradient) with a gradient of this shape"
             )
         return np.ones_like(root._array)
     array = gradient._array if isinstance(gradient, Tensor) else np.asarray(gradient)
     if array.shape != root.shape:
-        raise AutogradError(f"backward: the gradient has shape {array.shape}, the tensor {root.shape}")
+        raise AutogradError(f"{name}: the gradient has shape {array.shape}, expected the tensor's, {root.shape}")
     return array.astype(root.dtype, copy=True)
 
 
-def _walk(root: Tensor, gradient: Tensor | None, found: dict[Any, Any] | None) -> None:
+def _walk(name: str, root: Tensor, gradient: Tensor | None, found: dict[Any, Any] | None) -> None:
     """Visits the nodes from the newest to the oldest, so that each has its whole gradient when its turn comes."""
-    seed = _seed(root, gradient)
+    seed = _seed(name, root, gradient)
     if root._node is None:
         _deliver(root, seed, found)
         return
@@ -100,23 +101,31 @@ def _pull(node: Node, gradients: list[Any]) -> list[tuple[Any, Any]]:
         )
     node.check_unchanged()
     needs = tuple(_needs(edge) for edge in node.edges)
-    given = tuple(gradients) if len(gradients) > 1 else gradients[0]
-    results = node.pullback(given, needs)
-    if len(results) != len(node.edges):
-        raise AutogradError(
-            f"backward of {node.name} returned {len(results)} gradients, expected {len(node.edges)}: "
-            "one for each parameter annotated as Array"
-        )
+    with np.errstate(all="ignore"):
+        results = node.pullback(tuple(gradients) if node.several else gradients[0], needs)
     pairs: list[tuple[Any, Any]] = []
-    for edge, result in zip(node.edges, results, strict=True):
-        if isinstance(edge, tuple):
-            pairs.extend(zip(edge, result, strict=True))
-        else:
+    for edge, result in _pair(node, node.edges, results, "one for each parameter annotated as Array"):
+        if not isinstance(edge, tuple):
             pairs.append((edge, result))
+        elif result is not None:
+            pairs.extend(_pair(node, edge, result, "one for each tensor in the list"))
     wanted = [(edge, array) for edge, array in pairs if edge is not None and array is not None]
     checked = [(edge, _conform(node, edge, array)) for edge, array in wanted]
     node.release()
     return checked
+
+
+def _pair(node: Node, edges: tuple[Any, ...], results: Any, which: str) -> Iterable[tuple[Any, Any]]:
+    """Edges with their gradients; AutogradError unless there is one for each."""
+    if not isinstance(results, (tuple, list)):
+        raise AutogradError(
+            f"backward of {node.name} returned {type(results).__name__}, expected a tuple of gradients: {which}"
+        )
+    if len(results) != len(edges):
+        raise AutogradError(
+            f"backward of {node.name} returned {len(results)} gradients, expected {len(edges)}: {which}"
+        )
+    return zip(edges, results, strict=True)
 
 
 def _needs(edge: Any) -> Any:
@@ -128,8 +137,13 @@ def _conform(node: Node, edge: Any, array: Any) -> Any:
     shape, dtype = (edge.shape, edge.dtype) if isinstance(edge, Tensor) else edge.node.outputs[edge.index]
     array = np.asarray(array)
     if array.shape != shape:
-        raise AutogradError(f"backward of {node.name} gave a gradient of shape {array.shape} for an input of {shape}")
+        raise AutogradError(
+            f"backward of {node.name} gave a gradient of shape {array.shape} for an input of shape {shape}"
+        )
     return array if array.dtype == dtype else array.astype(dtype)
+
+
+_accumulating = threading.Lock()  # threads that train one model add to the same gradients
 
 
 def _deliver(leaf: Tensor, array: Any, found: dict[Any, Any] | None) -> None:
@@ -138,8 +152,7 @@ def _deliver(leaf: Tensor, array: Any, found: dict[Any, Any] | None) -> None:
         if id(leaf) in found:
             before = found[id(leaf)]
             found[id(leaf)] = array if before is None else before + array
-    elif leaf.grad is None:
+        return
+    with _accumulating:
         # A copy: the same array may be on its way to other tensors, and gradients are changed in place by clipping.
-        leaf.grad = Tensor(array.copy())
-    else:
-        leaf.grad = Tensor(leaf.grad._array + array)
+        leaf.grad = Tensor(array.copy() if leaf.grad is None else leaf.grad._array + array)

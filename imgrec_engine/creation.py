@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from imgrec_engine import device as devices
+from imgrec_engine import dlpack
 from imgrec_engine.dtypes import as_dtype, float32
 from imgrec_engine.tensor import Tensor, tensor
 
@@ -54,6 +55,21 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any 
     first, last = (0, start) if stop is None else (start, stop)
     whole = all(isinstance(number, int) for number in (first, last, step))
     return tensor(np.arange(first, last, step), dtype or ("int64" if whole else "float32"), device)
+
+
+def from_dlpack(source: Any, copy: bool | None = None) -> Tensor:
+    """A tensor that shares the memory of an array of another library (PyTorch, NumPy, JAX, ...), bfloat16 included.
+
+    ``source`` has ``__dlpack__`` and ``__dlpack_device__`` and lives on the CPU. ``copy=True`` copies, ``copy=False``
+    refuses to (BufferError where the source cannot share), None copies where it must. A write on either side shows on
+    the other; writes by the other library escape autograd's check of what it has saved.
+
+    >>> import numpy as np
+    >>> array = np.zeros(2, dtype=np.float32)
+    >>> from_dlpack(array).fill_(3).shape, array
+    ((2,), array([3., 3.], dtype=float32))
+    """
+    return Tensor(dlpack.import_array(source, copy))
 
 
 _ON_CPU = np.empty(0, dtype=np.float32)

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import autograd
+from imgrec_engine import autograd, dlpack
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import as_dtype, float32, float64, is_floating
-from imgrec_engine.errors import AutogradError, DTypeError
+from imgrec_engine.errors import AutogradError, DTypeError, ShapeError
 from imgrec_engine.methods import Methods
 from imgrec_engine.ops import elementwise, indexing, shape
 
@@ -24,7 +24,8 @@ class Tensor(Methods):
     """An n-dimensional array of one dtype on one device, differentiable where the dtype is floating.
 
     Tensors come from `imgrec_engine.tensor`, the creation functions and operations. Operators follow NumPy's
-    broadcasting; Python scalars do not widen the dtype; reshape, transpose and basic indexing give views.
+    broadcasting; Python scalars do not widen the dtype; reshape, transpose and basic indexing give views. ``x += 1``
+    binds x to a new tensor and leaves the old one as it was; `x[...] = value`, `copy_` and `fill_` write in place.
 
     >>> import imgrec_engine as ie
     >>> x = ie.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
@@ -84,8 +85,6 @@ class Tensor(Methods):
         """The transpose: all dimensions in reverse order."""
         return shape.permute(self, tuple(range(self.ndim))[::-1])
 
-    __hash__ = object.__hash__  # `==` compares elements; a tensor as a key stands for itself
-
     def __len__(self) -> int:
         if not self.ndim:
             raise TypeError("len() of a tensor without dimensions")
@@ -94,8 +93,13 @@ class Tensor(Methods):
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
+    def __contains__(self, value: Any) -> bool:
+        return bool((self._array == getattr(value, "_array", value)).any())
+
     def __bool__(self) -> bool:
-        return bool(self._array)
+        if self.size != 1:
+            raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .all() or .any()")
+        return bool(self._array.item())
 
     def __float__(self) -> float:
         return float(self.item())
@@ -104,10 +108,15 @@ class Tensor(Methods):
         return int(self.item())
 
     def __index__(self) -> int:
-        return int(self._array.__index__())
+        if is_floating(self.dtype) or self.ndim:
+            raise TypeError(f"a {self.dtype.name} tensor of shape {self.shape} is no index, expected one integer")
+        return int(self.item())
 
     def __repr__(self) -> str:
-        body = np.array2string(self._array, separator=", ", prefix="tensor(", threshold=100, edgeitems=3)
+        values = self.numpy()
+        if self.dtype.itemsize == 2:  # NumPy prints bfloat16 without alignment
+            values = values.astype(float32)
+        body = np.array2string(values, precision=4, separator=", ", prefix="tensor(", threshold=100, edgeitems=3)
         parts = [body, f"dtype={self.dtype.name}"]
         if self.size > 100 or not self.size:
             parts.append(f"shape={self.shape}")
@@ -137,6 +146,19 @@ class Tensor(Methods):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        return dlpack.export(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CPU_DEVICE
 
     def to(self, *targets: Any) -> Tensor:
         """The tensor on another device, in another dtype, or both: ``x.to("cpu")``, ``x.to("float16")``.
@@ -180,13 +202,22 @@ class Tensor(Methods):
     # --- in place -----------------------------------------------------------------------------------------------------
 
     def __setitem__(self, index: Index, value: Any) -> None:
-        self._write("assignment to x[index]")
-        self._array[indexing.plain(index)] = value._array if isinstance(value, Tensor) else value
+        self._write("x[index] = value", value)
+        try:
+            self._array[indexing.plain(index)] = value._array if isinstance(value, Tensor) else value
+        except IndexError as error:
+            raise IndexError(f"x[index] = value for a tensor of shape {self.shape}: {error}") from None
+        except ValueError as error:
+            raise ShapeError(f"x[index] = value for a tensor of shape {self.shape}: {error}") from None
 
     def copy_(self, source: Any) -> Tensor:
         """Overwrites the values with those of ``source``, broadcast and converted, and returns this tensor."""
-        self._write("copy_")
-        np.copyto(self._array, source._array if isinstance(source, Tensor) else np.asarray(source), casting="unsafe")
+        self._write("copy_", source)
+        array = source._array if isinstance(source, Tensor) else np.asarray(source)
+        try:
+            np.copyto(self._array, array, casting="unsafe")
+        except ValueError:
+            raise ShapeError(f"copy_: source of shape {array.shape} does not broadcast to {self.shape}") from None
         return self
 
     def fill_(self, value: float) -> Tensor:
@@ -195,13 +226,16 @@ class Tensor(Methods):
         self._array[...] = value
         return self
 
-    def _write(self, what: str) -> None:
+    def _write(self, what: str, value: Any = None) -> None:
         """Announces an in-place write: refuses it where history would become wrong, and counts it."""
-        if self.requires_grad and autograd.is_recording():
+        if autograd.is_recording() and (self.requires_grad or getattr(value, "requires_grad", False)):
+            which = "this tensor" if self.requires_grad else "the value"
             raise AutogradError(
-                f"{what}: this tensor requires a gradient, and a write in place cannot be differentiated; "
+                f"{what}: {which} requires a gradient, and a write in place cannot be differentiated; "
                 "use `with no_grad():`, or `where` and `concatenate` to make a new tensor"
             )
+        if not self._array.flags.writeable:
+            raise ValueError(f"{what}: this tensor's memory is read-only (expanded, or shared so); clone() it first")
         self._version.count += 1
 
 

@@ -38,13 +38,13 @@ IMGREC_BINDINGS(random) {
 
   module.def(
       "random_bits",
-      [](const Context& context, const Array& out, const Array& state) {
+      [](const Context& context, const Array& out, const Array& state, std::uint64_t first) {
         const Check check("random_bits");
         check_state(check, state);
         check.exact("out", out, {-1, 4}, DType::int64, "(n, 4)");
-        random_bits(context, out, state);
+        random_bits(context, out, state, first);
       },
-      py::arg("context"), py::arg("out"), py::arg("state"));
+      py::arg("context"), py::arg("out"), py::arg("state"), py::arg("first"));
 
   module.def(
       "dropout",

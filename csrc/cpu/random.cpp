@@ -30,11 +30,13 @@ void draw(const Context& context, std::int64_t size, const Array& state, Generat
 }  // namespace
 }  // namespace cpu
 
-void random_bits(const Context& context, const Array& out, const Array& state) {
-  auto* to = out.as<std::int64_t>();
-  cpu::draw<4>(context, out.size(), state, [=](const PhiloxWords& words, std::int64_t first, int count) {
-    for (int i = 0; i < count; ++i) to[first + i] = words.word[i];
-  });
+void random_bits(const Context&, const Array& out, const Array& state, std::uint64_t first) {
+  const auto seed = static_cast<std::uint64_t>(state.as<const std::int64_t>()[0]);
+  const auto offset = static_cast<std::uint64_t>(state.as<const std::int64_t>()[1]);
+  for (std::int64_t i = 0; i < out.shape[0]; ++i) {
+    const PhiloxWords words = philox(seed, offset, first + static_cast<std::uint64_t>(i));
+    for (int j = 0; j < 4; ++j) out.as<std::int64_t>()[4 * i + j] = words.word[j];
+  }
 }
 
 void random_uniform(const Context& context, const Array& out, const Array& state, double low, double high) {

@@ -13,8 +13,8 @@ void random_uniform(const Context& context, const Array& out, const Array& state
 /// out (any shape, contiguous, float32 or float64): normal with the mean and standard deviation given.
 void random_normal(const Context& context, const Array& out, const Array& state, double mean, double deviation);
 
-/// out (n, 4) int64: the raw 32-bit words of the first n counters, for tests and for other generators.
-void random_bits(const Context& context, const Array& out, const Array& state);
+/// out (n, 4) int64: the raw 32-bit words of n counters from index `first` on, for tests.
+void random_bits(const Context& context, const Array& out, const Array& state, std::uint64_t first);
 
 /// y = x * keep / (1 - probability), where keep is drawn for each element. Its own backward, with dy in place of x.
 void dropout(const Context& context, const Array& y, const Array& x, const Array& state, double probability);

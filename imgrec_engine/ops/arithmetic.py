@@ -9,10 +9,11 @@ import numpy as np
 
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import empty
-from imgrec_engine.dtypes import bool_, float32, float64, int64, is_floating, promote
-from imgrec_engine.errors import ShapeError
+from imgrec_engine.dtypes import bool_, float32, int64, is_floating, promote
+from imgrec_engine.errors import DTypeError, ShapeError
+from imgrec_engine.ops.reduction import total
 
-__all__ = ["add", "divide", "multiply", "negative", "subtract"]
+__all__ = ["add", "divide", "maximum", "minimum", "multiply", "negative", "power", "subtract"]
 
 
 def operands(name: str, x: Any, y: Any) -> tuple[Array, Array, tuple[int, ...]]:
@@ -21,9 +22,9 @@ def operands(name: str, x: Any, y: Any) -> tuple[Array, Array, tuple[int, ...]]:
     A Python number takes the other's dtype, except that a float lifts integers to float32.
     """
     if not isinstance(x, np.ndarray):
-        x = _scalar(x, y)
+        x = _scalar(name, x, y)
     elif not isinstance(y, np.ndarray):
-        y = _scalar(y, x)
+        y = _scalar(name, y, x)
     if x.dtype != y.dtype:
         dtype = promote(x.dtype, y.dtype)
         x, y = x.astype(dtype, copy=False), y.astype(dtype, copy=False)
@@ -37,12 +38,20 @@ def operands(name: str, x: Any, y: Any) -> tuple[Array, Array, tuple[int, ...]]:
         ) from None
 
 
-def _scalar(value: Any, other: Array) -> Array:
+def _scalar(name: str, value: Any, other: Any) -> Array:
+    if not isinstance(other, np.ndarray):
+        raise TypeError(f"{name}: {value!r} and {other!r} are plain numbers, expected a Tensor at least for one")
     if is_floating(other.dtype):
         return np.asarray(value, dtype=other.dtype)
     if isinstance(value, (float, np.floating)):
         return np.asarray(value, dtype=float32)
-    return np.asarray(value, dtype=int64 if other.dtype == bool_ and not isinstance(value, bool) else other.dtype)
+    dtype = int64 if other.dtype == bool_ and not isinstance(value, (bool, np.bool_)) else other.dtype
+    try:
+        return np.asarray(int(value), dtype=dtype)
+    except OverflowError:
+        raise OverflowError(
+            f"{name}: the number {value} does not fit into {dtype.name}; cast the tensor first"
+        ) from None
 
 
 def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
@@ -51,8 +60,7 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
         return dy
     lead = dy.ndim - len(shape)
     axes = tuple(i for i, n in enumerate(dy.shape) if i < lead or (shape[i - lead] == 1 and n != 1))
-    wide = float64 if dy.dtype == float64 else float32
-    return dy.sum(axis=axes, dtype=wide).reshape(shape).astype(dy.dtype, copy=False)
+    return total(dy, axes).reshape(shape)
 
 
 def _apply(function: Callable[..., Any], name: str, x: Any, y: Any) -> tuple[Array, Array, Array]:
@@ -61,7 +69,7 @@ def _apply(function: Callable[..., Any], name: str, x: Any, y: Any) -> tuple[Arr
 
 
 @differentiable
-def add(x: Array, y: Array) -> Result:
+def add(x: Array | float, y: Array | float) -> Result:
     """X + y.
 
     >>> import imgrec_engine as ie
@@ -78,13 +86,15 @@ def add(x: Array, y: Array) -> Result:
 
 
 @differentiable
-def subtract(x: Array, y: Array) -> Result:
+def subtract(x: Array | float, y: Array | float) -> Result:
     """X - y.
 
     >>> import imgrec_engine as ie
     >>> (1 - ie.tensor([0.25])).item()
     0.75
     """
+    if getattr(x, "dtype", None) == getattr(y, "dtype", None) == bool_:
+        raise DTypeError("subtract: x and y are bool, expected numbers; cast one with x.to('int64')")
     x, y, z = _apply(np.subtract, "subtract", x, y)
     shapes = x.shape, y.shape
 
@@ -97,7 +107,7 @@ def subtract(x: Array, y: Array) -> Result:
 
 
 @differentiable
-def multiply(x: Array, y: Array) -> Result:
+def multiply(x: Array | float, y: Array | float) -> Result:
     """X y, element by element.
 
     >>> import imgrec_engine as ie
@@ -115,7 +125,7 @@ def multiply(x: Array, y: Array) -> Result:
 
 
 @differentiable
-def divide(x: Array, y: Array) -> Result:
+def divide(x: Array | float, y: Array | float) -> Result:
     """X / y, element by element; integers are divided in float32.
 
     >>> import imgrec_engine as ie
@@ -126,9 +136,10 @@ def divide(x: Array, y: Array) -> Result:
     if not is_floating(x.dtype):
         x, y = x.astype(float32), y.astype(float32)
     z = np.divide(x, y, out=empty(shape, x.dtype, x))
+    x_shape = x.shape
 
     def backward(dz: Array, needs: Needs) -> Gradients:
-        dx = unbroadcast(dz / y, x.shape) if needs[0] else None
+        dx = unbroadcast(dz / y, x_shape) if needs[0] else None
         dy = unbroadcast(-dz * z / y, y.shape) if needs[1] else None
         return dx, dy
 
@@ -136,8 +147,79 @@ def divide(x: Array, y: Array) -> Result:
 
 
 @differentiable
+def power(x: Array | float, y: Array | float) -> Result:
+    """X to the power of y, element by element. Also ``x ** y``.
+
+    The gradient for y is 0 where x is 0; negative x with a fractional y gives NaN.
+
+    >>> import imgrec_engine as ie
+    >>> (ie.tensor([2.0, 3.0]) ** 2).numpy()
+    array([4., 9.], dtype=float32)
+    """
+    x, y, shape = operands("power", x, y)
+    if not is_floating(x.dtype) and (y < 0).any():
+        raise ValueError(f"power: y has negative integers for {x.dtype.name}; make x or y floating")
+    square = y.ndim == 0 and y == 2
+    z = np.multiply(x, x) if square else np.power(x, y, out=empty(shape, x.dtype, x))
+
+    def backward(dz: Array, needs: Needs) -> Gradients:
+        zero, one = dz.dtype.type(0), dz.dtype.type(1)
+        dx = dy = None
+        if needs[0]:
+            slope = x + x if square else np.where(y == 0, zero, y * np.power(x, y - one))
+            dx = unbroadcast(dz * slope, x.shape)
+        if needs[1]:
+            dy = unbroadcast(dz * np.where(x == 0, zero, z * np.log(x)), y.shape)
+        return dx, dy
+
+    return z, backward
+
+
+def _extreme(function: Callable[..., Any], compare: Callable[..., Any], x: Any, y: Any) -> Result:
+    x, y, z = _apply(function, function.__name__, x, y)
+
+    def backward(dz: Array, needs: Needs) -> Gradients:
+        zero = dz.dtype.type(0)
+        shared = np.where(x == y, dz * dz.dtype.type(0.5), zero)
+        dx = unbroadcast(np.where(compare(x, y), dz, shared), x.shape) if needs[0] else None
+        dy = unbroadcast(np.where(compare(y, x), dz, shared), y.shape) if needs[1] else None
+        return dx, dy
+
+    return z, backward
+
+
+@differentiable
+def maximum(x: Array | float, y: Array | float) -> Result:
+    """The larger of x and y, element by element; equal ones share the gradient evenly.
+
+    >>> import imgrec_engine as ie
+    >>> maximum(ie.tensor([1.0, 5.0]), 3).numpy()
+    array([3., 5.], dtype=float32)
+    """
+    return _extreme(np.maximum, np.greater, x, y)
+
+
+@differentiable
+def minimum(x: Array | float, y: Array | float) -> Result:
+    """The smaller of x and y, element by element; equal ones share the gradient evenly.
+
+    >>> import imgrec_engine as ie
+    >>> minimum(ie.tensor([1.0, 5.0]), 3).numpy()
+    array([1., 3.], dtype=float32)
+    """
+    return _extreme(np.minimum, np.less, x, y)
+
+
+@differentiable
 def negative(x: Array) -> Result:
-    """-x."""
+    """-x; not for booleans.
+
+    >>> import imgrec_engine as ie
+    >>> (-ie.tensor([1, -2])).numpy()
+    array([-1,  2])
+    """
+    if x.dtype == bool_:
+        raise DTypeError("negative: x is bool, expected numbers; logical_not(x) is its opposite")
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         return (np.negative(dy),)

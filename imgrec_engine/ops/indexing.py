@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-__all__: list[str] = []
+import numpy as np
+
+from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
+from imgrec_engine.device import zeros
+from imgrec_engine.dtypes import bool_, float64, int64, is_floating
+from imgrec_engine.errors import DTypeError, ShapeError
+from imgrec_engine.ops.shape import position
+
+__all__ = ["gather", "getitem"]
 
 
 def plain(index: Any) -> Any:
@@ -12,3 +21,114 @@ def plain(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(map(plain, index))
     return getattr(index, "_array", index)
+
+
+def add_rows(rows: Array, positions: Array, count: int) -> Array:
+    """Y (count, D) with y[p] = the sum of the rows (n, D) whose position is p; zero where there is none.
+
+    Positions are sorted, and each run of equal ones is summed in order: the same bits each time, unlike atomics.
+    """
+    y = zeros((count, *rows.shape[1:]), rows.dtype, rows)
+    if positions.size == 0:
+        return y
+    order = np.argsort(positions, kind="stable")
+    ordered = positions[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    if starts.size == positions.size:
+        y[positions] = rows
+    else:
+        y[ordered[starts]] = np.add.reduceat(rows[order], starts, axis=0, dtype=float64)
+    return y
+
+
+@differentiable
+def getitem(x: Array, index: object) -> Result:
+    """``x[index]`` with all that NumPy takes: integers, slices, None, ..., integer and boolean arrays or tensors.
+
+    Integers and slices give a view; arrays give a copy, and where they name an element twice its gradients add up.
+
+    >>> import imgrec_engine as ie
+    >>> x = ie.tensor([[1, 2, 3], [4, 5, 6]])
+    >>> x[:, -1].numpy(), x[ie.tensor([0, 0]), 1:].numpy().tolist(), x[x > 4].numpy()
+    (array([3, 6]), [[2, 3], [2, 3]], array([5, 6]))
+    """
+    parts = _parts(index)
+    try:
+        y = x[parts]
+    except IndexError as error:
+        raise IndexError(f"getitem: x[{_describe(parts)}] of a tensor of shape {x.shape}: {error}") from None
+    shape, size = x.shape, x.size
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        if all(array.dtype == bool_ for array in arrays):  # slices and masks name no element twice
+            dx = zeros(shape, dy.dtype, dy)
+            dx[parts] = dy
+        elif len(parts) == 2 and isinstance(parts[0], np.ndarray):  # whole rows
+            positions = parts[0].ravel().astype(int64) % shape[0]
+            dx = add_rows(dy.reshape(positions.size, math.prod(shape[1:])), positions, shape[0])
+        else:
+            positions = np.arange(size).reshape(shape)[parts].ravel()
+            dx = add_rows(dy.reshape(-1), positions, size)
+        return (dx.reshape(shape),)
+
+    return y, backward
+
+
+def _parts(index: Any) -> tuple[Any, ...]:
+    """The index as a tuple with an ellipsis, through which an element comes as a view and not as a number."""
+    found = plain(index)
+    parts = [_own(part) for part in (found if isinstance(found, tuple) else (found,))]
+    return tuple(parts) if any(part is Ellipsis for part in parts) else (*parts, Ellipsis)
+
+
+def _own(part: Any) -> Any:
+    """A copy of an array or list: who changes an index after the call does not change where gradients go."""
+    if isinstance(part, list):
+        return np.array(part, dtype=None if part else int64)
+    if not isinstance(part, np.ndarray):
+        return part
+    return int(part) if part.ndim == 0 and part.dtype.kind in "iu" else part.copy()
+
+
+def _describe(parts: tuple[Any, ...]) -> str:
+    return ", ".join(
+        f"{part.dtype.name}{list(part.shape)}" if isinstance(part, np.ndarray) else repr(part) for part in parts
+    )
+
+
+@differentiable
+def gather(x: Array, axis: int, indices: Array) -> Result:
+    """For each element of the integer ``indices``, the element of x at that place of ``axis``: PyTorch's gather.
+
+    ``indices`` has the shape of x except along ``axis``: out[i, j] = x[i, indices[i, j]] for axis 1.
+
+    >>> import imgrec_engine as ie
+    >>> gather(ie.tensor([[1, 2, 3], [4, 5, 6]]), 1, ie.tensor([[2], [0]])).numpy()
+    array([[3],
+           [4]])
+    """
+    along = position("gather", axis, x.ndim, x.shape)
+    check_indices("gather", indices, x.shape[along])
+    if indices.ndim != x.ndim or any(
+        a != b for k, (a, b) in enumerate(zip(indices.shape, x.shape, strict=True)) if k != along
+    ):
+        raise ShapeError(
+            f"gather: indices are {indices.shape}, expected the shape of x, {x.shape}, but for axis {axis}"
+        )
+    shape = x.shape
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        size = math.prod(shape)
+        places = np.take_along_axis(np.arange(size).reshape(shape), indices, along)
+        return add_rows(dy.reshape(-1), places.ravel(), size).reshape(shape), None
+
+    return np.take_along_axis(x, indices, along), backward
+
+
+def check_indices(name: str, indices: Array, length: int) -> None:
+    """DTypeError unless they are integers; IndexError unless all lie within 0 and length - 1."""
+    if is_floating(indices.dtype) or indices.dtype == bool_:
+        raise DTypeError(f"{name}: indices are {indices.dtype.name}, expected integers")
+    if indices.size and not 0 <= indices.min() <= indices.max() < length:
+        raise IndexError(f"{name}: indices lie between {indices.min()} and {indices.max()}, expected 0 to {length - 1}")

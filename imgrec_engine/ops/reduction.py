@@ -1,44 +1,248 @@
-"""Reductions over axes."""
+"""Reductions over axes. `axis` is an axis, a tuple of axes, or None for all of them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
-from imgrec_engine.dtypes import float32, float64, is_floating
-from imgrec_engine.errors import ShapeError
+from imgrec_engine.dtypes import float32, float64, int64, is_floating
+from imgrec_engine.errors import DTypeError, ShapeError
 
-__all__ = ["sum"]
+__all__ = ["all", "any", "argmax", "argmin", "cumsum", "max", "mean", "min", "std", "sum", "var"]
+
+Axis = int | tuple[int, ...] | None
+
+
+def total(x: Array, axes: tuple[int, ...]) -> Array:
+    """The sum over axes, kept with length 1: of floating numbers in x's dtype, else in int64.
+
+    NumPy adds plain float32 along a strided axis one by one, and errors grow with the length. In float64 they vanish,
+    and the result hardly depends on the layout.
+    """
+    floating = is_floating(x.dtype)
+    y = x.sum(axis=axes, keepdims=True, dtype=float64 if floating else int64)
+    return y.astype(x.dtype, copy=False) if floating else y
+
+
+def _axes(name: str, x: Array, axis: Axis) -> tuple[int, ...]:
+    """The axes named, in increasing order; ShapeError where there is no such axis or it is named twice."""
+    given = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    for a in given:
+        if not -x.ndim <= a < x.ndim:
+            raise ShapeError(f"{name}: axis {a} is out of range for a tensor of shape {x.shape}")
+    found = sorted({a % x.ndim for a in given})
+    if len(found) != len(given):
+        raise ShapeError(f"{name}: axis {given} names an axis of a tensor of shape {x.shape} twice")
+    return tuple(found)
+
+
+def _without(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
+    """The shape of a result."""
+    return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes)
+
+
+def _length(x: Array, axes: tuple[int, ...]) -> int:
+    """How many elements meet in one."""
+    return int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
+
+
+def _floating(name: str, x: Array) -> None:
+    if not is_floating(x.dtype):
+        raise DTypeError(f"{name}: x is {x.dtype.name}, expected a floating dtype; cast it with x.to('float32')")
 
 
 @differentiable
-def sum(x: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Result:
-    """The sum over an axis, several, or all (None). 16-bit dtypes accumulate in float32, integers give int64.
+def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
+    """The sum over axes, accumulated in float64; integers and booleans give int64.
 
     >>> import imgrec_engine as ie
-    >>> ie.ones((2, 3)).sum(axis=(0, 1)).item()
+    >>> sum(ie.ones((2, 3)), axis=(0, 1)).item()
     6.0
     """
-    kept, shape = kept_shape("sum", x.shape, axis), x.shape
-    y = np.asarray(x.sum(axis=axis, keepdims=keepdims, dtype=accumulator(x.dtype)))
+    axes, shape = _axes("sum", x, axis), x.shape
+    kept = _without(shape, axes, keepdims=True)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         return (np.broadcast_to(dy.reshape(kept), shape),)
 
-    return y.astype(x.dtype, copy=False) if is_floating(x.dtype) else y, backward
+    return total(x, axes).reshape(_without(shape, axes, keepdims)), backward
 
 
-def kept_shape(name: str, shape: tuple[int, ...], axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
-    """The shape after a reduction that keeps the reduced axes with length 1."""
-    axes = range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
-    if any(not -len(shape) <= a < len(shape) for a in axes):
-        raise ShapeError(f"{name}: axis {axis} is out of range for a tensor of shape {shape}")
-    reduced = {a % len(shape) for a in axes}
-    return tuple(1 if i in reduced else n for i, n in enumerate(shape))
+@differentiable
+def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
+    """The mean over axes, accumulated in float64; NaN over no elements.
+
+    >>> import imgrec_engine as ie
+    >>> mean(ie.tensor([[1.0, 2.0], [3.0, 6.0]]), axis=1).numpy()
+    array([1.5, 4.5], dtype=float32)
+    """
+    _floating("mean", x)
+    axes, shape = _axes("mean", x, axis), x.shape
+    kept, length = _without(shape, axes, keepdims=True), _length(x, axes)
+    y = x.sum(axis=axes, keepdims=True, dtype=float64) / np.float64(length)
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        return (np.broadcast_to(dy.reshape(kept) / dy.dtype.type(length), shape),)
+
+    return y.astype(x.dtype, copy=False).reshape(_without(shape, axes, keepdims)), backward
 
 
-def accumulator(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
-    """The dtype in which sums of this dtype are taken."""
-    if not is_floating(dtype):
-        return np.dtype(np.int64)
-    return float64 if dtype == float64 else float32
+def _moments(x: Array, axes: tuple[int, ...], correction: int) -> tuple[Array, Array, float]:
+    """X - mean(x) and the variance, at least in float32, and the divisor of the variance."""
+    wide = x.astype(np.promote_types(x.dtype, float32) if x.dtype != float64 else float64, copy=False)
+    centred = wide - total(wide, axes) / wide.dtype.type(_length(x, axes))
+    divisor = float(np.maximum(_length(x, axes) - correction, 0))
+    return centred, total(centred * centred, axes) / wide.dtype.type(divisor), divisor
+
+
+@differentiable
+def var(x: Array, axis: Axis = None, correction: int = 1, keepdims: bool = False) -> Result:
+    """The variance over axes: sum((x - mean)²) / (n - correction); NaN where n <= correction.
+
+    As in PyTorch, the default is the unbiased estimate; ``correction=0`` gives the population's variance.
+
+    >>> import imgrec_engine as ie
+    >>> var(ie.tensor([1.0, 3.0])).item(), var(ie.tensor([1.0, 3.0]), correction=0).item()
+    (2.0, 1.0)
+    """
+    _floating("var", x)
+    axes, dtype = _axes("var", x, axis), x.dtype
+    kept = _without(x.shape, axes, keepdims=True)
+    centred, y, divisor = _moments(x, axes, correction)
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        scale = dy.reshape(kept).astype(centred.dtype, copy=False) * centred.dtype.type(2) / centred.dtype.type(divisor)
+        return ((scale * centred).astype(dtype, copy=False),)
+
+    return y.astype(dtype, copy=False).reshape(_without(x.shape, axes, keepdims)), backward
+
+
+@differentiable
+def std(x: Array, axis: Axis = None, correction: int = 1, keepdims: bool = False) -> Result:
+    """The standard deviation over axes: the root of ``var`` with the same arguments; its gradient at 0 is 0.
+
+    >>> import imgrec_engine as ie
+    >>> std(ie.tensor([1.0, 5.0]), correction=0).item()
+    2.0
+    """
+    _floating("std", x)
+    axes, dtype = _axes("std", x, axis), x.dtype
+    kept = _without(x.shape, axes, keepdims=True)
+    centred, variance, divisor = _moments(x, axes, correction)
+    y = np.sqrt(variance)
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        scale = dy.reshape(kept).astype(y.dtype, copy=False) / (y * y.dtype.type(divisor))
+        return ((np.where(y == 0, y.dtype.type(0), scale) * centred).astype(dtype, copy=False),)
+
+    return y.astype(dtype).reshape(_without(x.shape, axes, keepdims)), backward
+
+
+def _extreme(name: str, x: Array, axis: Axis, keepdims: bool) -> Result:
+    """The largest or smallest elements."""
+    axes, shape = _axes(name, x, axis), x.shape
+    if _length(x, axes) == 0:
+        raise ShapeError(f"{name}: axis {axis} of a tensor of shape {shape} has no elements to choose from")
+    kept_y = getattr(np, name)(x, axis=axes, keepdims=True)
+    kept = kept_y.shape
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        chosen = x == kept_y
+        share = dy.reshape(kept) / chosen.sum(axis=axes, keepdims=True).astype(dy.dtype)
+        return (np.where(chosen, share, dy.dtype.type(0)),)
+
+    return kept_y.reshape(_without(shape, axes, keepdims)), backward
+
+
+@differentiable
+def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
+    """The largest element over axes; equal ones share the gradient evenly (as PyTorch's amax). NaN if one is NaN.
+
+    >>> import imgrec_engine as ie
+    >>> max(ie.tensor([[1.0, 4.0], [3.0, 2.0]]), axis=0).numpy()
+    array([3., 4.], dtype=float32)
+    """
+    return _extreme("max", x, axis, keepdims)
+
+
+@differentiable
+def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
+    """The smallest element over axes; equal ones share the gradient evenly (as PyTorch's amin). NaN if one is NaN.
+
+    >>> import imgrec_engine as ie
+    >>> min(ie.tensor([[1.0, 4.0], [3.0, 2.0]])).item()
+    1.0
+    """
+    return _extreme("min", x, axis, keepdims)
+
+
+def _position(name: str, x: Array, axis: int | None, keepdims: bool) -> Result:
+    """Where the largest or smallest elements are."""
+    axes = _axes(name, x, axis)
+    if _length(x, axes) == 0:
+        raise ShapeError(f"{name}: axis {axis} of a tensor of shape {x.shape} has no elements to choose from")
+    y = getattr(np, name)(x, axis=axis, keepdims=keepdims)
+    return np.asarray(y, dtype=int64), None
+
+
+@differentiable
+def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Result:
+    """Int64: where along an axis (None: in row-major order) the largest element is; the first of equal ones.
+
+    >>> import imgrec_engine as ie
+    >>> argmax(ie.tensor([[1.0, 4.0], [3.0, 2.0]]), axis=1).numpy()
+    array([1, 0])
+    """
+    return _position("argmax", x, axis, keepdims)
+
+
+@differentiable
+def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Result:
+    """Int64: where along an axis (None: in row-major order) the smallest element is; the first of equal ones.
+
+    >>> import imgrec_engine as ie
+    >>> argmin(ie.tensor([3, 1, 2])).item()
+    1
+    """
+    return _position("argmin", x, axis, keepdims)
+
+
+@differentiable
+def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
+    """Bool: whether all elements over axes are True (not zero).
+
+    >>> import imgrec_engine as ie
+    >>> all(ie.tensor([True, False])).item()
+    False
+    """
+    return np.asarray(np.all(x, axis=_axes("all", x, axis), keepdims=keepdims)), None
+
+
+@differentiable
+def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
+    """Bool: whether any element over axes is True (not zero).
+
+    >>> import imgrec_engine as ie
+    >>> any(ie.tensor([True, False])).item()
+    True
+    """
+    return np.asarray(np.any(x, axis=_axes("any", x, axis), keepdims=keepdims)), None
+
+
+@differentiable
+def cumsum(x: Array, axis: int) -> Result:
+    """The sums of the elements up to each along an axis, accumulated in float64; integers give int64.
+
+    >>> import imgrec_engine as ie
+    >>> cumsum(ie.tensor([1, 2, 3]), axis=0).numpy()
+    array([1, 3, 6])
+    """
+    (along,) = _axes("cumsum", x, axis)
+    floating = is_floating(x.dtype)
+    y = np.cumsum(x, axis=along, dtype=float64 if floating else int64)
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        backwards = np.cumsum(np.flip(dy, along), axis=along, dtype=float64)
+        return (np.flip(backwards, along).astype(dy.dtype, copy=False),)
+
+    return y.astype(x.dtype, copy=False) if floating else y, backward

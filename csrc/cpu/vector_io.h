@@ -1,0 +1,93 @@
+// Whole vectors read from and written to memory of any storage type, 16-bit types widened to float32 and rounded back.
+#pragma once
+
+#include "cpu/dtypes.h"
+#include "cpu/simd.h"
+
+namespace imgrec::cpu {
+
+namespace detail {
+
+typedef std::uint16_t HalfWords __attribute__((vector_size(vector_bytes / 2)));
+typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
+
+inline Vector<float> widen_words(HalfWords words, BFloat16) {
+  const Words wide = __builtin_convertvector(words, Words) << 16;
+  return reinterpret_cast<Vector<float>>(wide);
+}
+
+inline HalfWords narrow_words(Vector<float> v, BFloat16) {
+  const Words bits = reinterpret_cast<Words>(v);
+  const Words rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
+  const Words quiet = bits | 0x400000u;  // rounding could carry a NaN over into a number
+  return __builtin_convertvector(((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded) >> 16, HalfWords);
+}
+
+inline Vector<float> widen_words(HalfWords words, Float16) {
+#if defined(__AVX512F__)  // masked with ones: GCC 12 warns of an uninitialised value in the plain form
+  return _mm512_maskz_cvtph_ps(0xFFFF, reinterpret_cast<__m256i>(words));
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps(reinterpret_cast<__m128i>(words));
+#else
+  Vector<float> v{};
+  for (int i = 0; i < lanes<float>; ++i) v[i] = widen(Float16{words[i]});
+  return v;
+#endif
+}
+
+inline HalfWords narrow_words(Vector<float> v, Float16) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<HalfWords>(_mm512_maskz_cvtps_ph(0xFFFF, v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+  return reinterpret_cast<HalfWords>(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#else
+  HalfWords words{};
+  for (int i = 0; i < lanes<float>; ++i) words[i] = narrow<Float16>(v[i]).bits;
+  return words;
+#endif
+}
+
+}  // namespace detail
+
+/// How many elements a vector of the type that S is computed in holds.
+template <class S>
+inline constexpr int wide_lanes = lanes<Compute<S>>;
+
+/// The first `count` <= wide_lanes<S> elements at an address of any alignment, zero beyond them.
+template <class S>
+inline Vector<Compute<S>> load_wide(const S* from, int count = wide_lanes<S>) {
+  if constexpr (sizeof(S) > 2) {
+    return count == wide_lanes<S> ? load(from) : load_partial(from, count);
+  } else {
+    detail::HalfWords words{};
+    if (count == wide_lanes<S>)
+      std::memcpy(&words, from, sizeof words);
+    else
+      std::memcpy(&words, from, sizeof(S) * static_cast<std::size_t>(count));
+    return detail::widen_words(words, S{});
+  }
+}
+
+/// Rounds to S, to the nearest with ties to even, and writes the first `count` <= wide_lanes<S> elements.
+template <class S>
+inline void store_narrow(S* to, Vector<Compute<S>> v, int count = wide_lanes<S>) {
+  if constexpr (sizeof(S) > 2) {
+    count == wide_lanes<S> ? store(to, v) : store_partial(to, v, count);
+  } else {
+    const detail::HalfWords words = detail::narrow_words(v, S{});
+    if (count == wide_lanes<S>)
+      std::memcpy(to, &words, sizeof words);
+    else
+      std::memcpy(to, &words, sizeof(S) * static_cast<std::size_t>(count));
+  }
+}
+
+/// Calls body(i, count) for vectors at i = begin, begin + wide_lanes<S>, ..., the last with a smaller count. One body
+/// serves whole and partial vectors, so that an element's bits do not depend on where it lies.
+template <class S, class Body>
+inline void for_vectors(std::int64_t begin, std::int64_t end, Body&& body) {
+  for (std::int64_t i = begin; i < end; i += wide_lanes<S>)
+    body(i, static_cast<int>(end - i < wide_lanes<S> ? end - i : wide_lanes<S>));
+}
+
+}  // namespace imgrec::cpu

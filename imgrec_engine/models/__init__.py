@@ -1,0 +1,27 @@
+"""Recognition models, made by name: ``models.create("cnn_lstm", num_classes=10, in_channels=1, image_size=28)``."""
+
+from imgrec_engine.models.attention import VisionTransformer
+from imgrec_engine.models.cnn import CNN
+from imgrec_engine.models.cnn_attention import CNNAttention
+from imgrec_engine.models.cnn_lstm import CNNLSTM
+from imgrec_engine.models.registry import ImageModel, create, names, register, summaries
+from imgrec_engine.models.resnet import ResNet18, ResNet20
+from imgrec_engine.models.rows import RowLSTM, RowRNN
+from imgrec_engine.models.video_lstm import VideoLSTM
+
+__all__ = [
+    "CNN",
+    "CNNLSTM",
+    "CNNAttention",
+    "ImageModel",
+    "ResNet18",
+    "ResNet20",
+    "RowLSTM",
+    "RowRNN",
+    "VideoLSTM",
+    "VisionTransformer",
+    "create",
+    "names",
+    "register",
+    "summaries",
+]

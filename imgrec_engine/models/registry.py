@@ -1,0 +1,111 @@
+"""The models by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from imgrec_engine.errors import ShapeError
+from imgrec_engine.nn import Module
+from imgrec_engine.tensor import Tensor
+
+SMALLEST = 8  # pixels on a side
+
+
+class ImageModel(Module):
+    """Base of the models here: logits (N, num_classes) from images (N, H, W, in_channels), float32.
+
+    ``config`` is {"name": ..., "arguments": {...}}, plain data from which ``create`` builds the same architecture.
+    """
+
+    config: dict[str, Any]
+
+    def __init__(self, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.image_size = image_size
+
+    def check_images(self, x: Tensor, exact_size: bool = False, frames: str = "") -> None:
+        """ShapeError unless x is a batch of images with these channels and, where it matters, of this size."""
+        size = self.image_size if exact_size else x.shape[-3:-1]
+        if x.ndim != (5 if frames else 4) or x.shape[-3:] != (*size, self.in_channels):
+            height, width = self.image_size if exact_size else ("H", "W")
+            expected = f"(N, {frames}{height}, {width}, {self.in_channels})"
+            raise ShapeError(f"{type(self).__name__}: the images have shape {x.shape}, expected {expected}")
+
+    def extra_repr(self) -> str:
+        """What it was made for."""
+        return f"num_classes={self.num_classes}, in_channels={self.in_channels}, image_size={self.image_size}"
+
+
+Model = TypeVar("Model", bound=type[ImageModel])
+_MODELS: dict[str, type[ImageModel]] = {}
+
+
+def register(name: str) -> Callable[[Model], Model]:
+    """Makes a model known to ``create``; also for models of your own.
+
+    The class takes num_classes, in_channels, image_size (a pair) and further arguments with defaults.
+    """
+
+    def add(model: Model) -> Model:
+        _MODELS[name] = model
+        return model
+
+    return add
+
+
+def names() -> list[str]:
+    """The names that ``create`` knows.
+
+    >>> "cnn_lstm" in names()
+    True
+    """
+    return sorted(_MODELS)
+
+
+def summaries() -> Iterator[tuple[str, str]]:
+    """Each name with one line on what the model is."""
+    return ((name, (inspect.getdoc(_MODELS[name]) or "").partition("\n")[0]) for name in names())
+
+
+def create(
+    name: str,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    image_size: int | Sequence[int] = 32,
+    **arguments: Any,
+) -> ImageModel:
+    """Builds a model with fresh weights.
+
+    ``image_size`` is a side or (height, width), 8 or more each; ``arguments`` are the model's own, described at its
+    class. Raises ValueError for an unknown name or a wrong argument.
+
+    >>> import imgrec_engine as ie
+    >>> model = ie.models.create("cnn", num_classes=4, in_channels=1, image_size=(12, 10))
+    >>> model(ie.zeros((2, 12, 10, 1))).shape
+    (2, 4)
+    >>> again = ie.models.create(model.config["name"], **model.config["arguments"])
+    """
+    if name not in _MODELS:
+        raise ValueError(f"models.create: there is no model {name!r}; there are {', '.join(names())}")
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or min(size) < SMALLEST:
+        raise ValueError(
+            f"models.create: image_size is {image_size}, expected a side or (height, width), {SMALLEST} or more each"
+        )
+    for argument, value in [("num_classes", num_classes), ("in_channels", in_channels)]:
+        if value < 1:
+            raise ValueError(f"models.create: {argument} is {value}, expected 1 or more")
+    known = [key for key in inspect.signature(_MODELS[name]).parameters if key not in _COMMON]
+    unknown = [key for key in arguments if key not in known]
+    if unknown:
+        raise ValueError(f"models.create: {name!r} takes no argument {unknown[0]!r}; it takes {', '.join(known)}")
+    model = _MODELS[name](num_classes, in_channels, size, **arguments)
+    common = {"num_classes": num_classes, "in_channels": in_channels, "image_size": list(size)}
+    model.config = {"name": name, "arguments": {**common, **arguments}}
+    return model
+
+
+_COMMON = ("num_classes", "in_channels", "image_size")

@@ -1,0 +1,174 @@
+"""Attention layers over sequences (N, S, E)."""
+
+from __future__ import annotations
+
+import functools
+
+from imgrec_engine import functional as F
+from imgrec_engine.creation import zeros
+from imgrec_engine.dtypes import bool_
+from imgrec_engine.errors import ShapeError
+from imgrec_engine.nn import init
+from imgrec_engine.nn.dropout import Dropout
+from imgrec_engine.nn.matmul import Linear
+from imgrec_engine.nn.module import Module, Parameter
+from imgrec_engine.nn.norm import LayerNorm
+from imgrec_engine.tensor import Tensor
+
+
+class MultiheadAttention(Module):
+    """Attention with several heads and learned projections (Vaswani et al., 2017), batch first.
+
+    ``output, weights = attention(query, key, value)``: query (N, S_q, embed_dim), key and value (N, S_k, embed_dim),
+    output (N, S_q, embed_dim). ``weights`` is always None, as with PyTorch's ``need_weights=False``: the kernel never
+    forms the S_q x S_k matrix. Masks mean what they mean in PyTorch's layer, where a boolean True *hides* a position
+    (the opposite of `functional.scaled_dot_product_attention`). State keys and initialisation are PyTorch's.
+
+    >>> import imgrec_engine as ie
+    >>> x = ie.randn(2, 7, 16)
+    >>> output, _ = ie.nn.MultiheadAttention(16, num_heads=4)(x, x, x)
+    >>> output.shape
+    (2, 7, 16)
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True) -> None:
+        if num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(f"MultiheadAttention: num_heads={num_heads} must divide embed_dim={embed_dim}")
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj_weight = Parameter(zeros((3 * embed_dim, embed_dim)))
+        self.in_proj_bias = Parameter(zeros(3 * embed_dim)) if bias else None
+        self.out_proj = Linear(embed_dim, embed_dim, bias)
+        init.xavier_uniform_(self.in_proj_weight)
+        if self.out_proj.bias is not None:
+            init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, None]:
+        """Attends from every query position to the keys.
+
+        ``key_padding_mask`` (N, S_k) is boolean, True at padding. ``attn_mask`` (S_q, S_k) or (N * num_heads, S_q, S_k)
+        is boolean, True where attention is forbidden, or floating and added to the scores.
+        """
+        for name, x in [("query", query), ("key", key), ("value", value)]:
+            if x.ndim != 3 or x.shape[2] != self.embed_dim:
+                raise ShapeError(f"MultiheadAttention: {name} has shape {x.shape}, expected (N, S, {self.embed_dim})")
+        q, k, v = (self._heads(x) for x in self._project(query, key, value))
+        mask = self._mask(attn_mask, key_padding_mask, query.shape[0])
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
+        return self.out_proj(y.reshape(*y.shape[:2], self.embed_dim)), None
+
+    def _project(self, *inputs: Tensor) -> list[Tensor]:
+        """Query, key and value times their thirds of the weight; in one product where all three are the same."""
+        weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
+        thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
+        if all(x is inputs[0] for x in inputs):
+            joint = F.linear(inputs[0], weight, bias)
+            return [joint[:, :, third] for third in thirds]
+        return [
+            F.linear(x, weight[third], None if bias is None else bias[third])
+            for x, third in zip(inputs, thirds, strict=True)
+        ]
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads)
+
+    def _mask(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, batch: int) -> Tensor | None:
+        """Both masks as one that broadcasts to (N, heads, S_q, S_k): boolean and True where attended, or additive."""
+        masks = []
+        if attn_mask is not None:
+            lead = (batch, self.num_heads) if attn_mask.ndim == 3 else (1, 1)
+            masks.append(attn_mask.reshape(*lead, *attn_mask.shape[-2:]))
+        if key_padding_mask is not None:
+            masks.append(key_padding_mask.reshape(batch, 1, 1, -1))
+        if not masks:
+            return None
+        hidden = [mask for mask in masks if mask.dtype == bool_]
+        additive = [mask for mask in masks if mask.dtype != bool_]
+        if not additive:
+            return F.logical_not(functools.reduce(F.logical_or, hidden))
+        joint = functools.reduce(F.add, additive)
+        for mask in hidden:
+            joint = F.where(mask, float("-inf"), joint)
+        return joint
+
+    def extra_repr(self) -> str:
+        """Its sizes."""
+        dropout = f", dropout={self.dropout}" if self.dropout else ""
+        return f"{self.embed_dim}, num_heads={self.num_heads}{dropout}"
+
+
+class TransformerEncoderLayer(Module):
+    """Self-attention and a two-layer perceptron, each with a residual connection (Vaswani et al., 2017), batch first.
+
+    x (N, S, d_model) gives (N, S, d_model). ``activation`` is "relu" or "gelu"; ``norm_first`` normalises before each
+    part instead of after it (Xiong et al., 2020). Masks as for `MultiheadAttention`. State keys are PyTorch's.
+
+    >>> import imgrec_engine as ie
+    >>> layer = ie.nn.TransformerEncoderLayer(16, nhead=4, dim_feedforward=32, norm_first=True)
+    >>> layer(ie.randn(2, 7, 16)).shape
+    (2, 7, 16)
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: str = "relu",
+        layer_norm_eps: float = 1e-5,
+        norm_first: bool = False,
+    ) -> None:
+        if activation not in ("relu", "gelu"):
+            raise ValueError(f"TransformerEncoderLayer: activation is {activation!r}, expected 'relu' or 'gelu'")
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout)
+        self.linear1 = Linear(d_model, dim_feedforward)
+        self.dropout = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model)
+        self.norm1 = LayerNorm(d_model, layer_norm_eps)
+        self.norm2 = LayerNorm(d_model, layer_norm_eps)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
+        self.activation = activation
+        self.norm_first = norm_first
+
+    def forward(
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Runs the layer on src (N, S, d_model)."""
+
+        def attend(x: Tensor) -> Tensor:
+            attended, _ = self.self_attn(x, x, x, src_key_padding_mask, src_mask, is_causal)
+            y: Tensor = self.dropout1(attended)
+            return y
+
+        if self.norm_first:
+            x = src + attend(self.norm1(src))
+            return x + self._feed_forward(self.norm2(x))
+        x = self.norm1(src + attend(src))
+        y: Tensor = self.norm2(x + self._feed_forward(x))
+        return y
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        activation = F.relu if self.activation == "relu" else F.gelu
+        hidden = self.dropout(activation(self.linear1(x)))
+        y: Tensor = self.dropout2(self.linear2(hidden))
+        return y
+
+    def extra_repr(self) -> str:
+        """What its children do not show."""
+        return f"activation={self.activation!r}, norm_first={self.norm_first}"

@@ -1,0 +1,150 @@
+"""What all optimisers share: parameter groups, state, and the loop of a step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from imgrec_engine.autograd import no_grad
+from imgrec_engine.errors import CheckpointError
+from imgrec_engine.tensor import Tensor, tensor
+
+Group = dict[str, Any]
+
+
+class Optimizer:
+    """Base of every optimiser. A subclass defines ``update``, which changes one parameter.
+
+    ``parameters`` is an iterable of tensors that require gradients, or of dicts, each with such an iterable under
+    "params" and its own values for some of the ``defaults``. ``param_groups`` holds one dict for each; schedulers
+    change the "lr" in it. ``state`` holds a dict of tensors for each parameter.
+
+    >>> import imgrec_engine as ie
+    >>> class SignDescent(Optimizer):
+    ...     def __init__(self, parameters, lr):
+    ...         super().__init__(parameters, {"lr": lr})
+    ...     def update(self, parameter, gradient, state, group):
+    ...         parameter.copy_(parameter.numpy() - group["lr"] * np.sign(gradient.numpy()))
+    >>> import numpy as np
+    >>> x = ie.tensor([3.0], requires_grad=True)
+    >>> optimizer = SignDescent([x], lr=0.5)
+    >>> (x * x).sum().backward()
+    >>> optimizer.step()
+    >>> x.numpy()
+    array([2.5], dtype=float32)
+    """
+
+    def __init__(self, parameters: Iterable[Tensor] | Iterable[Group], defaults: Group) -> None:
+        self.defaults = defaults
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self.param_groups: list[Group] = []
+        given: list[Any] = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+        for group in given if given and isinstance(given[0], dict) else [{"params": given}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Group) -> None:
+        """Adds parameters; what the dict does not say is taken from the defaults."""
+        name = type(self).__name__
+        parameters = group["params"]
+        parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+        if not parameters:
+            raise ValueError(f"{name}: an empty list of parameters")
+        known = {id(parameter) for other in self.param_groups for parameter in other["params"]}
+        for position, parameter in enumerate(parameters):
+            what = f"{name}: parameter {position} of group {len(self.param_groups)}"
+            if not isinstance(parameter, Tensor):
+                raise TypeError(f"{what} is of type {type(parameter).__name__}, expected a Tensor")
+            if not parameter.is_leaf:
+                raise ValueError(f"{what} is the result of {parameter._node.name}; only leaves can be optimised")
+            if id(parameter) in known:
+                raise ValueError(f"{what}, of shape {parameter.shape}, is there twice")
+            known.add(id(parameter))
+        self.param_groups.append({**self.defaults, **group, "params": parameters})
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the first group."""
+        return float(self.param_groups[0]["lr"])
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients of all parameters."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    @no_grad()
+    def step(self) -> None:
+        """Updates every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.update(parameter, parameter.grad, self.state.setdefault(parameter, {}), group)
+
+    def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
+        """Changes one parameter in place; ``state`` is empty the first time. Nothing is recorded here."""
+        raise NotImplementedError(f"{type(self).__name__} has no update method")
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"state": {"0.exp_avg": Tensor, ...}, "param_groups": [...]}``: named tensors and plain data.
+
+        The tensors' names begin with the parameter's number. They fit safetensors, the rest fits JSON.
+        """
+        numbers = {id(p): i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        return {
+            "state": {
+                f"{numbers[id(parameter)]}.{name}": value
+                for parameter, state in self.state.items()
+                for name, value in state.items()
+            },
+            "param_groups": [
+                {**copy.deepcopy(_settings(group)), "params": [numbers[id(parameter)] for parameter in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continues from what ``state_dict`` returned; CheckpointError if it belongs to other parameters."""
+        groups, name = state_dict["param_groups"], type(self).__name__
+        sizes = [len(group["params"]) for group in self.param_groups]
+        if [len(group["params"]) for group in groups] != sizes:
+            raise CheckpointError(
+                f"{name}.load_state_dict: groups of {[len(group['params']) for group in groups]} parameters, "
+                f"expected {sizes}"
+            )
+        numbered = {
+            number: parameter
+            for group, own in zip(groups, self.param_groups, strict=True)
+            for number, parameter in zip(group["params"], own["params"], strict=True)
+        }
+        loaded: dict[Tensor, dict[str, Tensor]] = {}
+        for key, value in state_dict["state"].items():
+            number, _, entry = key.partition(".")
+            parameter = numbered.get(int(number))
+            if parameter is None or (value.shape and value.shape != parameter.shape):
+                expected = "no such parameter" if parameter is None else f"expected {parameter.shape}"
+                raise CheckpointError(f"{name}.load_state_dict: {key} has shape {value.shape}, {expected}")
+            loaded.setdefault(parameter, {})[entry] = tensor(value)
+        self.state = loaded
+        for group, own in zip(groups, self.param_groups, strict=True):
+            own.update(copy.deepcopy(_settings(group)))
+
+    def __repr__(self) -> str:
+        lines = []
+        for group in self.param_groups:
+            values = sum(parameter.size for parameter in group["params"])
+            settings = ", ".join(f"{key}={value}" for key, value in _settings(group).items())
+            lines.append(f"  {len(group['params'])} tensors, {values:,} parameters: {settings}")
+        return "\n".join([f"{type(self).__name__}:", *lines])
+
+
+def _settings(group: Mapping[str, Any]) -> Group:
+    """A group without its parameters."""
+    return {key: value for key, value in group.items() if key != "params"}
+
+
+def check_setting(optimizer: str, name: str, value: float, below: float = float("inf")) -> None:
+    """ValueError unless 0 <= value < below."""
+    if not 0 <= value < below:
+        upper = "" if below == float("inf") else f" < {below:g}"
+        raise ValueError(f"{optimizer}: {name} is {value}, expected 0 <= {name}{upper}")

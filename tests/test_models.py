@@ -1,0 +1,137 @@
+"""Every model by name: shapes, learning, repeatability, configuration."""
+
+import json
+
+import numpy as np
+import pytest
+
+import imgrec_engine as ie
+from imgrec_engine import functional as F
+from imgrec_engine import models, optim
+from imgrec_engine.errors import ShapeError
+
+NAMES = models.names()
+
+
+def batch(name, size, channels, count=2):
+    height, width = (size, size) if isinstance(size, int) else size
+    frames = (3,) if name.startswith("video_") else ()
+    return ie.randn(count, *frames, height, width, channels)
+
+
+def test_the_models_promised_are_there():
+    assert NAMES == [
+        "attention", "cnn", "cnn_attention", "cnn_lstm", "lstm", "resnet18", "resnet20", "rnn", "video_lstm",
+    ]  # fmt: skip
+    assert all(summary.endswith(".") for _, summary in models.summaries())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (11, 3), ((9, 21), 2), (28, 1)])
+def test_any_size_and_any_channels(name, size, channels):
+    model = models.create(name, num_classes=5, in_channels=channels, image_size=size)
+    logits = model(batch(name, size, channels))
+    assert logits.shape == (2, 5)
+    assert np.isfinite(logits.numpy()).all()
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["attention", "cnn_lstm", "cnn_attention", "resnet18"])
+def test_larger_images(name):
+    model = models.create(name, num_classes=3, in_channels=1, image_size=(96, 70)).eval()
+    with ie.no_grad():
+        assert model(batch(name, (96, 70), 1, count=1)).shape == (1, 3)
+
+
+def train(name, steps):
+    """Learns to tell images bright at the top from images bright at the bottom; returns the losses and the model."""
+    ie.manual_seed(3)
+    model = models.create(name, num_classes=2, in_channels=1, image_size=12)
+    optimizer = optim.AdamW(model.parameters(), lr=3e-3)
+    labels = ie.tensor(np.arange(16) % 2)
+    x = batch(name, 12, 1, count=16).numpy()
+    x[::2, ..., :6, :, :] += 1
+    x[1::2, ..., 6:, :, :] += 1
+    images, losses = ie.tensor(x), []
+    for _ in range(steps):
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, model
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_falls_and_training_is_repeatable(name):
+    losses, model = train(name, 10)
+    assert losses[-1] < 0.7 * losses[0]
+    ie.set_num_threads(1)
+    again, twin = train(name, 10)
+    assert again == losses
+    for key, value in model.state_dict().items():
+        np.testing.assert_array_equal(twin.state_dict()[key].numpy(), value.numpy())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_rebuilt_from_its_configuration(name):
+    model = models.create(name, num_classes=4, in_channels=2, image_size=(10, 12)).eval()
+    config = json.loads(json.dumps(model.config))
+    assert config["name"] == name
+    twin = models.create(config["name"], **config["arguments"]).eval()
+    twin.load_state_dict(model.state_dict())
+    x = batch(name, (10, 12), 2)
+    np.testing.assert_array_equal(model(x).numpy(), twin(x).numpy())
+    assert "num_classes=4, in_channels=2, image_size=(10, 12)" in repr(model)
+
+
+def test_own_arguments_are_kept():
+    model = models.create("cnn_lstm", num_classes=4, hidden_size=24)
+    assert model.config["arguments"]["hidden_size"] == 24
+    assert model.lstm.hidden_size == 24
+
+
+def test_clips_may_have_different_lengths():
+    model = models.create("video_lstm", num_classes=3, in_channels=1, image_size=8).eval()
+    clips = ie.randn(2, 5, 8, 8, 1)
+    padded = model(clips, lengths=ie.tensor([5, 2])).numpy()
+    np.testing.assert_allclose(padded[1:], model(clips[1:, :2]).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("vgg", {}, "there is no model 'vgg'; there are attention, cnn"),
+        ("cnn", {"image_size": 7}, "image_size is 7"),
+        ("cnn", {"image_size": (8, 8, 3)}, "image_size is"),
+        ("cnn", {"num_classes": 0}, "num_classes is 0"),
+        ("cnn", {"depth": 3}, "'cnn' takes no argument 'depth'; it takes width, dropout"),
+    ],
+)
+def test_bad_arguments_are_named(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.create(name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("cnn", (2, 8, 8, 1), r"CNN: the images have shape \(2, 8, 8, 1\), expected \(N, H, W, 3\)"),
+        ("lstm", (2, 9, 8, 3), r"expected \(N, 8, 8, 3\)"),
+        ("attention", (2, 8, 8), r"expected \(N, 8, 8, 3\)"),
+        ("video_lstm", (2, 8, 8, 3), r"expected \(N, T, H, W, 3\)"),
+    ],
+)
+def test_images_that_do_not_fit_are_named(name, shape, message):
+    with pytest.raises(ShapeError, match=message):
+        models.create(name, image_size=8)(ie.zeros(shape))
+
+
+def test_residual_networks_have_the_papers_sizes():
+    sizes = {
+        name: sum(p.size for p in models.create(name, num_classes=classes, image_size=size).parameters())
+        for name, classes, size in [("resnet20", 10, 32), ("resnet18", 1000, 224)]
+    }
+    assert sizes["resnet18"] == 11_689_512  # torchvision's resnet18
+    assert sizes["resnet20"] == 269_722 + 16 * 32 + 32 * 64 + 2 * (32 + 64)  # the paper's 0.27 M and two 1x1 shortcuts
