@@ -7,14 +7,11 @@
 from imgrec_engine import convert, dtypes, errors, functional, models, nn, optim
 from imgrec_engine.autograd import differentiable, is_recording, no_grad
 from imgrec_engine.backward import grad
-from imgrec_engine.checkpoint import load, save
 from imgrec_engine.creation import arange, from_dlpack, full, ones, zeros
 from imgrec_engine.device import get_num_threads, set_num_threads
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.random import manual_seed, rand, randn
 from imgrec_engine.tensor import Tensor, tensor
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Tensor",
@@ -33,7 +30,6 @@ __all__ = [
     "get_num_threads",
     "grad",
     "is_recording",
-    "load",
     "manual_seed",
     "models",
     "nn",
@@ -42,7 +38,6 @@ __all__ = [
     "optim",
     "rand",
     "randn",
-    "save",
     "set_num_threads",
     "tensor",
     "zeros",

@@ -38,7 +38,7 @@ def gradcheck(
         if not weights:
             generator = np.random.Generator(np.random.Philox(0))
             weights.extend(tensor(generator.standard_normal(y.shape)) for y in parts)
-        total = (parts[0] * weights[0]).sum()
+        total: Tensor = (parts[0] * weights[0]).sum()
         for part, weight in zip(parts[1:], weights[1:], strict=True):
             total = total + (part * weight).sum()
         return total

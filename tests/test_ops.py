@@ -159,7 +159,7 @@ def test_float64_values_agree(case, sample):
 def strided(array):
     """The same values with gaps between them and, where there are two dimensions, in transposed order."""
     if array.ndim == 0:
-        return ie.tensor(array)
+        return to_tensor(float32, requires_grad=True)(array)
     wide = np.repeat(array.astype(float32) if is_floating(array.dtype) else array, 2, axis=-1)
     view = np.ascontiguousarray(wide.T).T[..., ::2]
     tensor = ie.Tensor(view)

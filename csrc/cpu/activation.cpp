@@ -1,9 +1,8 @@
 #include "ops/activation.h"
 
-#include <cmath>
-
-#include "cpu/dtypes.h"
 #include "cpu/parallel.h"
+#include "cpu/vector_io.h"
+#include "cpu/vector_math.h"
 
 namespace imgrec {
 namespace cpu {
@@ -11,29 +10,25 @@ namespace {
 
 constexpr std::int64_t grain = 1 << 14;
 
+/// Phi(x), the normal distribution function; by erfc, which keeps the digits of its lower tail.
 template <class T>
-T sigmoid(T x) {
-  return T(1) / (T(1) + std::exp(-x));
+Vector<T> normal_distribution(Vector<T> x) {
+  return T(0.5) * erfc(x * T(-0.70710678118654752440));
 }
 
 template <class T>
-T normal_distribution(T x) {
-  return T(0.5) * std::erfc(-x * T(0.70710678118654752440));
-}
-
-template <class T>
-T forward(T x, Activation activation) {
+Vector<T> forward(Vector<T> x, Activation activation) {
   switch (activation) {
     case Activation::relu:
-      return x > T(0) || x != x ? x : T(0);
+      return x < T(0) ? Vector<T>{} : x;
     case Activation::gelu:
-      return x * normal_distribution(x);
+      return x * normal_distribution<T>(x);
     case Activation::silu:
       return x * sigmoid(x);
     case Activation::sigmoid:
       return sigmoid(x);
     case Activation::tanh:
-      return std::tanh(x);
+      return tanh(x);
     default:
       return x;
   }
@@ -41,16 +36,16 @@ T forward(T x, Activation activation) {
 
 /// dy times the derivative, from y for relu, sigmoid and tanh and from x for gelu and silu.
 template <class T>
-T backward(T dy, T saved, Activation activation) {
+Vector<T> backward(Vector<T> dy, Vector<T> saved, Activation activation) {
   switch (activation) {
     case Activation::relu:
-      return saved > T(0) ? dy : T(0);
+      return saved > T(0) ? dy : Vector<T>{};
     case Activation::gelu: {
-      const T density = std::exp(T(-0.5) * saved * saved) * T(0.39894228040143267794);
-      return dy * (normal_distribution(saved) + saved * density);
+      const Vector<T> density = exp(T(-0.5) * saved * saved) * T(0.39894228040143267794);
+      return dy * (normal_distribution<T>(saved) + saved * density);
     }
     case Activation::silu: {
-      const T s = sigmoid(saved);
+      const Vector<T> s = sigmoid(saved);
       return dy * s * (T(1) + saved * (T(1) - s));
     }
     case Activation::sigmoid:
@@ -87,11 +82,14 @@ void for_activation(Activation activation, Body&& body) {
 void activation_forward(const Context& context, const Array& y, const Array& x, Activation activation) {
   cpu::for_floating(x.dtype, [&](auto tag) {
     using S = decltype(tag);
+    using T = cpu::Compute<S>;
     S* to = y.as<S>();
     const S* from = x.as<const S>();
     cpu::for_activation(activation, [&](auto kind) {
       cpu::parallel_range(context, x.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) to[i] = cpu::narrow<S>(cpu::forward(cpu::widen(from[i]), kind()));
+        cpu::for_vectors<S>(begin, end, [&](std::int64_t i, int count) {
+          cpu::store_narrow(to + i, cpu::forward<T>(cpu::load_wide(from + i, count), kind()), count);
+        });
       });
     });
   });
@@ -101,12 +99,15 @@ void activation_backward(const Context& context, const Array& dx, const Array& d
                          Activation activation) {
   cpu::for_floating(dx.dtype, [&](auto tag) {
     using S = decltype(tag);
+    using T = cpu::Compute<S>;
     S* to = dx.as<S>();
     const S *from = dy.as<const S>(), *kept = saved.as<const S>();
     cpu::for_activation(activation, [&](auto kind) {
       cpu::parallel_range(context, dx.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i)
-          to[i] = cpu::narrow<S>(cpu::backward(cpu::widen(from[i]), cpu::widen(kept[i]), kind()));
+        cpu::for_vectors<S>(begin, end, [&](std::int64_t i, int count) {
+          const auto dy_part = cpu::load_wide(from + i, count), saved_part = cpu::load_wide(kept + i, count);
+          cpu::store_narrow(to + i, cpu::backward<T>(dy_part, saved_part, kind()), count);
+        });
       });
     });
   });

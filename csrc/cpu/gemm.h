@@ -101,6 +101,29 @@ void pack_columns(const Context& context, T* packed, std::int64_t n, std::int64_
   });
 }
 
+/// Packs B where B(k, column) = from[column * depth + k], as pack_columns does: squares are transposed in registers.
+template <class T>
+void pack_transposed_columns(const Context& context, T* packed, const T* from, std::int64_t n, std::int64_t depth) {
+  const std::int64_t panels = round_up(n, micro_cols<T>) / micro_cols<T>;
+  const std::int64_t slices = (depth + depth_block - 1) / depth_block;
+  parallel_tasks(context, panels * slices, [&](std::int64_t task, int) {
+    const std::int64_t column = task / slices * micro_cols<T>, first = task % slices * depth_block;
+    for (std::int64_t k = first; k < std::min(depth, first + depth_block); k += lanes<T>) {
+      const int rows = static_cast<int>(std::min<std::int64_t>(lanes<T>, depth - k));
+      for (int half = 0; half < micro_cols<T>; half += lanes<T>) {
+        Vector<T> square[lanes<T>];
+        for (int c = 0; c < lanes<T>; ++c) {
+          const T* line = from + (column + half + c) * depth + k;
+          square[c] = column + half + c >= n ? Vector<T>{} : rows == lanes<T> ? load(line) : load_partial(line, rows);
+        }
+        transpose<T>(square);
+        T* to = packed + column * depth + k * micro_cols<T> + half;
+        for (int r = 0; r < rows; ++r) store(to + r * micro_cols<T>, square[r]);
+      }
+    }
+  });
+}
+
 /// Computes one tile of C. fill(panel, row, rows, k, depth) writes panel[i * micro_rows + r] = A(row + r, k + i) for r
 /// < rows (what lies beyond is never stored); store(tile, ld, row, rows, column, columns) receives the finished sums.
 template <class T, class FillA, class Store>

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace imgrec::cpu {
 
@@ -101,6 +102,25 @@ inline T horizontal_max(Vector<T> v) {
   T result = part[0];
   for (int i = 1; i < lanes<T>; ++i) result = part[i] > result ? part[i] : result;
   return result;
+}
+
+/// One step of a transposition: exchanges the off-diagonal blocks of `width` lanes between two rows `width` apart.
+template <class V, int width, int... lane>
+inline void exchange_blocks(V& above, V& below, std::integer_sequence<int, lane...>) {
+  constexpr int count = sizeof...(lane);
+  const V first = __builtin_shufflevector(above, below, ((lane & width) ? count + lane - width : lane)...);
+  below = __builtin_shufflevector(above, below, ((lane & width) ? count + lane : lane + width)...);
+  above = first;
+}
+
+/// Transposes a square of lanes x lanes elements in registers.
+template <class T, int width = lanes<T> / 2>
+inline void transpose(Vector<T> (&rows)[lanes<T>]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes<T>; ++i)
+    if ((i & width) == 0)
+      exchange_blocks<Vector<T>, width>(rows[i], rows[i + width], std::make_integer_sequence<int, lanes<T>>{});
+  if constexpr (width > 1) transpose<T, width / 2>(rows);
 }
 
 }  // namespace imgrec::cpu

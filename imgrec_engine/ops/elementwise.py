@@ -188,6 +188,7 @@ def where(condition: Array, x: Array | float, y: Array | float) -> Result:
         shape = np.broadcast_shapes(condition.shape, shape)
     except ValueError:
         raise ShapeError(f"where: condition {condition.shape} and values {shape} do not broadcast") from None
+    z: Array = np.where(condition, x, y)
     shapes = x.shape, y.shape
 
     def backward(dz: Array, needs: Needs) -> Gradients:
@@ -196,4 +197,4 @@ def where(condition: Array, x: Array | float, y: Array | float) -> Result:
         dy = unbroadcast(np.where(condition, zero, dz), shapes[1]) if needs[2] else None
         return None, dx, dy
 
-    return np.where(condition, x, y), backward
+    return z, backward

@@ -1,0 +1,299 @@
+#include "cpu/conv2d.h"
+
+#include <cstring>
+#include <optional>
+
+namespace imgrec {
+namespace cpu {
+namespace {
+
+bool is_depthwise(const Conv2dShape& shape) { return shape.groups > 1 && shape.group_in() == 1; }
+
+/// The channel count that a depthwise kernel works on: whole vectors.
+template <class T>
+std::int64_t depthwise_channels(const Conv2dShape& shape) {
+  return round_up(shape.out_channels, lanes<T>);
+}
+
+/// Elements in the type that is computed in: the array's own, or a copy.
+template <class T>
+class Widened {
+ public:
+  Widened(std::int64_t count, DType dtype, Workspace& workspace)
+      : count_(count), copied_(size_of(dtype) != sizeof(T)), copy_(copied_ ? workspace.take<T>(count) : nullptr) {}
+
+  const T* read(const Array& array) const {
+    if (!array) return nullptr;
+    if (!copied_) return array.as<const T>();
+    widen_all(copy_, array.data, array.dtype, 0, count_);
+    return copy_;
+  }
+
+ private:
+  std::int64_t count_;
+  bool copied_;
+  T* copy_;
+};
+
+std::int64_t weight_count(const Conv2dShape& shape) {
+  return shape.out_channels * shape.height.kernel * shape.width.kernel * shape.group_in();
+}
+
+/// An image together with the patches that are read from it.
+template <class T>
+struct ImagePatches {
+  Source<T> source;
+  Patches<T> patches = {};
+  T* zeros = nullptr;
+
+  void plan(DType dtype, Workspace& workspace) {
+    patches.batch = source.batch;
+    patches.pixel_stride = source.pitch;
+    patches.row_stride = (source.left + source.width + source.right) * source.pitch;
+    patches.image_stride = (source.top + source.height + source.bottom) * patches.row_stride;
+    source.plan(dtype, workspace);
+    zeros = workspace.take<T>(patches.run);
+    patches.zeros = zeros;
+  }
+
+  const Patches<T>& read(const Context& context, const Array& image) {
+    std::fill(zeros, zeros + patches.run, T(0));
+    source.read(context, image, patches);
+    return patches;
+  }
+};
+
+void write_padding_out(Axis& axis, const Conv2dAxis& shape, std::int64_t& before, std::int64_t& after) {
+  before = shape.padding_before;
+  after = shape.padding_after;
+  axis.source += before + after;
+  axis.origin = 0;
+}
+
+/// The patches of x, for the forward pass and for the gradient of the weights.
+template <class T>
+ImagePatches<T> input_patches(const Conv2dShape& shape, DType dtype, Workspace& workspace) {
+  const Conv2dAxis &height = shape.height, &width = shape.width;
+  ImagePatches<T> x{{shape.batch, height.input, width.input, shape.in_channels}};
+  x.patches.height = forward_axis(height);
+  x.patches.width = forward_axis(width);
+  x.patches.run = shape.group_in();
+  const bool padded = height.padding_before + height.padding_after + width.padding_before + width.padding_after > 0;
+  const bool widened = size_of(dtype) != sizeof(T);
+  // With its padding written out, the taps of a row are one contiguous run. Few channels gain more by that than the
+  // copy costs; where there is a copy anyway, or no padding, it is free.
+  const bool merged = shape.groups == 1 && width.dilation == 1 && (!padded || widened || shape.in_channels < 16);
+  if (padded && (widened || merged)) {
+    write_padding_out(x.patches.height, height, x.source.top, x.source.bottom);
+    write_padding_out(x.patches.width, width, x.source.left, x.source.right);
+  }
+  if (merged) {
+    x.patches.run = width.kernel * shape.in_channels;
+    x.patches.width.taps = 1;
+  }
+  if (is_depthwise(shape)) {
+    x.patches.run = x.source.pitch = depthwise_channels<T>(shape);
+    x.source.repeat = shape.group_out();
+  }
+  x.plan(dtype, workspace);
+  return x;
+}
+
+/// dy as an image: its patches depend on the phase, or are its pixels.
+template <class T>
+ImagePatches<T> gradient_patches(const Conv2dShape& shape, DType dtype, Workspace& workspace) {
+  ImagePatches<T> dy{{shape.batch, shape.height.output(), shape.width.output(), shape.out_channels}};
+  dy.patches.run = shape.group_out();
+  if (is_depthwise(shape)) dy.patches.run = dy.source.pitch = depthwise_channels<T>(shape);
+  dy.plan(dtype, workspace);
+  return dy;
+}
+
+/// The product of patches with weights, dense or depthwise, for up to `taps` taps of `run` channels a group.
+template <class T>
+class Product {
+ public:
+  Product(const Context& context, const Conv2dShape& shape, std::int64_t run, std::int64_t columns,
+          Workspace& workspace)
+      : shape_(shape),
+        columns_(columns),
+        packed_(workspace.take<T>(packed_size(run))),
+        dense_(context, is_depthwise(shape) ? 0 : columns, is_depthwise(shape) ? 0 : taps(), workspace),
+        depthwise_(context, is_depthwise(shape) ? depthwise_channels<T>(shape) : 0, workspace) {}
+
+  void forward(const Context& context, const Patches<T>& patches, const T* weight, const Output<T>& output) const {
+    if (!is_depthwise(shape_)) {
+      pack_forward_weights(context, packed_, weight, shape_);
+      return multiply_patches(context, {patches, shape_.groups, columns_, packed_}, dense_, output);
+    }
+    pack_depthwise_weights(packed_, weight, patches.run, shape_, {patches.height, 0, 0, 1}, {patches.width, 0, 0, 1});
+    multiply_depthwise(context, patches, packed_, depthwise_, output);
+  }
+
+  void backward(const Context& context, Patches<T> patches, const T* weight, const PhaseAxis& height,
+                const PhaseAxis& width, const Output<T>& output) const {
+    patches.height = height.axis;
+    patches.width = width.axis;
+    if (!is_depthwise(shape_)) {
+      pack_backward_weights(context, packed_, weight, shape_, height, width);
+      return multiply_patches(context, {patches, shape_.groups, columns_, packed_}, dense_, output);
+    }
+    pack_depthwise_weights(packed_, weight, patches.run, shape_, height, width);
+    multiply_depthwise(context, patches, packed_, depthwise_, output);
+  }
+
+ private:
+  std::int64_t taps() const { return shape_.height.kernel * shape_.width.kernel; }
+  std::int64_t packed_size(std::int64_t run) const {
+    if (is_depthwise(shape_)) return taps() * depthwise_channels<T>(shape_);
+    return shape_.groups * round_up(columns_, micro_cols<T>) * taps() * run;
+  }
+
+  const Conv2dShape& shape_;
+  std::int64_t columns_;
+  T* packed_;
+  PatchScratch<T> dense_;
+  DepthwiseScratch<T> depthwise_;
+};
+
+/// The parts of each pass, with the memory they take: built once for the plan and once, over real memory, to run.
+template <class T>
+struct ForwardPass {
+  Widened<T> weight, bias;
+  ImagePatches<T> x;
+  Product<T> product;
+
+  ForwardPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
+      : weight(weight_count(shape), dtype, workspace),
+        bias(shape.out_channels, dtype, workspace),
+        x(input_patches<T>(shape, dtype, workspace)),
+        product(context, shape, shape.group_in(), shape.group_out(), workspace) {}
+};
+
+template <class T>
+struct BackwardInputPass {
+  Widened<T> weight;
+  ImagePatches<T> dy;
+  Product<T> product;
+
+  BackwardInputPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
+      : weight(weight_count(shape), dtype, workspace),
+        dy(gradient_patches<T>(shape, dtype, workspace)),
+        product(context, shape, shape.group_out(), shape.group_in(), workspace) {}
+};
+
+template <class T>
+struct BackwardWeightPass {
+  ImagePatches<T> x;
+  BiasGradient<T> bias;
+  std::optional<WeightGradient<T>> dense;
+  std::optional<ImagePatches<T>> dy;
+  std::optional<DepthwiseWeightGradient<T>> depthwise;
+
+  BackwardWeightPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
+      : x(input_patches<T>(shape, dtype, workspace)), bias(shape, workspace) {
+    if (is_depthwise(shape)) {
+      dy = gradient_patches<T>(shape, dtype, workspace);
+      depthwise.emplace(x.patches, shape, workspace);
+    } else {
+      dense.emplace(context, x.patches, shape, workspace);
+    }
+  }
+};
+
+template <template <class> class Pass, class T>
+std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dtype) {
+  Workspace workspace;
+  Pass<T>(context, shape, dtype, workspace);
+  return workspace.used();
+}
+
+/// Calls body(T{}) with the type that a dtype is computed in.
+template <class Body>
+void for_compute(DType dtype, Body&& body) {
+  if (dtype == DType::float64) return body(double{});
+  body(float{});
+}
+
+}  // namespace
+}  // namespace cpu
+
+Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
+  Plan plan{.algorithm = "direct"};
+  cpu::for_compute(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    plan.workspace_bytes = pass == Conv2dPass::forward ? cpu::bytes_of<cpu::ForwardPass, T>(context, shape, dtype)
+                           : pass == Conv2dPass::backward_input
+                               ? cpu::bytes_of<cpu::BackwardInputPass, T>(context, shape, dtype)
+                               : cpu::bytes_of<cpu::BackwardWeightPass, T>(context, shape, dtype);
+  });
+  return plan;
+}
+
+void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x,
+                    const Array& weight, const Array& bias, const Conv2dShape& shape, Activation activation,
+                    const Array& workspace) {
+  cpu::for_compute(y.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    cpu::Workspace memory(workspace.data);
+    cpu::ForwardPass<T> pass(context, shape, y.dtype, memory);
+    const cpu::Output<T> output{.data = y.data,
+                                .dtype = y.dtype,
+                                .height = y.shape[1],
+                                .width = y.shape[2],
+                                .channels = shape.out_channels,
+                                .bias = pass.bias.read(bias),
+                                .pre_activation = pre_activation.data,
+                                .activation = activation};
+    pass.product.forward(context, pass.x.read(context, x), pass.weight.read(weight), output);
+  });
+}
+
+void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight,
+                           const Conv2dShape& shape, const Array& workspace) {
+  cpu::for_compute(dx.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    cpu::Workspace memory(workspace.data);
+    cpu::BackwardInputPass<T> pass(context, shape, dx.dtype, memory);
+    const cpu::Patches<T> patches = pass.dy.read(context, dy);
+    const T* weights = pass.weight.read(weight);
+    cpu::Output<T> output{.data = dx.data,
+                          .dtype = dx.dtype,
+                          .height = shape.height.input,
+                          .width = shape.width.input,
+                          .channels = shape.in_channels,
+                          .row_step = shape.height.stride,
+                          .column_step = shape.width.stride,
+                          .fold = cpu::is_depthwise(shape) ? shape.group_out() : 1};
+    for (std::int64_t i = 0; i < std::min(shape.height.stride, shape.height.input); ++i)
+      for (std::int64_t j = 0; j < std::min(shape.width.stride, shape.width.input); ++j) {
+        output.row_start = i;
+        output.column_start = j;
+        pass.product.backward(context, patches, weights, cpu::backward_axis(shape.height, i),
+                              cpu::backward_axis(shape.width, j), output);
+      }
+  });
+}
+
+void conv2d_backward_weight(const Context& context, const Array& dweight, const Array& dbias, const Array& x,
+                            const Array& dy, const Conv2dShape& shape, const Array& workspace) {
+  if (dy.size() == 0) {
+    for (const Array& gradient : {dweight, dbias})
+      if (gradient.size() > 0) std::memset(gradient.data, 0, gradient.size() * size_of(gradient.dtype));
+    return;
+  }
+  cpu::for_compute(dy.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    cpu::Workspace memory(workspace.data);
+    cpu::BackwardWeightPass<T> pass(context, shape, dy.dtype, memory);
+    if (dbias) pass.bias.run(context, dbias, dy);
+    if (!dweight || dweight.size() == 0) return;
+    const cpu::Patches<T>& patches = pass.x.read(context, x);
+    if (pass.dense)
+      pass.dense->run(context, dweight, patches, dy);
+    else
+      pass.depthwise->run(context, dweight, patches, pass.dy->read(context, dy));
+  });
+}
+
+}  // namespace imgrec

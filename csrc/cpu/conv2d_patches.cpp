@@ -1,0 +1,115 @@
+// How convolution reads images and writes results; see conv2d.h.
+#include <numeric>
+#include <type_traits>
+
+#include "cpu/conv2d.h"
+#include "cpu/vector_io.h"
+
+namespace imgrec::cpu {
+
+Axis forward_axis(const Conv2dAxis& axis) {
+  return {axis.input, axis.output(), axis.stride, -axis.padding_before, axis.dilation, axis.kernel};
+}
+
+PhaseAxis backward_axis(const Conv2dAxis& axis, std::int64_t phase) {
+  // Input i = phase + m stride met tap t at output (i + padding - t dilation) / stride where that is a whole number:
+  // for t in one residue class modulo tap_step, or none.
+  const std::int64_t tap_step = axis.stride / std::gcd(axis.stride, axis.dilation);
+  std::int64_t first = 0;
+  while (first < tap_step && (phase + axis.padding_before - first * axis.dilation) % axis.stride != 0) ++first;
+  const bool met = first < tap_step && first < axis.kernel;
+  const std::int64_t taps = met ? (axis.kernel - 1 - first) / tap_step + 1 : 0;
+  const std::int64_t origin = met ? (phase + axis.padding_before - first * axis.dilation) / axis.stride : 0;
+  const std::int64_t outputs = phase < axis.input ? (axis.input - phase - 1) / axis.stride + 1 : 0;
+  return {{axis.output(), outputs, 1, origin, -(tap_step * axis.dilation / axis.stride), taps}, phase, first, tap_step};
+}
+
+template <class T>
+void widen_all(T* to, const void* from, DType dtype, std::int64_t offset, std::int64_t count) {
+  for_floating(dtype, [&](auto tag) {
+    using S = decltype(tag);
+    if constexpr (std::is_same_v<Compute<S>, T>) {
+      const S* elements = static_cast<const S*>(from) + offset;
+      for_vectors<S>(0, count, [&](std::int64_t i, int n) { store_narrow(to + i, load_wide(elements + i, n), n); });
+    }
+  });
+}
+
+template <class T>
+void narrow_all(void* to, DType dtype, std::int64_t offset, const T* from, std::int64_t count) {
+  for_floating(dtype, [&](auto tag) {
+    using S = decltype(tag);
+    if constexpr (std::is_same_v<Compute<S>, T>) {
+      S* elements = static_cast<S*>(to) + offset;
+      for_vectors<S>(0, count, [&](std::int64_t i, int n) { store_narrow(elements + i, load_wide(from + i, n), n); });
+    }
+  });
+}
+
+template <class T>
+void Source<T>::plan(DType dtype, Workspace& workspace) {
+  copied = size_of(dtype) != sizeof(T) || top + bottom + left + right > 0 || repeat > 1 || pitch != channels;
+  if (copied) copy = workspace.take<T>(batch * (top + height + bottom) * (left + width + right) * pitch);
+}
+
+template <class T>
+void Source<T>::read(const Context& context, const Array& image, Patches<T>& patches) const {
+  patches.data = copied ? copy : image.as<const T>();
+  if (!copied) return;
+  const std::int64_t rows = top + height + bottom, row_size = (left + width + right) * pitch;
+  const bool plain = repeat == 1 && pitch == channels;
+  parallel_tasks(context, batch * rows, [&](std::int64_t task, int) {
+    const std::int64_t row = task % rows - top;
+    T* to = copy + task * row_size;
+    if (row < 0 || row >= height) return std::fill(to, to + row_size, T(0));
+    const std::int64_t from = (task / rows * height + row) * width * channels;
+    std::fill(to, to + left * pitch, T(0));
+    to += left * pitch;
+    if (plain) {
+      widen_all(to, image.data, image.dtype, from, width * channels);
+    } else {
+      for (std::int64_t j = 0; j < width; ++j) {
+        T* pixel = to + j * pitch;
+        widen_all(pixel, image.data, image.dtype, from + j * channels, channels);
+        for (std::int64_t c = channels * repeat - 1; repeat > 1 && c >= 0; --c) pixel[c] = pixel[c / repeat];
+        std::fill(pixel + channels * repeat, pixel + pitch, T(0));
+      }
+    }
+    to += width * pitch;
+    std::fill(to, to + right * pitch, T(0));
+  });
+}
+
+template <class T>
+void Output<T>::write(T* values, const Pixel& pixel, std::int64_t first, std::int64_t count) const {
+  if (fold > 1) {
+    first /= fold;
+    count /= fold;
+    for (std::int64_t c = 0; c < count; ++c) {
+      T sum = values[c * fold];
+      for (std::int64_t i = 1; i < fold; ++i) sum += values[c * fold + i];
+      values[c] = sum;
+    }
+  }
+  if (bias)
+    for (std::int64_t c = 0; c < count; ++c) values[c] += bias[first + c];
+  const std::int64_t row = row_start + pixel.row * row_step, column = column_start + pixel.column * column_step;
+  const std::int64_t offset = ((pixel.image * height + row) * width + column) * channels + first;
+  if (pre_activation) narrow_all(pre_activation, dtype, offset, values, count);
+  if (activation != Activation::none) {
+    const Array view{values, sizeof(T) == 8 ? DType::float64 : DType::float32, 1, {count}, {1}};
+    activation_forward(Context{}, view, view, activation);
+  }
+  narrow_all(data, dtype, offset, values, count);
+}
+
+#define IMGREC_INSTANTIATE(T)                                                   \
+  template void widen_all(T*, const void*, DType, std::int64_t, std::int64_t);  \
+  template void narrow_all(void*, DType, std::int64_t, const T*, std::int64_t); \
+  template struct Source<T>;                                                    \
+  template struct Output<T>;
+IMGREC_INSTANTIATE(float)
+IMGREC_INSTANTIATE(double)
+#undef IMGREC_INSTANTIATE
+
+}  // namespace imgrec::cpu

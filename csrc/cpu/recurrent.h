@@ -1,0 +1,222 @@
+// What the forward and the backward pass of the recurrent family share: how rows are spread over the threads, how the
+// arrays of any storage type are read and written, and how memory is laid out.
+#pragma once
+
+#include "cpu/recurrent_cells.h"
+#include "cpu/recurrent_kernel.h"
+#include "cpu/vector_io.h"
+#include "ops/recurrent.h"
+
+namespace imgrec::cpu {
+
+/// Calls body with the cell's class.
+template <class T, class Body>
+void for_cell(RecurrentCell cell, Body&& body) {
+  switch (cell) {
+    case RecurrentCell::rnn_tanh:
+      return body(RnnTanh<T>{});
+    case RecurrentCell::rnn_relu:
+      return body(RnnRelu<T>{});
+    case RecurrentCell::lstm:
+      return body(Lstm<T>{});
+    default:
+      return body(Gru<T>{});
+  }
+}
+
+/// Calls body(T{}) with the type that a dtype is computed in. Only reads and writes know the storage type, so that all
+/// else is compiled for float and double alone.
+template <class Body>
+void for_compute(DType dtype, Body&& body) {
+  if (dtype == DType::float64)
+    body(double{});
+  else
+    body(float{});
+}
+
+/// Runs of an array's elements, widened on the way in and rounded on the way out.
+template <class T>
+struct Elements {
+  void* data;
+  DType dtype;
+
+  explicit Elements(const Array& array) : data(array.data), dtype(array.dtype) {}
+
+  void load(T* to, std::int64_t offset, std::int64_t count) const {
+    if constexpr (sizeof(T) == 8)
+      copy_in<double>(to, offset, count);
+    else if (dtype == DType::float32)
+      copy_in<float>(to, offset, count);
+    else if (dtype == DType::float16)
+      copy_in<Float16>(to, offset, count);
+    else
+      copy_in<BFloat16>(to, offset, count);
+  }
+
+  void store(const T* from, std::int64_t offset, std::int64_t count) const {
+    if constexpr (sizeof(T) == 8)
+      copy_out<double>(from, offset, count);
+    else if (dtype == DType::float32)
+      copy_out<float>(from, offset, count);
+    else if (dtype == DType::float16)
+      copy_out<Float16>(from, offset, count);
+    else
+      copy_out<BFloat16>(from, offset, count);
+  }
+
+  void clear(std::int64_t offset, std::int64_t count) const {
+    const auto item = static_cast<std::size_t>(size_of(dtype));
+    std::memset(static_cast<char*>(data) + static_cast<std::size_t>(offset) * item, 0,
+                static_cast<std::size_t>(count) * item);
+  }
+
+ private:
+  template <class S>
+  void copy_in(T* to, std::int64_t offset, std::int64_t count) const {
+    copy(to, static_cast<const S*>(data) + offset, count);
+  }
+
+  template <class S>
+  void copy_out(const T* from, std::int64_t offset, std::int64_t count) const {
+    copy(static_cast<S*>(data) + offset, from, count);
+  }
+
+  template <class To, class From>
+  static void copy(To* to, const From* from, std::int64_t size) {
+    for_vectors<From>(0, size,
+                      [&](std::int64_t i, int count) { store_narrow(to + i, load_wide(from + i, count), count); });
+  }
+};
+
+/// The layer's sizes; a slot is as wide as the hidden state rounded up to whole panels, so that every vector is whole.
+template <class T>
+struct Extent : RecurrentShape {
+  std::int64_t width, rows;
+
+  explicit Extent(const RecurrentShape& shape)
+      : RecurrentShape(shape), width(round_up(shape.hidden, micro_cols<T>)), rows(shape.batch * shape.steps) {}
+};
+
+inline RecurrentShape shape_of(const RecurrentInputs& in) {
+  return {in.x.shape[0], in.x.shape[1], in.x.shape[2], in.weight_hh.shape[1]};
+}
+
+/// Which step of which sample comes when.
+struct Order {
+  const std::int64_t* lengths;
+  std::int64_t steps;
+  bool reverse;
+
+  explicit Order(const RecurrentInputs& in)
+      : lengths(in.lengths ? in.lengths.as<const std::int64_t>() : nullptr),
+        steps(in.x.shape[1]),
+        reverse(in.reverse) {}
+
+  std::int64_t length(std::int64_t sample) const { return lengths ? lengths[sample] : steps; }
+
+  /// The most steps that any of `count` samples takes.
+  std::int64_t longest(std::int64_t first, int count) const {
+    return lengths ? *std::max_element(lengths + first, lengths + first + count) : steps;
+  }
+
+  /// The row of (N T, ...) that the sample reads and writes in its step `step` < length(sample).
+  std::int64_t row(std::int64_t sample, std::int64_t step) const {
+    return sample * steps + (reverse ? length(sample) - 1 - step : step);
+  }
+
+  /// The other way round: the step of a row, -1 where it lies past the sample's length.
+  std::int64_t step(std::int64_t row) const {
+    const std::int64_t size = length(row / steps), time = row % steps;
+    return time >= size ? -1 : reverse ? size - 1 - time : time;
+  }
+};
+
+/// A part of one time step: panel `panel` of the samples, hidden blocks [first, last) of micro_cols units.
+struct Part {
+  std::int64_t panel, first, last;
+};
+
+/// How the time loop is spread over the threads. Samples come in panels of at most micro_rows.
+///   - With enough of them, each thread takes some panels through all steps, and no thread waits for another.
+///   - With few, every step is cut into hidden blocks as well, and the threads meet after each step.
+/// Every sample's numbers are the same either way.
+struct Schedule {
+  std::int64_t batch, blocks, panel_rows, panels, panels_per_task;
+  bool by_rows;
+  static constexpr std::int64_t least_rows = 4;  // for a thread: with fewer, reading the matrix takes the time
+
+  Schedule(const Context& context, std::int64_t batch, std::int64_t blocks) : batch(batch), blocks(blocks) {
+    by_rows = context.threads == 1 || batch >= least_rows * context.threads || blocks == 1;
+    const std::int64_t share = std::max<std::int64_t>(1, by_rows ? divide(batch, context.threads) : batch);
+    panels_per_task = divide(share, micro_rows);
+    panel_rows = divide(share, panels_per_task);
+    panels = divide(batch, panel_rows);
+  }
+
+  static std::int64_t divide(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
+
+  std::int64_t sample(std::int64_t panel) const { return panel * panel_rows; }
+
+  int rows_of(std::int64_t panel) const { return static_cast<int>(std::min(panel_rows, batch - panel * panel_rows)); }
+
+  /// Calls step(part, s) for all parts and s = 0, ..., steps - 1; what step s does comes before step s + 1.
+  template <class Step>
+  void run(const Context& context, std::int64_t steps, Step&& step) const {
+    if (by_rows) {
+      parallel_tasks(context, divide(panels, panels_per_task), [&](std::int64_t task, int) {
+        const std::int64_t end = std::min(panels, (task + 1) * panels_per_task);
+        for (std::int64_t s = 0; s < steps; ++s)
+          for (std::int64_t block = 0; block < blocks; ++block)  // the block's matrix serves all panels from the cache
+            for (std::int64_t panel = task * panels_per_task; panel < end; ++panel)
+              step(Part{panel, block, block + 1}, s);
+      });
+      return;
+    }
+    const std::int64_t groups = std::min<std::int64_t>(blocks, context.threads), group = divide(blocks, groups);
+    for (std::int64_t s = 0; s < steps; ++s)
+      parallel_tasks(context, panels * groups, [&](std::int64_t task, int) {
+        const std::int64_t first = task % groups * group;
+        step(Part{task / groups, first, std::min(blocks, first + group)}, s);
+      });
+  }
+};
+
+/// Cuts pieces of 64-byte alignment from one block of memory. Run over no memory at all it tells how much that takes.
+class Carver {
+ public:
+  explicit Carver(void* memory) : address_(reinterpret_cast<std::uintptr_t>(memory)) {}
+
+  template <class T>
+  T* take(std::int64_t count) {
+    T* piece = reinterpret_cast<T*>(address_ + static_cast<std::uintptr_t>(bytes_));
+    bytes_ += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
+    return piece;
+  }
+
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  std::uintptr_t address_;
+  std::int64_t bytes_ = 0;
+};
+
+/// to (N, width) = array (N, H), or zeros where it is absent; zero beyond H.
+template <class T>
+void load_states(T* to, const Array& array, const Extent<T>& extent) {
+  for (std::int64_t sample = 0; sample < extent.batch; ++sample, to += extent.width) {
+    if (array) Elements<T>(array).load(to, sample * extent.hidden, extent.hidden);
+    std::fill(to + (array ? extent.hidden : 0), to + extent.width, T(0));
+  }
+}
+
+/// Fills a panel of A, [k][row]: load(r, line) writes `depth` <= depth_block elements of row r.
+template <class T, class Load>
+void fill_rows(T* panel, int rows, std::int64_t depth, Load&& load) {
+  T line[depth_block];
+  for (int r = 0; r < rows; ++r) {
+    load(r, line);
+    for (std::int64_t i = 0; i < depth; ++i) panel[i * micro_rows + r] = line[i];
+  }
+}
+
+}  // namespace imgrec::cpu

@@ -1,0 +1,229 @@
+#include "cpu/recurrent.h"
+
+namespace imgrec {
+namespace cpu {
+namespace {
+
+/// The scratch memory of one call. The projections move to the reserve where there is one.
+template <class T, class Cell>
+struct Memory {
+  T *projections = nullptr, *packed_ih, *packed_hh, *gemm, *bias, *hidden_bias, *carry, *state;
+  std::int64_t bytes;
+
+  Memory(const Context& context, const Extent<T>& extent, bool training, void* workspace) {
+    const std::int64_t columns = Cell::gates * extent.width;
+    const Schedule schedule(context, extent.batch, extent.width / micro_cols<T>);
+    const GemmTiling<T> tiling(context, extent.rows, columns, extent.input);
+    Carver carver(workspace);
+    if (!training) projections = carver.take<T>(extent.rows * columns);
+    packed_ih = carver.take<T>(tiling.packed_size());
+    packed_hh = carver.take<T>(columns * extent.width);
+    gemm = carver.take<T>(context.threads * tiling.scratch_size());
+    bias = carver.take<T>(columns);
+    hidden_bias = carver.take<T>(extent.width);
+    carry = carver.take<T>(extent.batch * extent.width);
+    state = carver.take<T>(2 * schedule.panels * state_panel_size(extent.width));
+    bytes = carver.bytes();
+  }
+};
+
+/// Packs the transposed weight (G H, depth) into panels of micro_cols units, zero for k in [depth, padded) and past H.
+/// place(panel, gate, unit) says which gate a panel belongs to and at which unit it begins.
+template <class T, class Place>
+void pack_weight(const Context& context, T* packed, const Array& weight, std::int64_t panels, std::int64_t hidden,
+                 std::int64_t padded, Place&& place) {
+  const std::int64_t depth = weight.shape[1], slices = Schedule::divide(padded, depth_block);
+  parallel_tasks(context, panels * slices, [&](std::int64_t task, int) {
+    const std::int64_t panel = task / slices, begin = task % slices * depth_block;
+    std::int64_t gate, unit;
+    place(panel, gate, unit);
+    const std::int64_t count = std::clamp<std::int64_t>(hidden - unit, 0, micro_cols<T>);
+    T* to = packed + (panel * padded + begin) * micro_cols<T>;
+    T block[micro_cols<T>][lanes<T>] = {};
+    for (std::int64_t k = begin; k < std::min(padded, begin + depth_block); k += lanes<T>) {
+      const std::int64_t given = std::clamp<std::int64_t>(depth - k, 0, lanes<T>);
+      for (std::int64_t j = 0; j < count; ++j) {
+        std::fill(block[j] + given, block[j] + lanes<T>, T(0));
+        Elements<T>(weight).load(block[j], (gate * hidden + unit + j) * depth + k, given);
+      }
+      const std::int64_t lines = std::min<std::int64_t>(lanes<T>, padded - k);
+      for (std::int64_t i = 0; i < lines; ++i, to += micro_cols<T>)
+        for (std::int64_t j = 0; j < micro_cols<T>; ++j) to[j] = block[j][i];
+    }
+  });
+}
+
+template <class T, class Cell>
+class Forward {
+ public:
+  Forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n, const Array& reserve,
+          const RecurrentInputs& in, const Array& workspace)
+      : context_(context),
+        in_(in),
+        output_(output),
+        h_n_(h_n),
+        c_n_(c_n),
+        extent_(shape_of(in)),
+        order_(in),
+        schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
+        memory_(context, extent_, static_cast<bool>(reserve), workspace.data),
+        training_(static_cast<bool>(reserve)),
+        stride_((training_ ? Cell::saved : Cell::gates) * extent_.width),
+        slots_(training_ ? reserve.as<T>() : memory_.projections) {}
+
+  void run() {
+    sum_biases();
+    project_inputs();
+    prepare_states();
+    schedule_.run(context_, extent_.steps, [&](const Part& part, std::int64_t step) {
+      if (step >= order_.longest(schedule_.sample(part.panel), schedule_.rows_of(part.panel))) return;
+      for (std::int64_t block = part.first; block < part.last; ++block) advance(part.panel, block, step);
+    });
+  }
+
+ private:
+  /// Both biases go into the projections, but for gru's n: there bias_hh is multiplied by the reset gate.
+  void sum_biases() {
+    for (int slot = Cell::gates - 1; slot >= 0; --slot) {
+      T* sum = memory_.bias + slot * extent_.width;
+      const std::int64_t from = (slot + Cell::rotation) % Cell::gates * extent_.hidden;
+      std::fill(sum, sum + extent_.width, T(0));
+      std::fill(memory_.hidden_bias, memory_.hidden_bias + extent_.width, T(0));
+      if (in_.bias_ih) Elements<T>(in_.bias_ih).load(sum, from, extent_.hidden);
+      if (in_.bias_hh) Elements<T>(in_.bias_hh).load(memory_.hidden_bias, from, extent_.hidden);
+      if (slot >= Cell::hidden_slot)
+        for (std::int64_t unit = 0; unit < extent_.hidden; ++unit) sum[unit] += memory_.hidden_bias[unit];
+    }
+  }
+
+  /// weight_ih x + bias for all steps of all samples, in one product.
+  void project_inputs() {
+    const std::int64_t columns = Cell::gates * extent_.width;
+    pack_weight<T>(context_, memory_.packed_ih, in_.weight_ih, columns / micro_cols<T>, extent_.hidden, extent_.input,
+                   [&](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
+                     gate = (panel / schedule_.blocks + Cell::rotation) % Cell::gates;
+                     unit = panel % schedule_.blocks * micro_cols<T>;
+                   });
+    const Elements<T> x(in_.x);
+    gemm(
+        context_, GemmTiling<T>(context_, extent_.rows, columns, extent_.input), memory_.packed_ih, memory_.gemm,
+        [&](T* panel, std::int64_t row, int rows, std::int64_t k, std::int64_t depth) {
+          fill_rows(panel, rows, depth, [&](int r, T* line) { x.load(line, (row + r) * extent_.input + k, depth); });
+        },
+        [&](const T* tile, std::int64_t ld, std::int64_t row, std::int64_t rows, std::int64_t column,
+            std::int64_t count) {
+          for (std::int64_t r = 0; r < rows; ++r)
+            for (std::int64_t j = 0; j < count; ++j)
+              slots_[(row + r) * stride_ + column + j] = tile[r * ld + j] + memory_.bias[column + j];
+        });
+  }
+
+  void prepare_states() {
+    pack_weight<T>(context_, memory_.packed_hh, in_.weight_hh, Cell::gates * schedule_.blocks, extent_.hidden,
+                   extent_.width, [](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
+                     gate = panel % Cell::gates;
+                     unit = panel / Cell::gates * micro_cols<T>;
+                   });
+    std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size(extent_.width), T(0));
+    load_states(memory_.carry, in_.h_0, extent_);
+    for (std::int64_t sample = 0; sample < extent_.batch; ++sample) {
+      T* to = state(0, sample / schedule_.panel_rows);
+      for (std::int64_t unit = 0; unit < extent_.width; unit += lanes<T>)
+        store(to + state_offset<T>(sample % schedule_.panel_rows, unit),
+              load(memory_.carry + sample * extent_.width + unit));
+    }
+    load_states(memory_.carry, in_.c_0, extent_);
+    for (std::int64_t row = 0; in_.lengths && row < extent_.rows; ++row)
+      if (order_.step(row) < 0) Elements<T>(output_).clear(row * extent_.hidden, extent_.hidden);
+  }
+
+  /// One step of one panel of samples for one block of hidden units: the product, then the gates while it is in L1.
+  void advance(std::int64_t panel, std::int64_t block, std::int64_t step) {
+    constexpr std::int64_t ld = Cell::gates * micro_cols<T>;
+    alignas(64) T tile[micro_rows * ld];
+    const int rows = schedule_.rows_of(panel);
+    state_product<T>(rows, Cell::gates, extent_.width, state(step, panel),
+                     memory_.packed_hh + block * ld * extent_.width, tile, ld);
+    const std::int64_t unit = block * micro_cols<T>;
+    const std::int64_t count = std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit);
+    for (int r = 0; r < rows; ++r) {
+      const std::int64_t sample = schedule_.sample(panel) + r, length = order_.length(sample);
+      if (step >= length) continue;
+      const std::int64_t row = order_.row(sample, step);
+      T* carry = memory_.carry + sample * extent_.width + unit;
+      alignas(64) T h[micro_cols<T>];
+      for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
+        const std::int64_t place = state_offset<T>(r, unit + v);
+        const Vector<T> result = apply_cell(slots_ + row * stride_ + unit + v, tile + r * ld + v, unit + v,
+                                            load(state(step, panel) + place), carry + v);
+        store(state(step + 1, panel) + place, result);
+        store(h + v, result);
+      }
+      Elements<T>(output_).store(h, row * extent_.hidden + unit, count);
+      if (step < length - 1) continue;
+      Elements<T>(h_n_).store(h, sample * extent_.hidden + unit, count);
+      if (c_n_) Elements<T>(c_n_).store(carry, sample * extent_.hidden + unit, count);
+    }
+  }
+
+  /// The cell on one vector of units; returns h.
+  Vector<T> apply_cell(T* slots, const T* product, std::int64_t unit, Vector<T> h, T* carry) {
+    Vector<T> slot[Cell::saved], sums[Cell::gates], c = load(carry);
+    for (int gate = 0; gate < Cell::gates; ++gate) {
+      slot[gate] = load(slots + gate * extent_.width);
+      sums[gate] = load(product + gate * micro_cols<T>);
+    }
+    h = Cell::forward(slot, sums, load(memory_.hidden_bias + unit), h, c);
+    store(carry, c);
+    if (training_)
+      for (int i = 0; i < Cell::saved; ++i) store(slots + i * extent_.width, slot[i]);
+    return h;
+  }
+
+  /// The panel's h before step `step`: steps read one half of the memory and write the other.
+  T* state(std::int64_t step, std::int64_t panel) const {
+    return memory_.state + (step % 2 * schedule_.panels + panel) * state_panel_size(extent_.width);
+  }
+
+  const Context& context_;
+  const RecurrentInputs& in_;
+  const Array &output_, &h_n_, &c_n_;
+  const Extent<T> extent_;
+  const Order order_;
+  const Schedule schedule_;
+  const Memory<T, Cell> memory_;
+  const bool training_;
+  const std::int64_t stride_;
+  T* const slots_;  // (N T, saved or gates, width)
+};
+
+}  // namespace
+}  // namespace cpu
+
+Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape, DType dtype, RecurrentCell cell,
+                            bool training) {
+  Plan plan{.algorithm = "packed"};
+  cpu::for_compute(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    cpu::for_cell<T>(cell, [&](auto kind) {
+      using Cell = decltype(kind);
+      const cpu::Extent<T> extent(shape);
+      plan.workspace_bytes = cpu::Memory<T, Cell>(context, extent, training, nullptr).bytes;
+      if (training)
+        plan.reserve_bytes = extent.rows * Cell::saved * extent.width * static_cast<std::int64_t>(sizeof(T));
+    });
+  });
+  return plan;
+}
+
+void recurrent_forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n,
+                       const Array& reserve, const RecurrentInputs& inputs, const Array& workspace) {
+  cpu::for_compute(inputs.x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    cpu::for_cell<T>(inputs.cell, [&](auto kind) {
+      cpu::Forward<T, decltype(kind)>(context, output, h_n, c_n, reserve, inputs, workspace).run();
+    });
+  });
+}
+
+}  // namespace imgrec

@@ -1,0 +1,143 @@
+"""Two-dimensional convolution."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from imgrec_engine import kernels
+from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
+from imgrec_engine.device import contiguous, empty, empty_like
+from imgrec_engine.errors import DTypeError, ShapeError
+
+__all__ = ["conv2d"]
+
+Pair = tuple[int, int]
+_SAVES_RESULT = ("relu", "sigmoid", "tanh")  # the others find their gradient from what they were applied to
+
+
+def _pair(name: str, value: Any) -> Pair:
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(item, int) for item in pair):
+        raise TypeError(f"conv2d: {name} is {value!r}, expected a whole number or a pair (height, width) of them")
+    return pair
+
+
+def _padding(padding: Any, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
+    """(before, after) for the height and the width; "same" puts the odd one after, as PyTorch does."""
+    if not isinstance(padding, str):
+        height, width = _pair("padding", padding)
+        return (height, height), (width, width)
+    if padding != "same":
+        raise ValueError(f"conv2d: padding is {padding!r}, expected a whole number, a pair of them or 'same'")
+    if stride != (1, 1):
+        raise ValueError(f"conv2d: padding='same' needs stride 1, but stride is {stride}")
+    height, width = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    return (height // 2, height - height // 2), (width // 2, width - width // 2)
+
+
+def _output(size: int, kernel: int, stride: int, sides: Pair, dilation: int) -> int:
+    return (size + sum(sides) - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _check(x: Array, weight: Array, bias: Array | None) -> None:
+    if x.ndim != 4 or weight.ndim != 4:
+        raise ShapeError(
+            f"conv2d: x is {x.shape} and weight {weight.shape}; expected (N, H, W, C) and (C_out, KH, KW, C / groups)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"conv2d: bias is {bias.shape}, expected {weight.shape[:1]}")
+    for name, array in (("weight", weight), ("bias", bias)):
+        if array is not None and array.dtype != x.dtype:
+            raise DTypeError(f"conv2d: {name} is {array.dtype.name}, but x is {x.dtype.name}; expected one dtype")
+
+
+@differentiable
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | Literal["same"] = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    algorithm: str | None = None,
+) -> Result:
+    """Cross-correlates images with filters, adds a bias and applies an activation.
+
+    ``y[n, i, j, o] = activation(bias[o] + sum x[n, i*stride - padding + kh*dilation, ..., c] weight[o, kh, kw, c])``
+
+    Args:
+        x: images (N, H, W, C): float32, float64, float16 or bfloat16. The 16-bit types accumulate in float32.
+        weight: filters (C_out, KH, KW, C / groups), of the dtype of x.
+        bias: (C_out,), of the dtype of x.
+        stride: step between outputs, one number or (height, width); as for padding and dilation.
+        padding: zeros on each side, or "same" for outputs as large as x (stride 1 only).
+        dilation: distance between the taps of a filter.
+        groups: channels are split into so many groups, each with its own filters; C groups are a depthwise convolution.
+        activation: None, "relu", "gelu", "silu", "sigmoid" or "tanh", applied before y is written.
+        algorithm: None lets the engine choose; "direct" is the one there is.
+
+    Returns:
+        (N, OH, OW, C_out) with OH = (H + 2*padding - dilation*(KH - 1) - 1) // stride + 1.
+
+    Raises:
+        ShapeError: shapes, stride, padding, dilation or groups that do not fit each other.
+        DTypeError: dtypes that differ or are not floating.
+        ValueError: an unknown activation or algorithm; "same" with a stride.
+
+    Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
+
+    >>> import imgrec_engine as ie
+    >>> y = conv2d(ie.ones((1, 5, 5, 2)), ie.ones((3, 3, 3, 2)), padding=1)
+    >>> y.shape, y[0, 2, 2, 0].item(), y[0, 0, 0, 0].item()
+    ((1, 5, 5, 3), 18.0, 8.0)
+    """
+    _check(x, weight, bias)
+    pairs = _pair("stride", stride), _pair("dilation", dilation)
+    module, context = kernels.of(x)
+    sides = _padding(padding, weight.shape[1:3], *pairs)
+    parameters = module.Conv2dParameters(pairs[0], sides, pairs[1], groups)
+    x, weight = contiguous(x), contiguous(weight)
+    passes = module.Conv2dPass
+
+    def scratch(which: Any) -> Any:
+        plan = module.conv2d_plan(context, x.shape, weight.shape, parameters, x.dtype, which, algorithm or "")
+        return kernels.workspace(plan, x)
+
+    workspace = scratch(passes.forward)
+    extent = map(_output, x.shape[1:3], weight.shape[1:3], pairs[0], sides, pairs[1])
+    y = empty((x.shape[0], *extent, weight.shape[0]), x.dtype, x)
+    saves_input = activation is not None and activation not in _SAVES_RESULT
+    pre_activation = empty_like(y) if saves_input else None
+    module.conv2d_forward(
+        context,
+        y,
+        pre_activation,
+        x,
+        weight,
+        None if bias is None else contiguous(bias),
+        parameters,
+        activation or "",
+        workspace,
+    )
+    saved = pre_activation if saves_input else y if activation else None
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        dy = contiguous(dy)
+        if saved is not None:
+            dz = empty_like(saved)
+            module.activation_backward(context, dz, dy, saved, activation)
+            dy = dz
+        dx = empty_like(x) if needs[0] else None
+        dweight = empty_like(weight) if needs[1] else None
+        dbias = empty(weight.shape[:1], x.dtype, x) if needs[2] else None
+        if needs[0]:
+            module.conv2d_backward_input(context, dx, dy, weight, parameters, scratch(passes.backward_input))
+        if needs[1] or needs[2]:
+            module.conv2d_backward_weight(
+                context, dweight, dbias, x, weight, dy, parameters, scratch(passes.backward_weight)
+            )
+        return dx, dweight, dbias
+
+    return y, backward
