@@ -1,0 +1,115 @@
+#include "ops/norm.h"
+
+#include "bindings/array.h"
+
+namespace imgrec::bindings {
+namespace {
+
+/// The type of statistics and parameters beside x.
+DType norm_dtype(const Array& x) { return x.dtype == DType::float64 ? DType::float64 : DType::float32; }
+
+void check_norm_input(const Check& check, const Array& x, const Array& workspace) {
+  check.floating("x", x);
+  check.shape("x", x, {-1, -1}, "(rows, columns)");
+  check.contiguous("x", x);
+  check.workspace(workspace, norm_plan({}, x.shape[0], x.shape[1], x.dtype).workspace_bytes);
+}
+
+void check_like_x(const Check& check, const char* name, const Array& array, const Array& x) {
+  check.exact(name, array, {x.shape[0], x.shape[1]}, x.dtype, "(rows, columns)");
+}
+
+void check_per_column(const Check& check, const char* name, const Array& array, const Array& x) {
+  check.exact(name, array, {x.shape[1]}, norm_dtype(x), "(columns,)");
+}
+
+}  // namespace
+
+IMGREC_BINDINGS(norm) {
+  module.def("norm_plan", &norm_plan, py::arg("context"), py::arg("rows"), py::arg("columns"), py::arg("dtype"));
+
+  module.def(
+      "batch_norm_forward",
+      [](const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
+         const Array& running_mean, const Array& running_var, const Array& x, const Array& weight, const Array& bias,
+         bool training, double momentum, double eps, const Array& workspace) {
+        const Check check("batch_norm");
+        check_norm_input(check, x, workspace);
+        check_like_x(check, "y", y, x);
+        check_per_column(check, "mean", mean, x);
+        check_per_column(check, "inverse_deviation", inverse_deviation, x);
+        if (running_mean || !training) check_per_column(check, "running_mean", running_mean, x);
+        if (running_var || !training) check_per_column(check, "running_var", running_var, x);
+        if (weight) check_per_column(check, "weight", weight, x);
+        if (bias) check_per_column(check, "bias", bias, x);
+        if (training && x.shape[0] < 2)
+          check.shape_error("x has " + std::to_string(x.shape[0]) +
+                            " value(s) a channel, expected 2 or more in training");
+        const py::gil_scoped_release released;
+        batch_norm_forward(context, y, mean, inverse_deviation, running_mean, running_var, x, weight, bias,
+                           {training, momentum, eps}, workspace);
+      },
+      py::arg("context"), py::arg("y"), py::arg("mean"), py::arg("inverse_deviation"), py::arg("running_mean"),
+      py::arg("running_var"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("training"),
+      py::arg("momentum"), py::arg("eps"), py::arg("workspace"));
+
+  module.def(
+      "batch_norm_backward",
+      [](const Context& context, const Array& dx, const Array& dweight, const Array& dbias, const Array& dy,
+         const Array& x, const Array& weight, const Array& mean, const Array& inverse_deviation, bool training,
+         const Array& workspace) {
+        const Check check("batch_norm");
+        check_norm_input(check, x, workspace);
+        check_like_x(check, "dx", dx, x);
+        check_like_x(check, "dy", dy, x);
+        for (const auto& [name, array] : {std::pair{"dweight", &dweight}, std::pair{"dbias", &dbias},
+                                          std::pair{"mean", &mean}, std::pair{"inverse_deviation", &inverse_deviation}})
+          check_per_column(check, name, *array, x);
+        if (weight) check_per_column(check, "weight", weight, x);
+        const py::gil_scoped_release released;
+        batch_norm_backward(context, dx, dweight, dbias, dy, x, weight, mean, inverse_deviation, training, workspace);
+      },
+      py::arg("context"), py::arg("dx"), py::arg("dweight"), py::arg("dbias"), py::arg("dy"), py::arg("x"),
+      py::arg("weight"), py::arg("mean"), py::arg("inverse_deviation"), py::arg("training"), py::arg("workspace"));
+
+  module.def(
+      "layer_norm_forward",
+      [](const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation, const Array& x,
+         const Array& weight, const Array& bias, double eps) {
+        const Check check("layer_norm");
+        check.floating("x", x);
+        check.shape("x", x, {-1, -1}, "(rows, columns)");
+        check.contiguous("x", x);
+        check_like_x(check, "y", y, x);
+        check.exact("mean", mean, {x.shape[0]}, norm_dtype(x), "(rows,)");
+        check.exact("inverse_deviation", inverse_deviation, {x.shape[0]}, norm_dtype(x), "(rows,)");
+        if (weight) check_per_column(check, "weight", weight, x);
+        if (bias) check_per_column(check, "bias", bias, x);
+        const py::gil_scoped_release released;
+        layer_norm_forward(context, y, mean, inverse_deviation, x, weight, bias, eps);
+      },
+      py::arg("context"), py::arg("y"), py::arg("mean"), py::arg("inverse_deviation"), py::arg("x"), py::arg("weight"),
+      py::arg("bias"), py::arg("eps"));
+
+  module.def(
+      "layer_norm_backward",
+      [](const Context& context, const Array& dx, const Array& dweight, const Array& dbias, const Array& dy,
+         const Array& x, const Array& weight, const Array& mean, const Array& inverse_deviation,
+         const Array& workspace) {
+        const Check check("layer_norm");
+        check_norm_input(check, x, workspace);
+        check_like_x(check, "dx", dx, x);
+        check_like_x(check, "dy", dy, x);
+        check_per_column(check, "dweight", dweight, x);
+        check_per_column(check, "dbias", dbias, x);
+        if (weight) check_per_column(check, "weight", weight, x);
+        check.exact("mean", mean, {x.shape[0]}, norm_dtype(x), "(rows,)");
+        check.exact("inverse_deviation", inverse_deviation, {x.shape[0]}, norm_dtype(x), "(rows,)");
+        const py::gil_scoped_release released;
+        layer_norm_backward(context, dx, dweight, dbias, dy, x, weight, mean, inverse_deviation, workspace);
+      },
+      py::arg("context"), py::arg("dx"), py::arg("dweight"), py::arg("dbias"), py::arg("dy"), py::arg("x"),
+      py::arg("weight"), py::arg("mean"), py::arg("inverse_deviation"), py::arg("workspace"));
+}
+
+}  // namespace imgrec::bindings

@@ -1,0 +1,156 @@
+"""Normalisation: batch_norm over all axes but the last, layer_norm over the last."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imgrec_engine import kernels
+from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
+from imgrec_engine.device import contiguous, empty, empty_like
+from imgrec_engine.dtypes import float32, float64, is_floating
+from imgrec_engine.errors import DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from imgrec_engine.tensor import Tensor
+
+__all__ = ["batch_norm", "layer_norm"]
+
+
+def _rows(op: str, x: Array) -> Array:
+    """X as a contiguous matrix with the last axis as its columns."""
+    if not is_floating(x.dtype):
+        raise DTypeError(f"{op}: x is {x.dtype.name}, expected a floating dtype")
+    if x.ndim == 0:
+        raise ShapeError(f"{op}: x has no dimensions, expected one at least")
+    return contiguous(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of statistics and parameters beside x of this dtype."""
+    return float64 if dtype == float64 else float32
+
+
+def _per_column(op: str, name: str, values: Array | None, rows: Array) -> Array | None:
+    """One number for each column, in the dtype that the kernels take."""
+    if values is None:
+        return None
+    if values.shape != rows.shape[1:]:
+        raise ShapeError(f"{op}: {name} is {values.shape}, expected {rows.shape[1:]}, the length of x's last axis")
+    return contiguous(values.astype(_wide(rows.dtype), copy=False))
+
+
+def _announces_writes(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Counts the write to the running statistics, as any other in-place write, before batch_norm sees mere arrays."""
+
+    @functools.wraps(op)
+    def call(
+        x: Array,
+        running_mean: Array | None,
+        running_var: Array | None,
+        weight: Array | None,
+        bias: Array | None,
+        training: bool,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        for statistics in (running_mean, running_var) if training else ():
+            if statistics is not None:
+                statistics._write("batch_norm")
+        return op(x, running_mean, running_var, weight, bias, training, momentum, eps)
+
+    return call
+
+
+@_announces_writes
+@differentiable
+def batch_norm(
+    x: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None,
+    bias: Array | None,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Result:
+    """(x - mean) / sqrt(var + eps) * weight + bias for x (..., C), with a mean and a variance for each of C channels.
+
+    In training they are those of x over all other axes, and the running statistics move in place towards them:
+    ``running = (1 - momentum) running + momentum new``, with the unbiased variance. Otherwise those are used.
+    Statistics, weight and bias are (C,), of any floating dtype; all is computed in float32 (float64 for float64 x).
+    Weight and bias may be None, in training the running statistics too; the latter get no gradient.
+
+    ShapeError where shapes do not fit, or in training fewer than two values are left to a channel.
+    Ioffe and Szegedy, "Batch normalization", ICML 2015.
+
+    >>> import imgrec_engine as ie
+    >>> mean, var = ie.zeros(1), ie.ones(1)
+    >>> batch_norm(ie.tensor([[1.0], [3.0]]), mean, var, None, None, training=True).numpy().ravel().round(3)
+    array([-1.,  1.], dtype=float32)
+    >>> round(mean.item(), 6), round(var.item(), 6)
+    (0.2, 1.1)
+    """
+    rows, shape = _rows("batch_norm", x), x.shape
+    if not training and (running_mean is None or running_var is None):
+        raise ValueError("batch_norm: running_mean and running_var are None, but needed where training is False")
+    running = (running_mean, running_var)
+    moving = [
+        _per_column("batch_norm", name, values, rows)
+        for name, values in zip(("running_mean", "running_var"), running, strict=True)
+    ]
+    w, b = _per_column("batch_norm", "weight", weight, rows), _per_column("batch_norm", "bias", bias, rows)
+    mean, inverse_deviation = (empty(rows.shape[1:], _wide(rows.dtype), rows) for _ in range(2))
+    module, context = kernels.of(rows)
+    plan = module.norm_plan(context, *rows.shape, rows.dtype)
+    y, workspace = empty_like(rows), kernels.workspace(plan, rows)
+    module.batch_norm_forward(
+        context, y, mean, inverse_deviation, *moving, rows, w, b, training, momentum, eps, workspace
+    )
+    for values, moved in zip(running, moving, strict=True):
+        if training and values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
+            values[...] = moved
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        dx, dweight, dbias = empty_like(rows), empty_like(mean), empty_like(mean)
+        dy_rows, scratch = contiguous(dy).reshape(rows.shape), kernels.workspace(plan, rows)
+        module.batch_norm_backward(
+            context, dx, dweight, dbias, dy_rows, rows, w, mean, inverse_deviation, training, scratch
+        )
+        return dx.reshape(shape), None, None, dweight, dbias
+
+    return y.reshape(shape), backward
+
+
+@differentiable
+def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5) -> Result:
+    """(x - mean) / sqrt(var + eps) * weight + bias for x (..., C), each row of C with its own mean and variance.
+
+    Weight and bias are (C,), of any floating dtype; all is computed in float32 (float64 for float64 x).
+    ShapeError where shapes do not fit. Ba, Kiros and Hinton, "Layer normalization", 2016.
+
+    >>> import imgrec_engine as ie
+    >>> layer_norm(ie.tensor([[1.0, 3.0], [10.0, 20.0]])).numpy().round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]], dtype=float32)
+    """
+    rows, shape = _rows("layer_norm", x), x.shape
+    w, b = _per_column("layer_norm", "weight", weight, rows), _per_column("layer_norm", "bias", bias, rows)
+    mean, inverse_deviation = (empty(rows.shape[:1], _wide(rows.dtype), rows) for _ in range(2))
+    module, context = kernels.of(rows)
+    y = empty_like(rows)
+    module.layer_norm_forward(context, y, mean, inverse_deviation, rows, w, b, eps)
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        dx = empty_like(rows)
+        dweight, dbias = (empty(rows.shape[1:], mean.dtype, rows) for _ in range(2))
+        workspace = kernels.workspace(module.norm_plan(context, *rows.shape, rows.dtype), rows)
+        dy_rows = contiguous(dy).reshape(rows.shape)
+        module.layer_norm_backward(context, dx, dweight, dbias, dy_rows, rows, w, mean, inverse_deviation, workspace)
+        return dx.reshape(shape), dweight, dbias
+
+    return y.reshape(shape), backward
