@@ -4,20 +4,27 @@
 >>> from imgrec_engine import functional as F, nn, optim
 """
 
+import importlib
+from types import ModuleType
+
 from imgrec_engine import convert, dtypes, errors, functional, models, nn, optim
 from imgrec_engine.autograd import differentiable, is_recording, no_grad
 from imgrec_engine.backward import grad
+from imgrec_engine.checkpoint import load, save
 from imgrec_engine.creation import arange, from_dlpack, full, ones, zeros
 from imgrec_engine.device import get_num_threads, set_num_threads
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.random import manual_seed, rand, randn
 from imgrec_engine.tensor import Tensor, tensor
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Tensor",
     "arange",
     "bfloat16",
     "convert",
+    "data",
     "differentiable",
     "dtypes",
     "errors",
@@ -30,7 +37,9 @@ __all__ = [
     "get_num_threads",
     "grad",
     "is_recording",
+    "load",
     "manual_seed",
+    "metrics",
     "models",
     "nn",
     "no_grad",
@@ -38,7 +47,18 @@ __all__ = [
     "optim",
     "rand",
     "randn",
+    "save",
     "set_num_threads",
     "tensor",
+    "testing",
+    "train",
     "zeros",
 ]
+
+_ON_DEMAND = ("data", "metrics", "testing", "train")  # with them the import would take twice as long
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"imgrec_engine.{name}")
+    raise AttributeError(f"module 'imgrec_engine' has no attribute {name!r}")
