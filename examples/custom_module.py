@@ -18,16 +18,20 @@ class GatedBlock(nn.Module):
         self.gate = nn.Parameter(ie.zeros(channels))  # starts as the identity
 
     def forward(self, x: ie.Tensor) -> ie.Tensor:
+        """Images (N, H, W, channels) to the same shape."""
         return x + self.gate * F.relu(self.conv(x))
 
 
 class StripeNet(nn.Module):
+    """A convolution, two of the blocks, global average pooling and a classifier."""
+
     def __init__(self) -> None:
         self.stem = nn.Conv2d(1, 8, 3, padding=1)
         self.blocks = nn.Sequential(GatedBlock(8), GatedBlock(8))
         self.classifier = nn.Linear(8, 2)
 
     def forward(self, x: ie.Tensor) -> ie.Tensor:
+        """Images (N, H, W, 1) to logits (N, 2)."""
         features = self.blocks(F.relu(self.stem(x)))
         logits: ie.Tensor = self.classifier(features.mean(axis=(1, 2)))
         return logits

@@ -15,14 +15,13 @@ from imgrec_engine import nn, optim
 class Lion(optim.Optimizer):
     """Each weight moves by the learning rate, in the direction of the sign of an average of the gradients."""
 
-    def __init__(
-        self, params: Iterable[ie.Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99)
-    ) -> None:
+    def __init__(self, params: Iterable[ie.Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99)) -> None:
         super().__init__(params, {"lr": lr, "betas": betas})
 
     def update(
         self, parameter: ie.Tensor, gradient: ie.Tensor, state: dict[str, ie.Tensor], group: dict[str, Any]
     ) -> None:
+        """One step of Lion for one parameter."""
         beta1, beta2 = group["betas"]
         average = state.get("exp_avg", gradient * 0)
         uphill = beta1 * average + (1 - beta1) * gradient > 0

@@ -223,26 +223,29 @@ class TorchCNNLSTM(torch.nn.Module):
 
 
 def batches(count):
-    """Noisy images of four classes, each a little brighter in another quarter."""
+    """Noisy images of four classes, each brighter in another quarter."""
     for _ in range(count):
-        labels = ie.tensor(np.arange(32) % 4)
-        images = ie.randn(32, 16, 16, 1).numpy()
+        labels = ie.tensor(np.arange(64) % 4)
+        images = ie.randn(64, 16, 16, 1).numpy()
         for n, label in enumerate(labels.tolist()):
             top, left = 8 * (label // 2), 8 * (label % 2)
-            images[n, top : top + 8, left : left + 8] += 0.3
+            images[n, top : top + 8, left : left + 8] += 1
         yield ie.tensor(images), labels
 
 
 @pytest.mark.parametrize(("name", "twin"), [("cnn", TorchCNN), ("lstm", TorchLSTM), ("cnn_lstm", TorchCNNLSTM)])
-def test_loss_curves_agree(name, twin):
-    ours = models.create(name, num_classes=4, in_channels=1, image_size=16)
-    theirs = twin()
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
+def test_loss_curves_agree(name, twin, dtype, tolerance):
+    """In float32, a rounding error that moves an activation across ReLU's kink shows; float64 tells it from a fault."""
+    ours = models.create(name, num_classes=4, in_channels=1, image_size=16).to(dtype)
+    theirs = twin().to(getattr(torch, dtype))
     state = ie.convert.to_torch_state_dict(ours.state_dict())
     theirs.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
-    optimizer = optim.SGD(ours.parameters(), lr=0.02, momentum=0.9)
-    other = torch.optim.SGD(theirs.parameters(), lr=0.02, momentum=0.9)
+    optimizer = optim.SGD(ours.parameters(), lr=0.002, momentum=0.9)
+    other = torch.optim.SGD(theirs.parameters(), lr=0.002, momentum=0.9)
     curves = []
     for images, labels in batches(50):
+        images = images.to(dtype)
         loss = F.cross_entropy(ours(images), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -253,5 +256,5 @@ def test_loss_curves_agree(name, twin):
         other.step()
         curves.append((loss.item(), their_loss.item()))
     mine, expected = np.array(curves).T
-    np.testing.assert_allclose(mine, expected, rtol=1e-4)
-    assert 0.1 < expected[-1] < 0.9 * expected[0]
+    np.testing.assert_allclose(mine, expected, rtol=tolerance)
+    assert expected[-1] < 0.9 * expected[0]
