@@ -16,3 +16,4 @@ from imgrec_engine.ops.pool2d import *
 from imgrec_engine.ops.recurrent import *
 from imgrec_engine.ops.reduction import *
 from imgrec_engine.ops.shape import *
+from imgrec_engine.ops.softmax import *

@@ -8,7 +8,7 @@ namespace {
 const Check check("scaled_dot_product_attention");
 
 void check_rows(const char* name, const Array& array) {
-  if (array.shape[3] > 1 && array.strides[3] != 1)
+  if (array.size() > 0 && array.shape[3] > 1 && array.strides[3] != 1)
     check.shape_error(std::string(name) + "'s last dimension must lie without gaps");
 }
 

@@ -66,9 +66,7 @@ void add_mask(T* tile, const Array& mask, const Block& block) {
 
 template <class T>
 void hide_later_keys(T* tile, const Block& block) {
-  T order[lanes<T>];
-  for (int i = 0; i < lanes<T>; ++i) order[i] = static_cast<T>(i);
-  const Vector<T> lane = load(order);
+  const Vector<T> lane = lane_numbers<T>();
   for (std::int64_t k = std::max<std::int64_t>(0, block.query - block.key); k < block.keys; ++k) {
     const auto first = static_cast<T>(block.key + k - block.query);  // the first query of the block that sees this key
     for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {

@@ -82,6 +82,20 @@ inline void store_narrow(S* to, Vector<Compute<S>> v, int count = wide_lanes<S>)
   }
 }
 
+/// 0, 1, 2, ... in the lanes.
+template <class T>
+inline Vector<T> lane_numbers() {
+  T numbers[lanes<T>];
+  for (int i = 0; i < lanes<T>; ++i) numbers[i] = static_cast<T>(i);
+  return load(numbers);
+}
+
+/// The first `count` lanes of one vector and the rest of another.
+template <class T>
+inline Vector<T> select_first(int count, Vector<T> first, Vector<T> rest) {
+  return lane_numbers<T>() < static_cast<T>(count) ? first : rest;
+}
+
 /// Calls body(i, count) for vectors at i = begin, begin + wide_lanes<S>, ..., the last with a smaller count. One body
 /// serves whole and partial vectors, so that an element's bits do not depend on where it lies.
 template <class S, class Body>

@@ -69,7 +69,7 @@ def scaled_dot_product_attention(
             gradients[:3] = [empty_like(query), empty_like(key), empty_like(value)]
             plan = module.attention_backward_plan(context, query, key, value)
             module.attention_backward(context, *gradients[:3], *saved, kernels.workspace(plan, query))
-        if needs[3]:
+        if attn_mask is not None and needs[3]:
             four = (1,) * (4 - attn_mask.ndim) + attn_mask.shape
             dmask = empty(four, attn_mask.dtype, query)
             plan = module.attention_mask_backward_plan(context, query, key, value)
