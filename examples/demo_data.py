@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgrec_engine.data import ArrayDataset, ToGrey
+from imgrec_engine.data import ArrayDataset, Dataset, ToGrey
+from imgrec_engine.train import Recogniser
 
 Images = NDArray[np.float32]
 Random = np.random.Generator
@@ -30,6 +31,7 @@ PHOTOS = (
 CAMERAMAN_ROWS = 160  # his head is above
 
 FACES, NOT_FACES, WINDOWS, BROKEN = 700, 150, 1050, 148  # samples of an epoch
+EPOCH_SIZE = FACES + NOT_FACES + WINDOWS + BROKEN
 
 
 def to_grey(photo: NDArray[np.uint8]) -> Images:
@@ -67,21 +69,34 @@ def window_pool(photos: list[Images], count: int, rng: Random) -> Images:
     return np.concatenate([windows, composites(windows, count // 2, rng)])
 
 
-def draw_epoch(faces: Images, not_faces: Images, windows: Images, weights: NDArray[np.float64], rng: Random) -> Images:
-    """The images of one epoch: first FACES faces, then all that is no face. `weights` say which windows are wanted."""
-    chosen = rng.choice(len(windows), WINDOWS, replace=False, p=weights / weights.sum())
-    samples = [
-        varied_faces(faces, windows, rng),
-        not_faces[np.resize(rng.permutation(len(not_faces)), NOT_FACES)],
-        windows[chosen],
-        broken_faces(faces, windows, rng),
-    ]
-    return augmented(np.concatenate(samples), rng)
+class Samples:
+    """Draws an epoch's samples from labelled patches (not faces 0, faces 1) and the pool of windows."""
 
+    def __init__(self, patches: Dataset, windows: Images, seed: int) -> None:
+        images, labels = patches.gather(range(len(patches)))
+        self.not_faces, self.faces = (np.asarray(images)[labels == label, ..., 0] for label in (0, 1))
+        self.classes = patches.classes
+        self.windows = windows
+        self.weights = np.full(len(windows), 1 / len(windows))
+        self.rng = np.random.default_rng(seed)
 
-def epoch_dataset(images: Images, classes: tuple[str, ...]) -> ArrayDataset:
-    """The images that `draw_epoch` gave, with their labels."""
-    return ArrayDataset(images, (np.arange(len(images)) < FACES).astype(np.int64), classes)
+    def prefer_hard_windows(self, recogniser: Recogniser) -> None:
+        """From now on draws windows that `recogniser` takes for faces up to eight times as often as others."""
+        scores = recogniser.probabilities(self.windows[..., None])[:, 1].astype(np.float64)
+        weights = 0.15 + np.minimum(scores / 0.2, 1)
+        self.weights = weights / weights.sum()
+
+    def draw_epoch(self) -> ArrayDataset:
+        """EPOCH_SIZE samples: first the faces, then all that is no face."""
+        chosen = self.rng.choice(len(self.windows), WINDOWS, replace=False, p=self.weights)
+        parts = [
+            varied_faces(self.faces, self.windows, self.rng),
+            pick(self.not_faces, NOT_FACES, self.rng),
+            self.windows[chosen],
+            broken_faces(self.faces, self.windows, self.rng),
+        ]
+        labels = np.repeat([1, 0], [FACES, EPOCH_SIZE - FACES])
+        return ArrayDataset(augmented(np.concatenate(parts), self.rng), labels, self.classes)
 
 
 def varied_faces(faces: Images, windows: Images, rng: Random) -> Images:
