@@ -10,6 +10,7 @@ from imgrec_engine.ops.elementwise import *
 from imgrec_engine.ops.embedding import *
 from imgrec_engine.ops.indexing import *
 from imgrec_engine.ops.joining import *
+from imgrec_engine.ops.loss import *
 from imgrec_engine.ops.matmul import *
 from imgrec_engine.ops.norm import *
 from imgrec_engine.ops.pool2d import *

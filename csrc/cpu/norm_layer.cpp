@@ -2,32 +2,12 @@
 
 #include "cpu/norm.h"
 #include "cpu/parallel.h"
-#include "cpu/vector_io.h"
+#include "cpu/row_reduce.h"
 #include "ops/norm.h"
 
 namespace imgrec {
 namespace cpu {
 namespace {
-
-constexpr int accumulators = 4;  // additions in flight at once
-
-/// The sum of term(i, count) over a row's vectors; what term returns beyond `count` lanes is left out.
-template <class S, class Term>
-Compute<S> row_sum(std::int64_t columns, Term&& term) {
-  using T = Compute<S>;
-  constexpr int step = accumulators * wide_lanes<S>;
-  Vector<T> sum[accumulators] = {};
-  std::int64_t i = 0;
-  for (; i + step <= columns; i += step)
-    for (int v = 0; v < accumulators; ++v) sum[v] += term(i + v * wide_lanes<S>, wide_lanes<S>);
-  for_vectors<S>(i, columns, [&](std::int64_t at, int count) {
-    const Vector<T> last = term(at, count);
-    Vector<T> kept{};
-    std::memcpy(&kept, &last, sizeof(T) * static_cast<std::size_t>(count));
-    sum[0] += kept;
-  });
-  return horizontal_sum<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
-}
 
 template <class S>
 struct LayerNorm {

@@ -112,7 +112,7 @@ def batch_norm(
         context, y, mean, inverse_deviation, *moving, rows, w, b, training, momentum, eps, workspace
     )
     for values, moved in zip(running, moving, strict=True):
-        if training and values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
+        if training and values is not None and values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
             values[...] = moved
 
     def backward(dy: Array, needs: Needs) -> Gradients:
