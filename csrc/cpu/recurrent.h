@@ -116,6 +116,7 @@ struct Order {
 
   /// The most steps that any of `count` samples takes.
   std::int64_t longest(std::int64_t first, int count) const {
+    if (count <= 0) return 0;
     return lengths ? *std::max_element(lengths + first, lengths + first + count) : steps;
   }
 
@@ -141,34 +142,40 @@ struct Part {
 ///   - With few, every step is cut into hidden blocks as well, and the threads meet after each step.
 /// Every sample's numbers are the same either way.
 struct Schedule {
-  std::int64_t batch, blocks, panel_rows, panels, panels_per_task;
+  std::int64_t batch, blocks, task_rows, panels_per_task, panel_rows, panels;
   bool by_rows;
   static constexpr std::int64_t least_rows = 4;  // for a thread: with fewer, reading the matrix takes the time
 
   Schedule(const Context& context, std::int64_t batch, std::int64_t blocks) : batch(batch), blocks(blocks) {
     by_rows = context.threads == 1 || batch >= least_rows * context.threads || blocks == 1;
-    const std::int64_t share = std::max<std::int64_t>(1, by_rows ? divide(batch, context.threads) : batch);
-    panels_per_task = divide(share, micro_rows);
-    panel_rows = divide(share, panels_per_task);
-    panels = divide(batch, panel_rows);
+    task_rows = std::max<std::int64_t>(1, by_rows ? divide(batch, context.threads) : batch);
+    panels_per_task = divide(task_rows, micro_rows);
+    panel_rows = round_up(divide(task_rows, panels_per_task), 2);  // products are compiled for even numbers of rows
+    panels = divide(batch, task_rows) * panels_per_task;
   }
 
   static std::int64_t divide(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
 
-  std::int64_t sample(std::int64_t panel) const { return panel * panel_rows; }
+  /// A panel's first sample.
+  std::int64_t sample(std::int64_t panel) const {
+    return panel / panels_per_task * task_rows + panel % panels_per_task * panel_rows;
+  }
 
-  int rows_of(std::int64_t panel) const { return static_cast<int>(std::min(panel_rows, batch - panel * panel_rows)); }
+  /// How many samples a panel has: 0 or less for the last ones of a task with fewer samples than the others.
+  int rows_of(std::int64_t panel) const {
+    const std::int64_t end = std::min(batch, (panel / panels_per_task + 1) * task_rows);
+    return static_cast<int>(std::min(panel_rows, end - sample(panel)));
+  }
 
   /// Calls step(part, s) for all parts and s = 0, ..., steps - 1; what step s does comes before step s + 1.
   template <class Step>
   void run(const Context& context, std::int64_t steps, Step&& step) const {
     if (by_rows) {
-      parallel_tasks(context, divide(panels, panels_per_task), [&](std::int64_t task, int) {
-        const std::int64_t end = std::min(panels, (task + 1) * panels_per_task);
+      parallel_tasks(context, divide(batch, task_rows), [&](std::int64_t task, int) {
         for (std::int64_t s = 0; s < steps; ++s)
           for (std::int64_t block = 0; block < blocks; ++block)  // the block's matrix serves all panels from the cache
-            for (std::int64_t panel = task * panels_per_task; panel < end; ++panel)
-              step(Part{panel, block, block + 1}, s);
+            for (std::int64_t panel = 0; panel < panels_per_task; ++panel)
+              step(Part{task * panels_per_task + panel, block, block + 1}, s);
       });
       return;
     }
@@ -199,6 +206,14 @@ class Carver {
   std::uintptr_t address_;
   std::int64_t bytes_ = 0;
 };
+
+/// Asks for one block of each of `slots` slots, which a step reads after its product: they arrive while that runs.
+template <class T>
+void prefetch(const T* from, int slots, std::int64_t width) {
+  for (int slot = 0; slot < slots; ++slot)
+    for (int i = 0; i < micro_cols<T>; i += 64 / static_cast<int>(sizeof(T)))
+      __builtin_prefetch(from + slot * width + i);
+}
 
 /// to (N, width) = array (N, H), or zeros where it is absent; zero beyond H.
 template <class T>

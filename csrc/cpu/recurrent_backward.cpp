@@ -107,6 +107,10 @@ class Backward {
     alignas(64) T tile[micro_rows * micro_cols<T>];
     const int rows = schedule_.rows_of(panel);
     const std::int64_t sample = schedule_.sample(panel), unit = block * micro_cols<T>;
+    for (int r = 0; r < rows; ++r)
+      if (step >= 0 && step < order_.length(sample + r))
+        prefetch(saved_ + order_.row(sample + r, step) * Cell::saved * extent_.width + unit, Cell::saved,
+                 extent_.width);
     if (step + 1 < order_.longest(sample, rows))
       state_product<T>(rows, 1, gates * extent_.width, state(step + 1, panel),
                        memory_.packed_hh + gates * extent_.width * unit, tile, micro_cols<T>);
@@ -190,8 +194,12 @@ class Backward {
     gemm(
         context_, tiling, memory_.packed, memory_.gemm,
         [&](T* panel, std::int64_t row, int rows, std::int64_t k, std::int64_t depth) {
-          for (std::int64_t i = 0; i < depth; ++i)
-            for (int r = 0; r < rows; ++r) panel[i * micro_rows + r] = slots[(k + i) * stride + row + r];
+          const T* from = slots + k * stride + row;
+          if (rows == micro_rows)  // runs of a length that the compiler knows
+            for (std::int64_t i = 0; i < depth; ++i)
+              std::memcpy(panel + i * micro_rows, from + i * stride, sizeof(T) * micro_rows);
+          else
+            for (std::int64_t i = 0; i < depth; ++i) std::copy_n(from + i * stride, rows, panel + i * micro_rows);
         },
         [&](const T* tile, std::int64_t ld, std::int64_t row, std::int64_t rows, std::int64_t column,
             std::int64_t count) {

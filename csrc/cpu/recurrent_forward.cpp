@@ -68,7 +68,8 @@ class Forward {
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
         memory_(context, extent_, static_cast<bool>(reserve), workspace.data),
         training_(static_cast<bool>(reserve)),
-        stride_((training_ ? Cell::saved : Cell::gates) * extent_.width),
+        slots_kept_(training_ ? Cell::saved : Cell::gates),
+        stride_(slots_kept_ * extent_.width),
         slots_(training_ ? reserve.as<T>() : memory_.projections) {}
 
   void run() {
@@ -126,12 +127,11 @@ class Forward {
                    });
     std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size(extent_.width), T(0));
     load_states(memory_.carry, in_.h_0, extent_);
-    for (std::int64_t sample = 0; sample < extent_.batch; ++sample) {
-      T* to = state(0, sample / schedule_.panel_rows);
-      for (std::int64_t unit = 0; unit < extent_.width; unit += lanes<T>)
-        store(to + state_offset<T>(sample % schedule_.panel_rows, unit),
-              load(memory_.carry + sample * extent_.width + unit));
-    }
+    for (std::int64_t panel = 0; panel < schedule_.panels; ++panel)
+      for (int r = 0; r < schedule_.rows_of(panel); ++r)
+        for (std::int64_t unit = 0; unit < extent_.width; unit += lanes<T>)
+          store(state(0, panel) + state_offset<T>(r, unit),
+                load(memory_.carry + (schedule_.sample(panel) + r) * extent_.width + unit));
     load_states(memory_.carry, in_.c_0, extent_);
     for (std::int64_t row = 0; in_.lengths && row < extent_.rows; ++row)
       if (order_.step(row) < 0) Elements<T>(output_).clear(row * extent_.hidden, extent_.hidden);
@@ -142,9 +142,12 @@ class Forward {
     constexpr std::int64_t ld = Cell::gates * micro_cols<T>;
     alignas(64) T tile[micro_rows * ld];
     const int rows = schedule_.rows_of(panel);
+    const std::int64_t unit = block * micro_cols<T>;
+    for (std::int64_t sample = schedule_.sample(panel), end = sample + rows; sample < end; ++sample)
+      if (step < order_.length(sample))
+        prefetch(slots_ + order_.row(sample, step) * stride_ + unit, slots_kept_, extent_.width);
     state_product<T>(rows, Cell::gates, extent_.width, state(step, panel),
                      memory_.packed_hh + block * ld * extent_.width, tile, ld);
-    const std::int64_t unit = block * micro_cols<T>;
     const std::int64_t count = std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit);
     for (int r = 0; r < rows; ++r) {
       const std::int64_t sample = schedule_.sample(panel) + r, length = order_.length(sample);
@@ -193,8 +196,9 @@ class Forward {
   const Schedule schedule_;
   const Memory<T, Cell> memory_;
   const bool training_;
+  const int slots_kept_;
   const std::int64_t stride_;
-  T* const slots_;  // (N T, saved or gates, width)
+  T* const slots_;  // (N T, slots_kept_, width)
 };
 
 }  // namespace
