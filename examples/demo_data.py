@@ -1,7 +1,7 @@
-"""What the demo trains on: faces, patches without a face, windows of photos, and spoilt faces, all varied anew each epoch.
+"""What the demo trains on: faces, patches without a face, windows of photos and broken faces, varied in every epoch.
 
 Two hundred patches are few. Three things make up for it: every sample is seen in many variants (`augmented`); windows
-of photos without people show what the world looks like between faces (`window_pool`); and faces that are spoilt on
+of photos without people show what the world looks like between faces (`window_pool`); and faces that are broken on
 purpose show that skin, hair and an eye do not make a face yet (`broken_faces`).
 
 Images are float32 arrays (N, SIDE, SIDE), grey, 0 is black and 1 is white. Every function works on all images at once.

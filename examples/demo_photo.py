@@ -15,6 +15,15 @@ from imgrec_engine.train import Recogniser
 
 ACCEPTED = 0.5  # the score above which a window is called a face
 RANDOM_WINDOWS = 300
+DRAWN_WINDOWS = 40  # of the random ones; with all of them there would be no photo left to see
+
+RECOGNISED, REJECTED, ALARM, SEARCHED = "#1e9e5a", "#d64545", "#f2994a", "#7db7f0"
+LEGEND = {
+    RECOGNISED: "the face, recognised",
+    REJECTED: "proposal, rejected",
+    ALARM: "false alarm",
+    SEARCHED: f"random window, rejected ({DRAWN_WINDOWS} of {RANDOM_WINDOWS})",
+}
 
 
 class Box(NamedTuple):
@@ -148,37 +157,30 @@ def judge(recogniser: Recogniser, photo: NDArray[np.uint8], proposals: list[Box]
 
 def draw(photo: NDArray[np.uint8], verdict: Verdict, path: Path) -> None:
     """The photo as the model sees it, with the proposals and some of the random windows, and a legend below."""
-    zoom = 2
+    zoom, font = 2, ImageFont.load_default(19)
     grey = Image.fromarray((to_grey(photo) * 255).astype(np.uint8))
     canvas = Image.new("RGB", (zoom * grey.width, zoom * grey.height + 56), "#14181d")
     canvas.paste(grey.resize((zoom * grey.width, zoom * grey.height), Image.Resampling.LANCZOS).convert("RGB"))
     pen = ImageDraw.Draw(canvas, "RGBA")
-    font = ImageFont.load_default(20)
 
     def outline(box: Box, colour: str, width: int, label: str = "") -> None:
         top, left, bottom, right = (zoom * edge for edge in box)
         pen.rectangle((left, top, right, bottom), outline=colour, width=width)
         if label:
-            place = pen.textbbox((max(left, 0) + 6, max(top, 0) + 6), label, font=font)
-            pen.rectangle((place[0] - 5, place[1] - 4, place[2] + 5, place[3] + 5), fill=colour)
-            pen.text((max(left, 0) + 6, max(top, 0) + 6), label, font=font, fill="white")
+            edge = max(top - 26, 0)
+            pen.rectangle((left, edge, left + 52, edge + 26), fill=colour)
+            pen.text((left + 26, edge + 13), label, font=font, fill="white", anchor="mm")
 
-    for box, score in list(zip(verdict.windows, verdict.window_scores, strict=True))[:40]:
-        outline(box, "#f2994a" if score > ACCEPTED else "#6fa8dc59", 1)
+    for box, score in list(zip(verdict.windows, verdict.window_scores, strict=True))[:DRAWN_WINDOWS]:
+        outline(box, ALARM if score > ACCEPTED else SEARCHED + "90", 1)
     for n in np.argsort(verdict.scores):  # the best last, on top of the others
         accepted = verdict.scores[n] > ACCEPTED
-        colour = "#d64545" if not accepted else "#1e9e5a" if verdict.of_face[n] else "#f2994a"
+        colour = REJECTED if not accepted else RECOGNISED if verdict.of_face[n] else ALARM
         outline(verdict.proposals[n], colour, 5 if accepted else 2, f"{verdict.scores[n]:.2f}")
-    caption = (
-        ("#1e9e5a", "the face, recognised"),
-        ("#d64545", "proposal, rejected"),
-        ("#f2994a", "false alarm"),
-        ("#6fa8dc", "random window, rejected (40 of 300 shown)"),
-    )
     left = 20
-    for colour, text in caption:
+    for colour, text in LEGEND.items():
         middle = zoom * grey.height + 28
         pen.rectangle((left, middle - 9, left + 18, middle + 9), outline=colour, width=4)
         pen.text((left + 28, middle), text, font=font, fill="#e8ecf0", anchor="lm")
-        left += 62 + round(pen.textlength(text, font=font))
+        left += 60 + round(pen.textlength(text, font=font))
     canvas.save(path)

@@ -92,7 +92,7 @@ def test_resample_moves_exactly(demo_data):
     images = noise(3)
     np.testing.assert_allclose(demo_data.resample(images, *identity(3)), images, atol=1e-6)
     turned = demo_data.resample(images, np.tile([[0, 1], [-1, 0]], (3, 1, 1)), np.full((3, 2), 12))
-    np.testing.assert_allclose(turned, np.rot90(images, -1, (1, 2)), atol=1e-5)
+    np.testing.assert_allclose(turned, np.rot90(images, 1, (1, 2)), atol=1e-5)
     shifted = demo_data.resample(images, identity(3)[0], np.tile([12.0, 12.5], (3, 1)))
     np.testing.assert_allclose(shifted[:, :, :-1], (images[:, :, 1:] + images[:, :, :-1]) / 2, atol=1e-6)
     np.testing.assert_allclose(shifted[:, :, -1], images[:, :, -1], atol=1e-6)
