@@ -130,7 +130,8 @@ def augmented(images: Images, rng: Random) -> Images:
     mean = images.mean(axis=(1, 2), keepdims=True)
     images = (images - mean) * np.exp(uniform(-0.35, 0.35, count, rng)) + mean + uniform(-0.15, 0.15, count, rng)
     light = uniform(-0.15, 0.15, count, rng) * ROWS + uniform(-0.15, 0.15, count, rng) * COLUMNS
-    return np.clip(images + light / np.float32(MIDDLE), 0, 1)
+    lit: Images = np.clip(images + light / np.float32(MIDDLE), 0, 1)
+    return lit
 
 
 def composites(windows: Images, count: int, rng: Random) -> Images:
@@ -150,7 +151,8 @@ def random_ellipse(count: int, rng: Random) -> Images:
 
 def soft(distance: Images) -> Images:
     """A mask: 1 where the distance is below 1, 0 where it is above, with a soft edge between."""
-    return np.clip((1 - distance) / np.float32(0.12) + np.float32(0.5), 0, 1)
+    mask: Images = np.clip((1 - distance) / np.float32(0.12) + np.float32(0.5), 0, 1)
+    return mask
 
 
 def blend(share: Images, image: Images, rest: Images) -> Images:
@@ -207,7 +209,7 @@ def cross_blur(images: Images) -> Images:
     """The mean of every pixel and its four neighbours."""
     padded = np.pad(images, [(0, 0), (1, 1), (1, 1)], mode="edge")
     neighbours = padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
-    return (images + neighbours) / np.float32(5)
+    return np.divide(images + neighbours, 5, dtype=np.float32)
 
 
 def mirrored(images: Images, rng: Random) -> Images:
@@ -217,7 +219,8 @@ def mirrored(images: Images, rng: Random) -> Images:
 
 def pick(images: Images, count: int, rng: Random) -> Images:
     """`count` images, each as often as the others, in a random order."""
-    return images[rng.permutation(np.resize(rng.permutation(len(images)), count))]
+    order: NDArray[np.int64] = rng.permutation(np.resize(rng.permutation(len(images)), count))
+    return images[order]
 
 
 def chance(probability: float, count: int, rng: Random) -> Images:

@@ -96,7 +96,7 @@ def load_photo() -> NDArray[np.uint8]:
     """Eileen Collins, astronaut; 512 x 512, colour."""
     import skimage.data
 
-    photo: NDArray[np.uint8] = skimage.data.astronaut()
+    photo: NDArray[np.uint8] = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     return photo
 
 
@@ -105,7 +105,8 @@ def propose(photo: NDArray[np.uint8]) -> list[Box]:
     import skimage.data
     import skimage.feature
 
-    cascade = skimage.feature.Cascade(skimage.data.lbp_frontal_face_cascade_filename())
+    trained = skimage.data.lbp_frontal_face_cascade_filename()  # type: ignore[no-untyped-call]
+    cascade = skimage.feature.Cascade(trained)
     found = cascade.detect_multi_scale(
         img=photo,
         scale_factor=1.2,

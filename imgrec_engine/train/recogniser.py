@@ -97,8 +97,10 @@ class Recogniser:
         (images, H, W, C) are prepared together, which is faster.
         """
         transform = self.preprocessing.compose()
-        together = isinstance(images, np.ndarray)
-        prepared = transform.batch(images, []) if together else [transform(image) for image in images]
+        if isinstance(images, np.ndarray) and len(images):
+            prepared = list(transform.batch(images, []))
+        else:
+            prepared = [transform(image) for image in images]
         rows = [np.zeros((0, len(self.classes)), dtype=np.float32)]
         self.model.eval()
         with no_grad():
