@@ -23,6 +23,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import re
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,14 @@ from imgrec_engine.errors import AutogradError, DTypeError
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
 
-Array: TypeAlias = Any  # a NumPy or CuPy array inside an op; a Tensor (or what becomes one) for its caller
+if TYPE_CHECKING:
+    Array: TypeAlias = Any
+else:
+
+    class Array:
+        """A NumPy or CuPy array inside an operation, a Tensor for its caller: what annotations of parameters say."""
+
+
 Needs: TypeAlias = tuple[Any, ...]
 Gradients: TypeAlias = tuple[Any, ...]
 Pullback: TypeAlias = Callable[..., Gradients]
@@ -144,8 +152,7 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
     """Makes a function on arrays that returns ``(result, backward)`` a differentiable function on tensors.
 
     >>> import numpy as np
-from numpy.typing import NDArray
-    >>> import imgrec_engine as ie
+        >>> import imgrec_engine as ie
     >>> from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
     >>> @differentiable
     ... def cube(x: Array) -> Result:
@@ -157,12 +164,7 @@ from numpy.typing import NDArray
     >>> x.grad.numpy()
     array([ 3., 12.], dtype=float32)
     """
-    name = op.__name__
-    slots = [
-        _Slot(i, p.name, "Sequence" in str(p.annotation), "None" in str(p.annotation), "float" in str(p.annotation))
-        for i, p in enumerate(inspect.signature(op).parameters.values())
-        if "Array" in str(p.annotation)
-    ]
+    name, slots = op.__name__, _slots(op)
 
     @functools.wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -181,6 +183,19 @@ from numpy.typing import NDArray
 
     call.differentiable_op = True  # type: ignore[attr-defined]
     return call
+
+
+def _slots(op: Callable[..., Any]) -> list[_Slot]:
+    """The parameters that take tensors. Annotations are read as text: they may be strings or types."""
+    slots = []
+    for place, parameter in enumerate(inspect.signature(op).parameters.values()):
+        words = set(re.findall(r"\w+", str(parameter.annotation)))
+        if "Array" in words:
+            optional = not words.isdisjoint({"None", "Optional"})
+            slots.append(_Slot(place, parameter.name, "Sequence" in words, optional, "float" in words))
+    if not slots:
+        raise TypeError(f"differentiable: {op.__name__} has no parameter that is annotated as Array")
+    return slots
 
 
 class _Slot(NamedTuple):

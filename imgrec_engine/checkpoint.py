@@ -39,7 +39,7 @@ def save(path: str | Path, state_dict: Mapping[str, Tensor | NDArray[Any]], meta
     for name, value in state_dict.items():  # ascontiguousarray gives a scalar a dimension
         arrays[name] = arrays[name].reshape(np.shape(value))
     digests = {name: _digest(array) for name, array in arrays.items()}
-    header = json.dumps({"format": _FORMAT, "digests": digests, "metadata": metadata}, allow_nan=False)
+    header = json.dumps({"format": _FORMAT, "digests": digests, "metadata": metadata}, allow_nan=False, sort_keys=True)
     with replacing(path) as file:
         file.write(safetensors.numpy.save(arrays, metadata={_METADATA: header}))
 

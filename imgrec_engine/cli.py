@@ -183,13 +183,13 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _datasets(options: argparse.Namespace) -> int:
-    from imgrec_engine import data
+    from imgrec_engine.data import embedded, shared
 
-    for name in data.names():
+    for name in embedded.SETS:
+        print(f"{name:<15} inside scikit-learn or scikit-image")
+    for name in shared.SETS:
         try:
-            train, test = data.load_train_test(name)
-            counts = f"{len(train):>6} train {len(test):>6} test  {len(train.classes):>3} classes"
-            print(f"{name:<15} {counts}  {train.image_shape}")
+            print(f"{name:<15} {shared.location(name)}")
         except DataError as error:
             print(f"{name:<15} not here: {error}")
     return 0

@@ -13,6 +13,7 @@ from imgrec_engine import kernels
 from imgrec_engine.errors import DeviceError
 
 NAMES = ("cpu",)
+KINDS = ("cpu", "cuda", "sim")  # a build has some of them
 
 
 def check(device: str) -> str:

@@ -30,7 +30,7 @@ def export(
     versioned = max_version is not None and tuple(max_version) >= (1, 0)
     if not versioned and not array.flags.writeable:
         raise BufferError("__dlpack__: this memory is read-only, which only DLPack 1.0 can tell; clone() it first")
-    return kernels.modules()["cpu"].dlpack_export(array, versioned, bool(copy))
+    return kernels.of(array)[0].dlpack_export(array, versioned, bool(copy))
 
 
 def import_array(source: Any, copy: bool | None) -> Any:

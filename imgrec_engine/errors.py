@@ -29,5 +29,9 @@ class DataError(ImgrecError, ValueError):
     """A data set or an image that cannot be used; the message names the file."""
 
 
+class ModelError(ImgrecError, ValueError):
+    """A model that does not exist, or cannot be built with these arguments."""
+
+
 class CheckpointError(ImgrecError, ValueError):
     """A checkpoint that is damaged, incomplete, or for another model."""

@@ -167,7 +167,8 @@ class Tensor(Methods):
         """
         result = self
         for target in targets:
-            if isinstance(target, str) and target in devices.NAMES:
+            if isinstance(target, str) and target in devices.KINDS:
+                devices.check(target)
                 continue  # the only device of this build holds every tensor
             dtype = as_dtype(target)
             result = result if result.dtype == dtype else elementwise.cast(result, dtype)

@@ -8,6 +8,7 @@ from imgrec_engine import functional as F
 from imgrec_engine import models, nn, optim
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # two pools of threads on the same cores wait for each other
 
 
 def arrays(module):
@@ -202,7 +203,7 @@ class TorchCNN(torch.nn.Module):
 class TorchLSTM(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.lstm = torch.nn.LSTM(16, 128, batch_first=True)
+        self.lstm = torch.nn.LSTM(12, 128, batch_first=True)
         self.classifier = torch.nn.Linear(128, 4)
 
     def forward(self, x):
@@ -226,25 +227,25 @@ def batches(count):
     """Noisy images of four classes, each brighter in another quarter."""
     for _ in range(count):
         labels = ie.tensor(np.arange(64) % 4)
-        images = ie.randn(64, 16, 16, 1).numpy()
+        images = ie.randn(64, 12, 12, 1).numpy()
         for n, label in enumerate(labels.tolist()):
-            top, left = 8 * (label // 2), 8 * (label % 2)
-            images[n, top : top + 8, left : left + 8] += 1
+            top, left = 6 * (label // 2), 6 * (label % 2)
+            images[n, top : top + 6, left : left + 6] += 1
         yield ie.tensor(images), labels
 
 
 @pytest.mark.parametrize(("name", "twin"), [("cnn", TorchCNN), ("lstm", TorchLSTM), ("cnn_lstm", TorchCNNLSTM)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
-def test_loss_curves_agree(name, twin, dtype, tolerance):
+@pytest.mark.parametrize(("dtype", "steps", "tolerance"), [("float32", 50, 1e-4), ("float64", 20, 1e-10)])
+def test_loss_curves_agree(name, twin, dtype, steps, tolerance):
     """In float32, a rounding error that moves an activation across ReLU's kink shows; float64 tells it from a fault."""
-    ours = models.create(name, num_classes=4, in_channels=1, image_size=16).to(dtype)
+    ours = models.create(name, num_classes=4, in_channels=1, image_size=12).to(dtype)
     theirs = twin().to(getattr(torch, dtype))
     state = ie.convert.to_torch_state_dict(ours.state_dict())
     theirs.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     optimizer = optim.SGD(ours.parameters(), lr=0.002, momentum=0.9)
     other = torch.optim.SGD(theirs.parameters(), lr=0.002, momentum=0.9)
     curves = []
-    for images, labels in batches(50):
+    for images, labels in batches(steps):
         images = images.to(dtype)
         loss = F.cross_entropy(ours(images), labels)
         optimizer.zero_grad()
@@ -257,4 +258,4 @@ def test_loss_curves_agree(name, twin, dtype, tolerance):
         curves.append((loss.item(), their_loss.item()))
     mine, expected = np.array(curves).T
     np.testing.assert_allclose(mine, expected, rtol=tolerance)
-    assert expected[-1] < 0.9 * expected[0]
+    assert expected[-1] < 0.99 * expected[0]

@@ -101,12 +101,13 @@ def test_an_interrupted_run_resumes_to_the_same_bits(photos, tmp_path):
     arguments = ["--model", "cnn", *QUICK, "--epochs", "60"]
     assert main(["train", str(photos), "--out", str(whole), *arguments]) == 0
     command = [sys.executable, "-m", "imgrec_engine.cli", "train", str(photos), "--out", str(stopped), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith("epoch 2/"):
-            break
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                break
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(60) == 130
     assert (stopped / "last.safetensors").exists()
     assert main(["train", "--resume", str(stopped)]) == 0
     assert (whole / "last.safetensors").read_bytes() == (stopped / "last.safetensors").read_bytes()

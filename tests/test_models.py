@@ -47,12 +47,12 @@ def test_larger_images(name):
 def train(name, steps):
     """Learns to tell images bright at the top from images bright at the bottom; returns the losses and the model."""
     ie.manual_seed(3)
-    model = models.create(name, num_classes=2, in_channels=1, image_size=12)
+    model = models.create(name, num_classes=2, in_channels=1, image_size=8)
     optimizer = optim.AdamW(model.parameters(), lr=3e-3)
     labels = ie.tensor(np.arange(16) % 2)
-    x = batch(name, 12, 1, count=16).numpy()
-    x[::2, ..., :6, :, :] += 1
-    x[1::2, ..., 6:, :, :] += 1
+    x = batch(name, 8, 1, count=16).numpy()
+    x[::2, ..., :4, :, :] += 1
+    x[1::2, ..., 4:, :, :] += 1
     images, losses = ie.tensor(x), []
     for _ in range(steps):
         loss = F.cross_entropy(model(images), labels)
@@ -65,10 +65,10 @@ def train(name, steps):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_falls_and_training_is_repeatable(name):
-    losses, model = train(name, 10)
-    assert losses[-1] < 0.7 * losses[0]
+    losses, model = train(name, 6)
+    assert losses[-1] < 0.9 * losses[0]
     ie.set_num_threads(1)
-    again, twin = train(name, 10)
+    again, twin = train(name, 6)
     assert again == losses
     for key, value in model.state_dict().items():
         np.testing.assert_array_equal(twin.state_dict()[key].numpy(), value.numpy())

@@ -41,11 +41,6 @@ AttentionInputs checked_inputs(const Array& query, const Array& key, const Array
   return {query, key, value, mask, state, scale, causal, dropout};
 }
 
-AttentionShape shape_of(const AttentionInputs& inputs) {
-  const std::int64_t *query = inputs.query.shape, *key = inputs.key.shape;
-  return {query[0], query[2], key[2], query[1], key[1], query[3], inputs.value.shape[3]};
-}
-
 void check_results(const AttentionInputs& inputs, const Array& out, const Array& lse) {
   const std::int64_t* query = inputs.query.shape;
   check.exact("out", out, {query[0], query[1], query[2], inputs.value.shape[3]}, inputs.query.dtype,
@@ -65,7 +60,7 @@ void bind_plan(py::module_& module, const char* name, PlanFunction plan) {
   module.def(
       name,
       [plan](const Context& context, const Array& query, const Array& key, const Array& value) {
-        return plan(context, shape_of(checked_inputs(query, key, value, {}, {}, 1, false, 0)), query.dtype);
+        return plan(context, attention_shape(checked_inputs(query, key, value, {}, {}, 1, false, 0)), query.dtype);
       },
       py::arg("context"), py::arg("query"), py::arg("key"), py::arg("value"));
 }
@@ -84,7 +79,8 @@ IMGREC_BINDINGS(attention) {
          const Array& workspace) {
         const AttentionInputs inputs = checked_inputs(query, key, value, mask, state, scale, causal, dropout);
         check_results(inputs, out, lse);
-        check.workspace(workspace, attention_forward_plan(context, shape_of(inputs), query.dtype).workspace_bytes);
+        check.workspace(workspace,
+                        attention_forward_plan(context, attention_shape(inputs), query.dtype).workspace_bytes);
         const py::gil_scoped_release released;
         attention_forward(context, out, lse, inputs, workspace);
       },
@@ -102,7 +98,8 @@ IMGREC_BINDINGS(attention) {
         check_gradient("dquery", dquery, "query", query);
         check_gradient("dkey", dkey, "key", key);
         check_gradient("dvalue", dvalue, "value", value);
-        check.workspace(workspace, attention_backward_plan(context, shape_of(inputs), query.dtype).workspace_bytes);
+        check.workspace(workspace,
+                        attention_backward_plan(context, attention_shape(inputs), query.dtype).workspace_bytes);
         const py::gil_scoped_release released;
         attention_backward(context, dquery, dkey, dvalue, dout, out, lse, inputs, workspace);
       },
@@ -126,7 +123,7 @@ IMGREC_BINDINGS(attention) {
             check.shape_error("dmask is " + describe(dmask) + ", which does not broadcast to " + describe(mask));
         check.contiguous("dmask", dmask);
         check.workspace(workspace,
-                        attention_mask_backward_plan(context, shape_of(inputs), query.dtype).workspace_bytes);
+                        attention_mask_backward_plan(context, attention_shape(inputs), query.dtype).workspace_bytes);
         const py::gil_scoped_release released;
         attention_mask_backward(context, dmask, dout, out, lse, inputs, workspace);
       },

@@ -54,6 +54,13 @@ void check_shape(const Check& check, const Conv2dShape& shape, std::int64_t weig
     check.shape_error("weight has " + std::to_string(weight_channels) + " input channels, expected " +
                       std::to_string(shape.group_in()) + ": x has " + std::to_string(shape.in_channels) + " in " +
                       std::to_string(shape.groups) + " group(s)");
+  // A padded copy of x may be made; beyond this its size in bytes would overflow, and no machine has the memory.
+  const auto padded = [](const Conv2dAxis& axis) {
+    return static_cast<double>(axis.input + axis.padding_before + axis.padding_after);
+  };
+  const double channels = static_cast<double>(shape.in_channels + shape.out_channels + 64);
+  if (static_cast<double>(shape.batch) * padded(shape.height) * padded(shape.width) * channels > 0x1p58)
+    throw std::bad_alloc();
 }
 
 /// The checked shape of a call, from whichever of x and dx, weight and dweight it has.

@@ -10,7 +10,9 @@ namespace {
 using PoolPair = std::array<std::int64_t, 2>;
 
 std::string pool_text(const PoolPair& pair) {
-  return "(" + std::to_string(pair[0]) + ", " + std::to_string(pair[1]) + ")";
+  std::string text(1, '(');
+  text += std::to_string(pair[0]) + ", " + std::to_string(pair[1]);
+  return text + ")";
 }
 
 void check_pool_images(const Check& check, const char* name, const Array& x) {

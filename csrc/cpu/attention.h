@@ -5,7 +5,6 @@
 // operations only, and keys and values are read where they lie: a product broadcasts their elements.
 #pragma once
 
-#include <limits>
 #include <type_traits>
 
 #include "cpu/dtypes.h"
@@ -14,7 +13,8 @@
 
 namespace imgrec::cpu {
 
-inline constexpr std::int64_t query_block = 64, key_block = 64;
+// Whole vectors at every level; a vision transformer's 64 patches and its class token fit into one block.
+inline constexpr std::int64_t query_block = 80, key_block = 80;
 /// Elements from one row of a tile to the next: the queries of a block.
 inline constexpr std::int64_t tile_stride = query_block;
 
@@ -43,8 +43,6 @@ HeadRows<S> head_rows(const Array& array, std::int64_t sample, std::int64_t head
 struct Block {
   std::int64_t sample, head, query, queries, key, keys;
 };
-
-AttentionShape attention_shape(const AttentionInputs& inputs);
 
 /// How many of the first keys any of the queries before `query_end` sees.
 inline std::int64_t visible_keys(const AttentionInputs& inputs, std::int64_t query_end) {

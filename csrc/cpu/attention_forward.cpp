@@ -1,4 +1,6 @@
 // Tiled attention with an online softmax (Milakov and Gimelshein, 2018; Dao et al., "FlashAttention", 2022).
+#include <limits>
+
 #include "cpu/attention.h"
 #include "cpu/parallel.h"
 #include "cpu/tile.h"
@@ -116,7 +118,7 @@ Plan attention_forward_plan(const Context& context, const AttentionShape& shape,
 
 void attention_forward(const Context& context, const Array& out, const Array& lse, const AttentionInputs& inputs,
                        const Array& workspace) {
-  const AttentionShape shape = cpu::attention_shape(inputs);
+  const AttentionShape shape = attention_shape(inputs);
   const std::int64_t blocks = (shape.queries + cpu::query_block - 1) / cpu::query_block;
   cpu::for_floating(out.dtype, [&](auto tag) {
     using S = decltype(tag);

@@ -1,6 +1,8 @@
 // The step that attention's two backward passes share: a tile of the scores' gradient, computed anew from its inputs.
 #pragma once
 
+#include <limits>
+
 #include "cpu/attention.h"
 #include "cpu/tile.h"
 #include "cpu/vector_math.h"

@@ -136,7 +136,7 @@ void attention_mask_backward(const Context& context, const Array& dmask, const A
                              (dmask.shape[3] > 1 ? cpu::blocks_of(dmask.shape[3], cpu::key_block) : 1);
   cpu::for_floating(out.dtype, [&](auto tag) {
     using S = decltype(tag);
-    const AttentionShape shape = cpu::attention_shape(inputs);
+    const AttentionShape shape = attention_shape(inputs);
     cpu::parallel_tasks(context, tasks, [&](std::int64_t task, int worker) {
       auto* memory = workspace.as<cpu::Compute<S>>() + worker * cpu::Scratch<S>::size(shape);
       cpu::do_task<S>(dmask, {dout, out, lse}, inputs, task, cpu::Scratch<S>(memory, shape));

@@ -78,11 +78,6 @@ void hide_later_keys(T* tile, const Block& block) {
 
 }  // namespace
 
-AttentionShape attention_shape(const AttentionInputs& inputs) {
-  const std::int64_t *query = inputs.query.shape, *key = inputs.key.shape;
-  return {query[0], query[2], key[2], query[1], key[1], query[3], inputs.value.shape[3]};
-}
-
 template <class S>
 void pack_lanes(Compute<S>* to, HeadRows<const S> from, std::int64_t first, std::int64_t rows, std::int64_t size,
                 Compute<S> factor) {

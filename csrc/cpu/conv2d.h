@@ -134,8 +134,12 @@ struct Output {
   void* pre_activation = nullptr;
   Activation activation = Activation::none;
 
-  /// Writes channels [first, first + count) of one pixel, counted before folding; `values` is scratch from then on.
-  void write(T* values, const Pixel& pixel, std::int64_t first, std::int64_t count) const;
+  /// Writes `count` channels from `first` on, counted before folding, of the output pixels [begin, begin + rows) of a
+  /// product over these patches. values [rows][ld] is scratch from then on.
+  void write(T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first, std::int64_t count,
+             const Patches<T>& patches) const;
+  void store(void* to, const T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first,
+             std::int64_t count, const Patches<T>& patches) const;
 };
 
 /// Reads contiguous elements of any floating dtype as T, and writes them.
@@ -232,7 +236,7 @@ template <class T>
 class DepthwiseWeightGradient {
  public:
   DepthwiseWeightGradient(const Patches<T>& patches, const Conv2dShape& shape, Workspace& workspace);
-  /// dy is read through patches of a single tap.
+  /// Of the patches of dy only the image counts.
   void run(const Context& context, const Array& dweight, const Patches<T>& patches, const Patches<T>& dy) const;
 
  private:

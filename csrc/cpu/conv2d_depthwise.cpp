@@ -78,9 +78,8 @@ void multiply_depthwise(const Context& context, const Patches<T>& patches, const
     for (std::int64_t first = 0; first < width.outputs; first += tile_columns) {
       const std::int64_t last = std::min(width.outputs, first + tile_columns);
       row.sum_columns(first, last, inner_begin, inner_end, tile);
-      Pixel pixel(task * width.outputs + first, height, width);
-      for (std::int64_t j = first; j < last; ++j, ++pixel.column)
-        output.write(tile + (j - first) * patches.run, pixel, 0, output.channels * output.fold);
+      output.write(tile, patches.run, task * width.outputs + first, last - first, 0, output.channels * output.fold,
+                   patches);
     }
   });
 }

@@ -11,11 +11,7 @@ namespace {
 template <class T, int V>
 void patch_kernel(std::int64_t taps, std::int64_t first_channel, std::int64_t channels, const T* const* pointers,
                   const T* b, T* tile, std::int64_t ld, bool first) {
-  Vector<T> sums[micro_rows][V];
-#pragma GCC unroll 16
-  for (int r = 0; r < micro_rows; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) sums[r][v] = first ? Vector<T>{} : load(tile + r * ld + v * lanes<T>);
+  Vector<T> sums[micro_rows][V] = {};
   for (std::int64_t tap = 0; tap < taps; ++tap, pointers += micro_rows) {
     const T* rows[micro_rows];
 #pragma GCC unroll 16
@@ -33,28 +29,48 @@ void patch_kernel(std::int64_t taps, std::int64_t first_channel, std::int64_t ch
 #pragma GCC unroll 16
   for (int r = 0; r < micro_rows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) store(tile + r * ld + v * lanes<T>, sums[r][v]);
+    for (int v = 0; v < V; ++v) {
+      T* to = tile + r * ld + v * lanes<T>;
+      store(to, first ? sums[r][v] : load(to) + sums[r][v]);
+    }
+}
+
+/// Writes one tap's pointers for neighbouring pixels of an output row: number `first` of the tile and those after it.
+template <class T>
+void point_at_tap(const T** pointers, std::int64_t taps, std::int64_t first, std::int64_t count, const T* row,
+                  std::int64_t x, std::int64_t pixel_stride, const Axis& width, const T* zeros) {
+  std::int64_t lane = first % micro_rows;
+  const T** to = pointers + first / micro_rows * micro_rows * taps + lane;
+  for (std::int64_t j = 0; j < count; ++j, x += width.step) {
+    *to = width.inside(x) ? row + x * pixel_stride : zeros;
+    ++to;
+    if (++lane == micro_rows) lane = 0, to += micro_rows * (taps - 1);
+  }
 }
 
 /// Writes the pointers of `rows` pixels from number `first` on: [block of micro_rows pixels][tap][pixel].
 template <class T>
 void find_patches(const Patches<T>& patches, std::int64_t first, std::int64_t rows, std::int64_t offset,
                   const T** pointers) {
-  Pixel pixel(first, patches.height, patches.width);
+  const Axis &height = patches.height, &width = patches.width;
   const std::int64_t taps = patches.taps();
-  for (std::int64_t r = 0; r < round_up(rows, micro_rows); ++r) {
-    const T** to = pointers + r / micro_rows * micro_rows * taps + r % micro_rows;
-    for (std::int64_t h = 0; h < patches.height.taps; ++h) {
-      const std::int64_t y = patches.height.position(pixel.row, h);
-      const bool inside = r < rows && patches.height.inside(y);
-      const T* row = patches.row(pixel.image, y) + offset;
-      for (std::int64_t w = 0; w < patches.width.taps; ++w, to += micro_rows) {
-        const std::int64_t x = patches.width.position(pixel.column, w);
-        *to = inside && patches.width.inside(x) ? row + x * patches.pixel_stride : patches.zeros;
-      }
+  for (std::int64_t done = 0, count; done < rows; done += count) {
+    const Pixel pixel(first + done, height, width);
+    count = std::min(rows - done, width.outputs - pixel.column);
+    const T** to = pointers;
+    for (std::int64_t h = 0; h < height.taps; ++h) {
+      const std::int64_t y = height.position(pixel.row, h);
+      const bool inside = height.inside(y);
+      const T* row = inside ? patches.row(pixel.image, y) + offset : patches.zeros;
+      for (std::int64_t w = 0; w < width.taps; ++w, to += micro_rows)
+        point_at_tap(to, taps, done, count, row, width.position(pixel.column, w), inside ? patches.pixel_stride : 0,
+                     width, patches.zeros);
     }
-    pixel.next(patches.height, patches.width);
   }
+  // What is left of the last block is computed, but never stored.
+  for (std::int64_t r = rows; r < round_up(rows, micro_rows); ++r)
+    for (std::int64_t tap = 0; tap < taps; ++tap)
+      pointers[rows / micro_rows * micro_rows * taps + tap * micro_rows + r % micro_rows] = patches.zeros;
 }
 
 /// The sums of one tile: blocks of depth outermost, so that a panel of B stays in the first-level cache over its rows.
@@ -108,9 +124,7 @@ void multiply_patches(const Context& context, const PatchProduct<T>& product, co
     find_patches(patches, row, rows, group * patches.run, pointers);
     const T* packed = product.packed + group * tiling.packed_size() + column * patches.depth();
     multiply_tile(patches, packed, rows, columns, pointers, sums, tiling.tile_cols);
-    Pixel pixel(row, patches.height, patches.width);
-    for (std::int64_t r = 0; r < rows; ++r, pixel.next(patches.height, patches.width))
-      output.write(sums + r * tiling.tile_cols, pixel, group * product.columns + column, columns);
+    output.write(sums, tiling.tile_cols, row, rows, group * product.columns + column, columns, patches);
   });
 }
 

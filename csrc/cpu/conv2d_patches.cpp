@@ -15,9 +15,10 @@ PhaseAxis backward_axis(const Conv2dAxis& axis, std::int64_t phase) {
   // Input i = phase + m stride met tap t at output (i + padding - t dilation) / stride where that is a whole number:
   // for t in one residue class modulo tap_step, or none.
   const std::int64_t tap_step = axis.stride / std::gcd(axis.stride, axis.dilation);
+  const std::int64_t candidates = std::min(tap_step, axis.kernel);
   std::int64_t first = 0;
-  while (first < tap_step && (phase + axis.padding_before - first * axis.dilation) % axis.stride != 0) ++first;
-  const bool met = first < tap_step && first < axis.kernel;
+  while (first < candidates && (phase + axis.padding_before - first * axis.dilation) % axis.stride != 0) ++first;
+  const bool met = first < candidates;
   const std::int64_t taps = met ? (axis.kernel - 1 - first) / tap_step + 1 : 0;
   const std::int64_t origin = met ? (phase + axis.padding_before - first * axis.dilation) / axis.stride : 0;
   const std::int64_t outputs = phase < axis.input ? (axis.input - phase - 1) / axis.stride + 1 : 0;
@@ -80,27 +81,54 @@ void Source<T>::read(const Context& context, const Array& image, Patches<T>& pat
   });
 }
 
+namespace {
+
+/// Sums neighbours in place.
 template <class T>
-void Output<T>::write(T* values, const Pixel& pixel, std::int64_t first, std::int64_t count) const {
+void fold_row(T* values, std::int64_t count, std::int64_t fold) {
+  for (std::int64_t c = 0; c < count; ++c) {
+    T sum = values[c * fold];
+    for (std::int64_t i = 1; i < fold; ++i) sum += values[c * fold + i];
+    values[c] = sum;
+  }
+}
+
+}  // namespace
+
+template <class T>
+void Output<T>::store(void* to, const T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows,
+                      std::int64_t first, std::int64_t count, const Patches<T>& patches) const {
+  for_floating(dtype, [&](auto tag) {
+    using S = decltype(tag);
+    if constexpr (std::is_same_v<Compute<S>, T>) {
+      Pixel pixel(begin, patches.height, patches.width);
+      for (std::int64_t r = 0; r < rows; ++r, values += ld, pixel.next(patches.height, patches.width)) {
+        const std::int64_t row = row_start + pixel.row * row_step, column = column_start + pixel.column * column_step;
+        S* elements = static_cast<S*>(to) + ((pixel.image * height + row) * width + column) * channels + first;
+        for_vectors<S>(0, count, [&](std::int64_t i, int n) { store_narrow(elements + i, load(values + i), n); });
+      }
+    }
+  });
+}
+
+template <class T>
+void Output<T>::write(T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first,
+                      std::int64_t count, const Patches<T>& patches) const {
   if (fold > 1) {
     first /= fold;
     count /= fold;
-    for (std::int64_t c = 0; c < count; ++c) {
-      T sum = values[c * fold];
-      for (std::int64_t i = 1; i < fold; ++i) sum += values[c * fold + i];
-      values[c] = sum;
-    }
+    for (std::int64_t r = 0; r < rows; ++r) fold_row(values + r * ld, count, fold);
   }
   if (bias)
-    for (std::int64_t c = 0; c < count; ++c) values[c] += bias[first + c];
-  const std::int64_t row = row_start + pixel.row * row_step, column = column_start + pixel.column * column_step;
-  const std::int64_t offset = ((pixel.image * height + row) * width + column) * channels + first;
-  if (pre_activation) narrow_all(pre_activation, dtype, offset, values, count);
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t c = 0; c < count; ++c) values[r * ld + c] += bias[first + c];
+  if (pre_activation) store(pre_activation, values, ld, begin, rows, first, count, patches);
   if (activation != Activation::none) {
-    const Array view{values, sizeof(T) == 8 ? DType::float64 : DType::float32, 1, {count}, {1}};
+    // The columns beyond `count` take part where there are any: one call for the tile is cheaper.
+    const Array view{values, sizeof(T) == 8 ? DType::float64 : DType::float32, 1, {rows * ld}, {1}};
     activation_forward(Context{}, view, view, activation);
   }
-  narrow_all(data, dtype, offset, values, count);
+  store(data, values, ld, begin, rows, first, count, patches);
 }
 
 #define IMGREC_INSTANTIATE(T)                                                   \

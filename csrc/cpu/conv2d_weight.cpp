@@ -20,11 +20,7 @@ namespace {
 template <class T, int rows, int V>
 void outer_kernel(std::int64_t depth, const T* const* pixels, std::int64_t offset, const T* dy, T* tile,
                   std::int64_t ld, bool first) {
-  Vector<T> sums[rows][V];
-#pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) sums[r][v] = first ? Vector<T>{} : load(tile + r * ld + v * lanes<T>);
+  Vector<T> sums[rows][V] = {};
   for (std::int64_t k = 0; k < depth; ++k, dy += micro_cols<T>) {
     const T* x = pixels[k] + offset;
     Vector<T> columns[V];
@@ -38,7 +34,10 @@ void outer_kernel(std::int64_t depth, const T* const* pixels, std::int64_t offse
 #pragma GCC unroll 16
   for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) store(tile + r * ld + v * lanes<T>, sums[r][v]);
+    for (int v = 0; v < V; ++v) {
+      T* to = tile + r * ld + v * lanes<T>;
+      store(to, first ? sums[r][v] : load(to) + sums[r][v]);
+    }
 }
 
 /// The rows of a micro-kernel that waste least on a run: each block costs its rows and about two more.
@@ -49,6 +48,24 @@ std::int64_t rows_for(std::int64_t run) {
     if (rows <= run && cost <= least) best = rows, least = cost;
   }
   return best;
+}
+
+/// Writes the pointers of output pixels [first, first + count) at one tap, output row by output row.
+template <class T>
+void point_at_tap(const Patches<T>& patches, std::int64_t tap, std::int64_t channel, std::int64_t first,
+                  std::int64_t count, const T** pointers) {
+  const Axis &height = patches.height, &width = patches.width;
+  for (std::int64_t done = 0, some; done < count; done += some) {
+    const Pixel pixel(first + done, height, width);
+    some = std::min(count - done, width.outputs - pixel.column);
+    const std::int64_t y = height.position(pixel.row, tap / width.taps);
+    std::int64_t x = width.position(pixel.column, tap % width.taps);
+    const bool inside = height.inside(y);
+    const T* row = inside ? patches.row(pixel.image, y) + channel : patches.zeros;
+    const std::int64_t stride = inside ? patches.pixel_stride : 0;
+    for (std::int64_t j = 0; j < some; ++j, x += width.step)
+      pointers[done + j] = width.inside(x) ? row + x * stride : patches.zeros;
+  }
 }
 
 constexpr std::int64_t partial_limit = std::int64_t{1} << 23;  // elements of all partial sums together
@@ -108,23 +125,14 @@ void WeightGradient<T>::pack_pixels(T* packed, const Array& dy, std::int64_t fir
 template <class T>
 template <int rows>
 void WeightGradient<T>::sum_chunk(const Patches<T>& patches, const Array& dy, const Task& task) const {
-  const Axis &height = patches.height, &width = patches.width;
   const std::int64_t begin = task.chunk * chunks_.length, end = std::min(chunks_.total, begin + chunks_.length);
   for (std::int64_t first = begin; first < end; first += pixel_block_) {
     const std::int64_t count = std::min(pixel_block_, end - first);
     pack_pixels(task.packed, dy, first, count, task.group);
     for (std::int64_t block = task.first_block; block < task.last_block; ++block) {
       const std::int64_t tap = block / run_blocks_;
-      if (block == task.first_block || block % run_blocks_ == 0) {
-        Pixel pixel(first, height, width);
-        for (std::int64_t k = 0; k < count; ++k, pixel.next(height, width)) {
-          const std::int64_t y = height.position(pixel.row, tap / width.taps);
-          const std::int64_t x = width.position(pixel.column, tap % width.taps);
-          const bool inside = height.inside(y) && width.inside(x);
-          task.pointers[k] =
-              inside ? patches.row(pixel.image, y) + x * patches.pixel_stride + task.group * run_ : patches.zeros;
-        }
-      }
+      if (block == task.first_block || block % run_blocks_ == 0)
+        point_at_tap(patches, tap, task.group * run_, first, count, task.pointers);
       const std::int64_t offset = std::min(block % run_blocks_ * rows, run_ - rows);
       T* tile = task.sums + block * rows * width_;
       for (std::int64_t column = 0; column < columns_; column += micro_cols<T>) {
@@ -193,9 +201,12 @@ void BiasGradient<T>::run(const Context& context, const Array& dbias, const Arra
     for_floating(dy.dtype, [&](auto tag) {
       using S = decltype(tag);
       if constexpr (std::is_same_v<Compute<S>, T>)
-        for (std::int64_t pixel = begin; pixel < end; ++pixel)
+        for (std::int64_t first = begin; first < end; first += 64)
           for_vectors<S>(0, channels_, [&](std::int64_t c, int count) {
-            store(sums + c, load(sums + c) + load_wide(dy.as<const S>() + pixel * channels_ + c, count));
+            Vector<T> some{};  // short sums first: they lose fewer digits
+            for (std::int64_t pixel = first; pixel < std::min(end, first + 64); ++pixel)
+              some += load_wide(dy.as<const S>() + pixel * channels_ + c, count);
+            store(sums + c, load(sums + c) + some);
           });
     });
   });

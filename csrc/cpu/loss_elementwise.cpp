@@ -53,37 +53,42 @@ struct BinaryCrossEntropy {
   const S *logits, *targets;
   const T *weight, *pos_weight;  // null where they are 1
 
-  /// What is at hand for some elements: log(1 + exp(x)), log(1 + exp(-x)), sigmoid(x), sigmoid(-x), without
-  /// cancellation at either end, and the weights of both terms.
+  /// Some elements, e = exp(-|x|), from which all else follows without overflow, and the weights of both terms.
   struct Terms {
-    V target, softplus, softplus_negative, sigmoid, sigmoid_negative, negative_weight, positive_weight;
+    V x, target, e, negative_weight, positive_weight;
   };
 
   Terms terms(std::int64_t i, int count) const {
-    const V x = load_wide(logits + i, count), zero{};
-    const V e = exp(x < zero ? x : -x), one_more = e + T(1);
-    // log(1 + e) after Kahan: the quotient makes up for what rounding took from 1 + e.
-    const V log_one_more = one_more == broadcast(T(1)) ? e : log(one_more) * e / (one_more - T(1));
-    const V greater = T(1) / one_more, smaller = e / one_more;
-    const V w = weight ? load_wide(weight + i, count) : broadcast(T(1));
-    return {.target = load_wide(targets + i, count),
-            .softplus = (x > zero ? x : zero) + log_one_more,
-            .softplus_negative = (x < zero ? -x : zero) + log_one_more,
-            .sigmoid = x < zero ? smaller : greater,
-            .sigmoid_negative = x < zero ? greater : smaller,
+    const V x = load_wide(logits + i, count), w = weight ? load_wide(weight + i, count) : broadcast(T(1));
+    return {.x = x,
+            .target = load_wide(targets + i, count),
+            .e = exp(x < V{} ? x : -x),
             .negative_weight = w,
             .positive_weight = pos_weight ? w * load_wide(pos_weight + i, count) : w};
   }
 
-  V loss(std::int64_t i, int count) const {
-    const Terms t = terms(i, count);
-    return t.negative_weight * (T(1) - t.target) * t.softplus + t.positive_weight * t.target * t.softplus_negative;
+  /// log(1 + e) after Kahan: the quotient makes up for what rounding took from 1 + e.
+  static V log_one_more(V e) {
+    const V sum = e + T(1);
+    return sum == broadcast(T(1)) ? e : log(sum) * e / (sum - T(1));
   }
+
+  V loss(const Terms& t) const {
+    const V tail = log_one_more(t.e);
+    return t.negative_weight * (T(1) - t.target) * (maximum(t.x, V{}) + tail) +
+           t.positive_weight * t.target * (maximum(-t.x, V{}) + tail);
+  }
+
+  /// With sigmoid(x) and sigmoid(-x) by themselves: 1 - sigmoid(x) would lose the accuracy of small values.
   V logit_gradient(const Terms& t) const {
-    return t.negative_weight * (T(1) - t.target) * t.sigmoid - t.positive_weight * t.target * t.sigmoid_negative;
+    const V greater = T(1) / (t.e + T(1)), smaller = t.e * greater;
+    return t.negative_weight * (T(1) - t.target) * (t.x < V{} ? smaller : greater) -
+           t.positive_weight * t.target * (t.x < V{} ? greater : smaller);
   }
+
   V target_gradient(const Terms& t) const {
-    return t.positive_weight * t.softplus_negative - t.negative_weight * t.softplus;
+    const V tail = log_one_more(t.e);
+    return t.positive_weight * (maximum(-t.x, V{}) + tail) - t.negative_weight * (maximum(t.x, V{}) + tail);
   }
 };
 
@@ -109,7 +114,7 @@ void binary_cross_entropy_with_logits_forward(const Context& context, const Arra
     using S = decltype(tag);
     const auto entropy = cpu::binary_cross_entropy<S>(logits, targets, weight, pos_weight);
     cpu::reduce_elements<S>(context, loss, logits.size(), reduction, workspace,
-                            [&](std::int64_t i, int count) { return entropy.loss(i, count); });
+                            [&](std::int64_t i, int count) { return entropy.loss(entropy.terms(i, count)); });
   });
 }
 

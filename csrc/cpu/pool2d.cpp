@@ -114,7 +114,7 @@ void max_forward(const Context& context, const Pooling& pooling, S* y, W* winner
   });
 }
 
-/// dx[pixel] = the sum of weigh(output, row, column, dy) over the windows that hold the pixel.
+/// dx[pixel] = the sum of what `add` contributes for each window that holds the pixel.
 template <class S, class Add>
 void gather(const Context& context, const Pooling& pooling, S* dx, Add&& add) {
   using T = Compute<S>;

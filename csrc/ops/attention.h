@@ -28,6 +28,11 @@ struct AttentionInputs {
   double dropout;
 };
 
+inline AttentionShape attention_shape(const AttentionInputs& inputs) {
+  const std::int64_t *query = inputs.query.shape, *key = inputs.key.shape;
+  return {query[0], query[2], key[2], query[1], key[1], query[3], inputs.value.shape[3]};
+}
+
 Plan attention_forward_plan(const Context& context, const AttentionShape& shape, DType dtype);
 
 /// out and lse are contiguous.

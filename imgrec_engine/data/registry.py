@@ -65,7 +65,7 @@ def _parts(source: str | Path, strict: bool) -> dict[str, Read]:
     if source in embedded.SETS:
         return _with_quarter_held_out(embedded.SETS[str(source)])
     if source in shared.SETS:
-        return _with_all(shared.SETS[str(source)]())
+        return _with_all(shared.parts(str(source)))
     path = Path(source)
     if path.is_dir():
         return _folder_parts(path, strict)

@@ -124,19 +124,35 @@ def _numbered(count: int, prefix: str = "") -> list[str]:
     return [f"{prefix}{number}" for number in range(count)]
 
 
-SETS: dict[str, Callable[[], Parts]] = {
-    "fashion-mnist": lambda: idx_parts(data_root() / "fashion-mnist", _FASHION),
-    "mnist": lambda: idx_parts(data_root() / "mnist", _numbered(10)),
-    "cifar10": lambda: cifar10_parts(data_root() / "cifar10-jpeg" / "cifar10-jpeg.tar.xz"),
-    "orl-faces": lambda: npz_parts(data_root() / "orl-faces" / "orl-faces.npz", _numbered(40, "person ")),
-    "pneumonia-xray": lambda: npz_parts(
-        data_root() / "pneumonia-xray" / "pneumoniamnist-rebuilt.npz", ["normal", "pneumonia"]
+def parts(name: str) -> Parts:
+    """Return how to read each part of the set of this name."""
+    place, read = SETS[name]
+    return read(data_root() / place)
+
+
+def location(name: str) -> Path:
+    """Return where the set of this name lies; raises `DataError` if it is not there."""
+    path = data_root() / SETS[name][0]
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder")
+    return path
+
+
+SETS: dict[str, tuple[str, Callable[[Path], Parts]]] = {
+    "fashion-mnist": ("fashion-mnist", lambda path: idx_parts(path, _FASHION)),
+    "mnist": ("mnist", lambda path: idx_parts(path, _numbered(10))),
+    "cifar10": ("cifar10-jpeg/cifar10-jpeg.tar.xz", cifar10_parts),
+    "orl-faces": ("orl-faces/orl-faces.npz", lambda path: npz_parts(path, _numbered(40, "person "))),
+    "pneumonia-xray": (
+        "pneumonia-xray/pneumoniamnist-rebuilt.npz",
+        lambda path: npz_parts(path, ["normal", "pneumonia"]),
     ),
-    "bccd-cells": lambda: npz_parts(
-        data_root() / "bccd-cells" / "bccd-cells-32.npz", ["red cell", "white cell", "platelet"]
+    "bccd-cells": (
+        "bccd-cells/bccd-cells-32.npz",
+        lambda path: npz_parts(path, ["red cell", "white cell", "platelet"]),
     ),
-    "elpv-solar": lambda: npz_parts(data_root() / "elpv-solar" / "elpv-60.npz", ["functional", "defective"]),
-    "deeppcb": lambda: npz_parts(data_root() / "deeppcb-crops" / "deeppcb-crops.npz", _DEFECTS),
-    "fir-actions": lambda: fir_action_parts(data_root() / "fir-actions" / "fir-actions.npz"),
+    "elpv-solar": ("elpv-solar/elpv-60.npz", lambda path: npz_parts(path, ["functional", "defective"])),
+    "deeppcb": ("deeppcb-crops/deeppcb-crops.npz", lambda path: npz_parts(path, _DEFECTS)),
+    "fir-actions": ("fir-actions/fir-actions.npz", fir_action_parts),
 }
-"""The shared sets by name: how to read each of their parts."""
+"""The shared sets by name: the place below `data_root()`, and how to read the parts of what lies there."""

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from imgrec_engine.errors import ShapeError
+from imgrec_engine.errors import ModelError, ShapeError
 from imgrec_engine.nn import Module
 from imgrec_engine.tensor import Tensor
 
@@ -80,7 +80,7 @@ def create(
     """Builds a model with fresh weights.
 
     ``image_size`` is a side or (height, width), 8 or more each; ``arguments`` are the model's own, described at its
-    class. Raises ValueError for an unknown name or a wrong argument.
+    class. Raises ModelError for an unknown name or a wrong argument.
 
     >>> import imgrec_engine as ie
     >>> model = ie.models.create("cnn", num_classes=4, in_channels=1, image_size=(12, 10))
@@ -89,19 +89,19 @@ def create(
     >>> again = ie.models.create(model.config["name"], **model.config["arguments"])
     """
     if name not in _MODELS:
-        raise ValueError(f"models.create: there is no model {name!r}; there are {', '.join(names())}")
+        raise ModelError(f"models.create: there is no model {name!r}; there are {', '.join(names())}")
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(size) != 2 or min(size) < SMALLEST:
-        raise ValueError(
+        raise ModelError(
             f"models.create: image_size is {image_size}, expected a side or (height, width), {SMALLEST} or more each"
         )
     for argument, value in [("num_classes", num_classes), ("in_channels", in_channels)]:
         if value < 1:
-            raise ValueError(f"models.create: {argument} is {value}, expected 1 or more")
+            raise ModelError(f"models.create: {argument} is {value}, expected 1 or more")
     known = [key for key in inspect.signature(_MODELS[name]).parameters if key not in _COMMON]
     unknown = [key for key in arguments if key not in known]
     if unknown:
-        raise ValueError(f"models.create: {name!r} takes no argument {unknown[0]!r}; it takes {', '.join(known)}")
+        raise ModelError(f"models.create: {name!r} takes no argument {unknown[0]!r}; it takes {', '.join(known)}")
     model = _MODELS[name](num_classes, in_channels, size, **arguments)
     common = {"num_classes": num_classes, "in_channels": in_channels, "image_size": list(size)}
     model.config = {"name": name, "arguments": {**common, **arguments}}

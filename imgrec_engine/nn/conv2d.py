@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from imgrec_engine import functional as F
 from imgrec_engine.creation import zeros
 from imgrec_engine.nn.matmul import init_weight_and_bias
@@ -33,7 +35,7 @@ class Conv2d(Module):
         out_channels: int,
         kernel_size: Pair,
         stride: Pair = 1,
-        padding: Pair | str = 0,
+        padding: Pair | Literal["same"] = 0,
         dilation: Pair = 1,
         groups: int = 1,
         bias: bool = True,

@@ -7,7 +7,6 @@ fan_out = out * product(...), which covers Linear (out, in) and Conv2d (C_out, K
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 
@@ -65,6 +64,8 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
 @no_grad()
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
     """Normal numbers conditioned on lying in [a, b], by inverting the distribution function."""
+    from statistics import NormalDist  # its import takes as long as all of nn's
+
     if not a < b:
         raise ValueError(f"trunc_normal_: the interval is [{a}, {b}], expected a < b")
     normal = NormalDist(mean, std)

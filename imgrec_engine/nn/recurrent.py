@@ -14,6 +14,7 @@ from imgrec_engine.nn.module import Module, Parameter
 from imgrec_engine.tensor import Tensor
 
 States = tuple[Tensor, ...]
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # weight_ih, weight_hh, bias_ih, bias_hh
 
 
 class _Recurrent(Module):
@@ -58,12 +59,14 @@ class _Recurrent(Module):
         for parameter in self.parameters():
             init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
 
-    def _weights(self, suffix: str) -> list[Parameter]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return [getattr(self, name + suffix) for name in names]
+    def _weights(self, suffix: str) -> Weights:
+        weight_ih, weight_hh, bias_ih, bias_hh = (
+            getattr(self, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        return weight_ih, weight_hh, bias_ih, bias_hh
 
     def _direction(
-        self, x: Tensor, states: States, weights: list[Parameter], lengths: Any, reverse: bool
+        self, x: Tensor, states: States, weights: Weights, lengths: Any, reverse: bool
     ) -> tuple[Tensor, ...]:
         """One layer in one direction: the output and the final states."""
         raise NotImplementedError
@@ -143,9 +146,10 @@ class RNN(_Recurrent):
         return output, h_n
 
     def _direction(
-        self, x: Tensor, states: States, weights: list[Parameter], lengths: Any, reverse: bool
+        self, x: Tensor, states: States, weights: Weights, lengths: Any, reverse: bool
     ) -> tuple[Tensor, ...]:
-        return F.rnn(x, *states, *weights, lengths=lengths, reverse=reverse, nonlinearity=self.nonlinearity)
+        (h_0,) = states
+        return F.rnn(x, h_0, *weights, lengths=lengths, reverse=reverse, nonlinearity=self.nonlinearity)
 
 
 class LSTM(_Recurrent):
@@ -171,9 +175,10 @@ class LSTM(_Recurrent):
         return output, (h_n, c_n)
 
     def _direction(
-        self, x: Tensor, states: States, weights: list[Parameter], lengths: Any, reverse: bool
+        self, x: Tensor, states: States, weights: Weights, lengths: Any, reverse: bool
     ) -> tuple[Tensor, ...]:
-        return F.lstm(x, *states, *weights, lengths=lengths, reverse=reverse)
+        h_0, c_0 = states
+        return F.lstm(x, h_0, c_0, *weights, lengths=lengths, reverse=reverse)
 
 
 class GRU(_Recurrent):
@@ -195,6 +200,7 @@ class GRU(_Recurrent):
         return output, h_n
 
     def _direction(
-        self, x: Tensor, states: States, weights: list[Parameter], lengths: Any, reverse: bool
+        self, x: Tensor, states: States, weights: Weights, lengths: Any, reverse: bool
     ) -> tuple[Tensor, ...]:
-        return F.gru(x, *states, *weights, lengths=lengths, reverse=reverse)
+        (h_0,) = states
+        return F.gru(x, h_0, *weights, lengths=lengths, reverse=reverse)

@@ -40,8 +40,8 @@ def scaled_dot_product_attention(
     Vaswani et al., "Attention is all you need", 2017; computed as in Dao et al., "FlashAttention", 2022.
 
     >>> import imgrec_engine as ie
-    >>> x = ie.ones((2, 5, 4, 8))
-    >>> scaled_dot_product_attention(x, x[:, :3], x[:, :3]).shape
+    >>> query, key, value = ie.ones((2, 5, 4, 8)), ie.ones((2, 3, 2, 8)), ie.ones((2, 3, 2, 8))
+    >>> scaled_dot_product_attention(query, key, value).shape
     (2, 5, 4, 8)
     """
     name = "scaled_dot_product_attention"

@@ -34,11 +34,21 @@ def add_rows(rows: Array, positions: Array, count: int) -> Array:
     order = np.argsort(positions, kind="stable")
     ordered = positions[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    if starts.size == positions.size:
-        y[positions] = rows
-    else:
-        y[ordered[starts]] = np.add.reduceat(rows[order], starts, axis=0, dtype=float64)
+    y[ordered[starts]] = _sum_runs(rows[order], starts)
     return y
+
+
+def _sum_runs(rows: Array, starts: Array) -> Array:
+    """The sums, in float64 and in order, of the runs of rows that begin at ``starts``."""
+    lengths = np.diff(starts, append=len(rows))
+    if lengths.max() > 32:  # long runs: NumPy's loop over them pays off
+        return np.add.reduceat(rows, starts, axis=0, dtype=float64)
+    sums = rows[starts].astype(float64)
+    longer = np.flatnonzero(lengths > 1)
+    for k in range(1, int(lengths.max())):
+        sums[longer] += rows[starts[longer] + k]
+        longer = longer[lengths[longer] > k + 1]
+    return sums
 
 
 @differentiable

@@ -28,7 +28,8 @@ def concatenate(tensors: Sequence[Array], axis: int = 0) -> Result:
     first = tensors[0]
     along = position("concatenate", axis, first.ndim, first.shape)
     for i, x in enumerate(tensors):
-        if x.shape[:along] != first.shape[:along] or x.shape[along + 1 :] != first.shape[along + 1 :]:
+        rest, wanted = (a.shape[:along] + a.shape[along + 1 :] for a in (x, first))
+        if x.ndim != first.ndim or rest != wanted:
             raise ShapeError(
                 f"concatenate: tensors[{i}] has shape {x.shape}, tensors[0] {first.shape}; only axis {along} may differ"
             )

@@ -110,7 +110,7 @@ class Run:
             transform=self.preprocessing.compose(self._augmentations()),
         )
         self.trainer = self._build_trainer()
-        self.best = -1.0
+        self.best = (-1.0, 0.0)  # validation accuracy and, where that is equal, loss with its sign turned
 
     @classmethod
     def start(cls, folder: Path, config: RunConfig) -> Run:
@@ -135,7 +135,7 @@ class Run:
         if (folder / LAST).exists():
             tensors, metadata = checkpoint.load(folder / LAST)
             try:
-                run.best = float(metadata["best"])
+                run.best = tuple(metadata["best"])
                 run.trainer.load_state_dict(tensors, metadata["training"])
             except (KeyError, TypeError) as error:
                 raise CheckpointError(f"{folder / LAST}: not a training state: {error}") from None
@@ -174,8 +174,9 @@ class Run:
             "images_per_second": progress.images / seconds,
             "seconds": seconds,
         }
-        if validation.accuracy > self.best:
-            self.best = validation.accuracy
+        score = (validation.accuracy, -validation.loss)
+        if score > self.best:
+            self.best = score
             self.recogniser.save(self.folder / BEST, {"epoch": progress.epoch + 1, "validation": validation.accuracy})
         self._save_last()
         self._record(record)

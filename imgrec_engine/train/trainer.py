@@ -120,10 +120,10 @@ class Trainer:
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON data that together continue this training."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        optimizer_tensors, optimizer_settings = self.optimizer.state_dict()
-        tensors.update({f"optimizer.{name}": value for name, value in optimizer_tensors.items()})
+        optimizer = self.optimizer.state_dict()
+        tensors.update({f"optimizer.{name}": value for name, value in optimizer["state"].items()})
         return tensors, {
-            "optimizer": optimizer_settings,
+            "param_groups": optimizer["param_groups"],
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "progress": vars(self.progress).copy(),
             "random": list(random.get_state()),
@@ -133,7 +133,9 @@ class Trainer:
         """Continues from what ``state_dict`` returned; CheckpointError if it belongs to another training."""
         try:
             self.model.load_state_dict(_below("model.", tensors))
-            self.optimizer.load_state_dict(_below("optimizer.", tensors), settings["optimizer"])
+            self.optimizer.load_state_dict(
+                {"state": _below("optimizer.", tensors), "param_groups": settings["param_groups"]}
+            )
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(settings["scheduler"])
             self.progress = Progress(**settings["progress"])
