@@ -25,8 +25,21 @@ ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE].astype(np.float32) - np.float32(MIDDLE)
 
 # Photos in the wheel of scikit-image. Left out: the astronaut, who is the test, and what else shows people.
 PHOTOS = (
-    *("brick", "camera", "chelsea", "clock", "coffee", "grass", "gravel", "hubble_deep_field", "immunohistochemistry"),
-    *("moon", "page", "retina", "rocket", "stereo_motorcycle", "text"),
+    "brick",
+    "camera",
+    "chelsea",
+    "clock",
+    "coffee",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "moon",
+    "page",
+    "retina",
+    "rocket",
+    "stereo_motorcycle",
+    "text",
 )
 CAMERAMAN_ROWS = 160  # his head is above
 
