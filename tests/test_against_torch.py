@@ -214,7 +214,7 @@ class TorchCNNLSTM(torch.nn.Module):
     def __init__(self, width=16):
         super().__init__()
         self.features = TorchFeatures(1, width)
-        self.lstm = torch.nn.LSTM(4 * 4 * width, 64, batch_first=True)
+        self.lstm = torch.nn.LSTM(3 * 4 * width, 64, batch_first=True)
         self.classifier = torch.nn.Linear(4 * width + 64, 4)
 
     def forward(self, x):
