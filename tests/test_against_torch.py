@@ -214,12 +214,12 @@ class TorchCNNLSTM(torch.nn.Module):
     def __init__(self, width=16):
         super().__init__()
         self.features = TorchFeatures(1, width)
-        self.lstm = torch.nn.LSTM(4 * width, 64, batch_first=True)
+        self.lstm = torch.nn.LSTM(3 * 4 * width, 64, batch_first=True)
         self.classifier = torch.nn.Linear(4 * width + 64, 4)
 
     def forward(self, x):
         features = self.features(channels_first(x))
-        _, (h_n, _) = self.lstm(features.flatten(2).transpose(1, 2))
+        _, (h_n, _) = self.lstm(features.permute(0, 2, 3, 1).flatten(2))  # row by row
         return self.classifier(torch.cat([features.mean((2, 3)), h_n[-1]], 1))
 
 

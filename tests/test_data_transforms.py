@@ -21,6 +21,7 @@ from imgrec_engine.data import (
     RandomRotation,
     RandomVerticalFlip,
     Resize,
+    Standardize,
     ToGrey,
     ToRGB,
     Transform,
@@ -39,6 +40,7 @@ EVERY = [
     RandomRotation(45),
     Cutout(3),
     Normalize((0.5,), (0.25,)),
+    Standardize(),
     Compose([RandomHorizontalFlip(), ToGrey(), RandomCrop((4, 4)), Normalize((0.1,), (0.2,))]),
 ]
 
@@ -294,8 +296,26 @@ def test_preprocessing_puts_augmentations_before_normalising():
     assert [type(step) for step in steps] == [ToGrey, Resize, RandomHorizontalFlip, Normalize]
 
 
-def test_preprocessing_survives_json():
-    preprocessing = Preprocessing((8, 9), 3, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+def test_standardize_is_blind_to_light():
+    images = pixels(5, 6, 7, 3, dtype=np.float32)
+    result = Standardize().batch(images, []).astype(np.float64)
+    np.testing.assert_allclose(result.mean(axis=(1, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(result.std(axis=(1, 2, 3)), 1, atol=1e-6)
+    np.testing.assert_allclose(Standardize().batch(0.5 * images + 0.25, []), result, atol=1e-5)
+    even = np.full((1, 4, 4, 1), 0.5, np.float32)
+    even[0, 0, 0] += 0.001
+    assert abs(Standardize(min_std=0.04).batch(even, [])).max() < 0.03
+
+
+def test_preprocessing_can_standardise_every_image():
+    preprocessing = Preprocessing((8, 8), 1, (0.0,), (1.0,), per_image=True)
+    image = pixels(8, 8, 1)
+    assert preprocessing.compose()(image).tobytes() == Standardize()(image).tobytes()
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_preprocessing_survives_json(per_image):
+    preprocessing = Preprocessing((8, 9), 3, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), per_image)
     assert Preprocessing.from_config(json.loads(json.dumps(preprocessing.to_config()))) == preprocessing
 
 
@@ -307,6 +327,7 @@ def test_preprocessing_survives_json():
         {"mean": [0.1]},
         {"std": [0, 1, 1]},
         {"image_size": "8x8"},
+        {"per_image": 1},
         {"more": 1},
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from imgrec_engine.data.dataset import ArrayDataset, Dataset
-from imgrec_engine.data.transforms import Compose, Normalize, Resize, ToGrey, ToRGB, Transform, to_float
+from imgrec_engine.data.transforms import Compose, Normalize, Resize, Standardize, ToGrey, ToRGB, Transform, to_float
 from imgrec_engine.errors import DataError
 
 DEFAULT_IMAGE_SIZE = (64, 64)
@@ -26,6 +26,8 @@ _MEMORY_VALUES = 1024**3
 class Preprocessing:
     """Grey (`channels=1`) or colour (3), `image_size` (height, width), then `mean` and `std` per channel.
 
+    With `per_image`, every image is standardised by its own mean and deviation before that.
+
     >>> preprocessing = Preprocessing((28, 28), 1, (0.5,), (0.25,))
     >>> preprocessing.compose()(np.zeros((40, 30, 3), np.uint8)).shape
     (28, 28, 1)
@@ -35,8 +37,11 @@ class Preprocessing:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    per_image: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.per_image, bool):
+            raise DataError(f"Preprocessing: per_image must be true or false, not {self.per_image!r}")
         if self.channels not in (1, 3) or isinstance(self.channels, bool):
             raise DataError(f"Preprocessing: channels must be 1 or 3, not {self.channels!r}")
         normalize = Normalize(self.mean, self.std)
@@ -48,7 +53,8 @@ class Preprocessing:
 
     def compose(self, augmentations: Sequence[Transform] = ()) -> Compose:
         """Return the transform: channels, size, then `augmentations` (only in training), mean and std."""
-        return Compose([*self._geometry(), *augmentations, Normalize(self.mean, self.std)])
+        own = [Standardize()] if self.per_image else []
+        return Compose([*self._geometry(), *augmentations, *own, Normalize(self.mean, self.std)])
 
     @classmethod
     def measure(
@@ -98,12 +104,13 @@ class Preprocessing:
             "channels": self.channels,
             "mean": list(self.mean),
             "std": list(self.std),
+            "per_image": self.per_image,
         }
 
     @classmethod
     def from_config(cls, config: object) -> Preprocessing:
         """Read what `to_config` wrote; raises `DataError` for anything else."""
-        expected = {"image_size", "channels", "mean", "std"}
+        expected = {"image_size", "channels", "mean", "std", "per_image"}
         if not isinstance(config, Mapping) or config.keys() != expected:
             raise DataError(f"a preprocessing configuration has the keys {sorted(expected)}, not {config!r}")
         return cls(**config)

@@ -293,6 +293,32 @@ class Normalize(Transform):
         return result
 
 
+@dataclass(frozen=True)
+class Standardize(Transform):
+    """To float32 (uint8 is divided by 255 first), less the image's own mean, over its own standard deviation.
+
+    The light in which a picture was taken so drops out. Mean and deviation are taken over all pixels, channels and
+    frames of an item; a deviation below `min_std` counts as `min_std`, so that an almost even image is not all noise.
+
+    >>> Standardize()(np.array([[[0], [255]]], np.uint8)).ravel()
+    array([-1.,  1.], dtype=float32)
+    """
+
+    min_std: float = 0.04
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "min_std", checked_number(self.min_std, 1e-6, 1e6, "Standardize: min_std"))
+
+    def batch(self, images: Array, generators: Generators) -> Array:
+        """Standardise each item; its moments are summed in float64."""
+        values = to_float(images)
+        axes = tuple(range(1, values.ndim))
+        mean = values.mean(axis=axes, keepdims=True, dtype=np.float64)
+        std = values.std(axis=axes, keepdims=True, dtype=np.float64)
+        result: Array = (values - mean.astype(np.float32)) / np.maximum(std, self.min_std).astype(np.float32)
+        return result
+
+
 @dataclass(frozen=True, init=False)
 class Compose(Transform):
     """Transforms one after another; a `Compose` among them is unfolded.
@@ -340,6 +366,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
         RandomRotation,
         Cutout,
         Normalize,
+        Standardize,
         Compose,
     )
 }

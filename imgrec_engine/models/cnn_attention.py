@@ -6,7 +6,7 @@ from imgrec_engine import functional as F
 from imgrec_engine import nn
 from imgrec_engine.creation import zeros
 from imgrec_engine.models.cnn import ConvFeatures, global_average
-from imgrec_engine.models.cnn_lstm import as_sequence, sequence_grid
+from imgrec_engine.models.cnn_lstm import on_grid, sequence_grid
 from imgrec_engine.models.registry import ImageModel, register
 from imgrec_engine.tensor import Tensor
 
@@ -45,7 +45,8 @@ class CNNAttention(ImageModel):
         """Logits (N, num_classes)."""
         self.check_images(x)
         features = self.features(x)
-        tokens = self.norm(self.attention(as_sequence(features, self.grid) + self.positions))
+        tokens = on_grid(features, self.grid).reshape(len(x), -1, features.shape[3])
+        tokens = self.norm(self.attention(tokens + self.positions))
         joined = F.concatenate([global_average(features), tokens.mean(axis=1)], -1)
         logits: Tensor = self.classifier(joined)
         return logits

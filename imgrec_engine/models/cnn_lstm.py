@@ -16,11 +16,9 @@ def sequence_grid(image_size: tuple[int, int]) -> tuple[int, int]:
     return min(image_size[0] // 4, LARGEST_GRID), min(image_size[1] // 4, LARGEST_GRID)
 
 
-def as_sequence(features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A feature map (N, H, W, C), pooled to the grid if it is larger, as a sequence in reading order."""
-    if features.shape[1:3] != grid:
-        features = F.adaptive_avg_pool2d(features, grid)
-    return features.reshape(features.shape[0], grid[0] * grid[1], features.shape[3])
+def on_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A feature map (N, H, W, C), pooled to the grid if it has another size."""
+    return features if features.shape[1:3] == grid else F.adaptive_avg_pool2d(features, grid)
 
 
 @register("cnn_lstm")
@@ -28,8 +26,8 @@ class CNNLSTM(ImageModel):
     """CNN features read by an LSTM as a sequence; its last state beside the pooled CNN features is classified.
 
     Images (N, H, W, in_channels) give logits (N, num_classes). The feature map (H // 4, W // 4), pooled to 8 x 8 at
-    most, is read position by position, left to right and top to bottom. In the line of Donahue et al., "Long-term
-    Recurrent Convolutional Networks", CVPR 2015, and Visin et al., "ReNet", 2015.
+    most, is read row by row from top to bottom, a row's features side by side. In the line of Donahue et al.,
+    "Long-term Recurrent Convolutional Networks", CVPR 2015, and Visin et al., "ReNet", 2015.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class CNNLSTM(ImageModel):
         super().__init__(num_classes, in_channels, image_size)
         self.grid = sequence_grid(image_size)
         self.features = ConvFeatures(in_channels, width)
-        self.lstm = nn.LSTM(self.features.out_channels, hidden_size)
+        self.lstm = nn.LSTM(self.grid[1] * self.features.out_channels, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.features.out_channels + hidden_size, num_classes)
 
@@ -52,7 +50,8 @@ class CNNLSTM(ImageModel):
         """Logits (N, num_classes)."""
         self.check_images(x)
         features = self.features(x)
-        _, (h_n, _) = self.lstm(as_sequence(features, self.grid))
+        rows = on_grid(features, self.grid).reshape(len(x), self.grid[0], -1)
+        _, (h_n, _) = self.lstm(rows)
         joined = F.concatenate([global_average(features), h_n[-1]], -1)
         logits: Tensor = self.classifier(self.dropout(joined))
         return logits
