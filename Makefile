@@ -44,10 +44,14 @@ dev:  ## build the extension in place with $(PYTHON), for work on the sources
 clean:  ## remove the virtual environment and all build products
 	rm -rf $(VENV) build imgrec_engine/lib imgrec_engine/*.so imgrec_engine/_*.pyi
 
-# One stamp for each set of extras; the package is installed so that its Python files are used where they lie.
+# One stamp for each set of extras; dev holds what test needs, and test what demo needs. The package is installed so that
+# its Python files are used where they lie.
+holds_dev := .test .demo
+holds_test := .demo
+
 $(VENV)/.%: $(SOURCES) | $(BIN)/python
 	$(BIN)/pip install --quiet --editable ".[$*]"
-	@touch $@
+	@touch $@ $(addprefix $(VENV)/,$(holds_$*))
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import deque
 from types import ModuleType
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 try:
-    from imgrec_engine import _cpu
+    _cpu: Any = importlib.import_module("imgrec_engine._cpu")
 except ImportError as error:
     raise ImportError(
         "imgrec_engine has no compiled module for this Python: install the package "

@@ -1,0 +1,1 @@
+"""Kernel benchmarks beside PyTorch: ``python -m benchmarks``."""
