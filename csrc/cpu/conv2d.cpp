@@ -208,13 +208,6 @@ std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dt
   return workspace.used();
 }
 
-/// Calls body(T{}) with the type that a dtype is computed in.
-template <class Body>
-void for_compute(DType dtype, Body&& body) {
-  if (dtype == DType::float64) return body(double{});
-  body(float{});
-}
-
 }  // namespace
 }  // namespace cpu
 

@@ -8,31 +8,11 @@
 
 #include <utility>
 
-#include "cpu/dtypes.h"
 #include "cpu/gemm.h"
+#include "cpu/storage.h"
 #include "ops/conv2d.h"
 
 namespace imgrec::cpu {
-
-/// Cuts one block of memory into arrays aligned to 64 bytes. Without a block it only counts: that is how plans are
-/// made.
-class Workspace {
- public:
-  explicit Workspace(void* block = nullptr) : block_(static_cast<char*>(block)) {}
-
-  template <class T>
-  T* take(std::int64_t count) {
-    T* array = block_ ? reinterpret_cast<T*>(block_ + used_) : nullptr;
-    used_ += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
-    return array;
-  }
-
-  std::int64_t used() const { return used_; }
-
- private:
-  char* block_;
-  std::int64_t used_ = 0;
-};
 
 /// Along one axis, output i of a product reads its tap t at position i step + origin + t advance of the source.
 struct Axis {
@@ -141,12 +121,6 @@ struct Output {
   void store(void* to, const T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first,
              std::int64_t count, const Patches<T>& patches) const;
 };
-
-/// Reads contiguous elements of any floating dtype as T, and writes them.
-template <class T>
-void widen_all(T* to, const void* from, DType dtype, std::int64_t offset, std::int64_t count);
-template <class T>
-void narrow_all(void* to, DType dtype, std::int64_t offset, const T* from, std::int64_t count);
 
 /// conv2d_gemm.cpp: for each group, (outputs x depth) patches times a packed (depth x columns) matrix.
 template <class T>

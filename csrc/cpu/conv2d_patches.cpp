@@ -26,28 +26,6 @@ PhaseAxis backward_axis(const Conv2dAxis& axis, std::int64_t phase) {
 }
 
 template <class T>
-void widen_all(T* to, const void* from, DType dtype, std::int64_t offset, std::int64_t count) {
-  for_floating(dtype, [&](auto tag) {
-    using S = decltype(tag);
-    if constexpr (std::is_same_v<Compute<S>, T>) {
-      const S* elements = static_cast<const S*>(from) + offset;
-      for_vectors<S>(0, count, [&](std::int64_t i, int n) { store_narrow(to + i, load_wide(elements + i, n), n); });
-    }
-  });
-}
-
-template <class T>
-void narrow_all(void* to, DType dtype, std::int64_t offset, const T* from, std::int64_t count) {
-  for_floating(dtype, [&](auto tag) {
-    using S = decltype(tag);
-    if constexpr (std::is_same_v<Compute<S>, T>) {
-      S* elements = static_cast<S*>(to) + offset;
-      for_vectors<S>(0, count, [&](std::int64_t i, int n) { store_narrow(elements + i, load_wide(from + i, n), n); });
-    }
-  });
-}
-
-template <class T>
 void Source<T>::plan(DType dtype, Workspace& workspace) {
   copied = size_of(dtype) != sizeof(T) || top + bottom + left + right > 0 || repeat > 1 || pitch != channels;
   if (copied) copy = workspace.take<T>(batch * (top + height + bottom) * (left + width + right) * pitch);
@@ -131,10 +109,8 @@ void Output<T>::write(T* values, std::int64_t ld, std::int64_t begin, std::int64
   store(data, values, ld, begin, rows, first, count, patches);
 }
 
-#define IMGREC_INSTANTIATE(T)                                                   \
-  template void widen_all(T*, const void*, DType, std::int64_t, std::int64_t);  \
-  template void narrow_all(void*, DType, std::int64_t, const T*, std::int64_t); \
-  template struct Source<T>;                                                    \
+#define IMGREC_INSTANTIATE(T) \
+  template struct Source<T>;  \
   template struct Output<T>;
 IMGREC_INSTANTIATE(float)
 IMGREC_INSTANTIATE(double)

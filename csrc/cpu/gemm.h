@@ -16,6 +16,7 @@
 
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
+#include "cpu/workspace.h"
 
 namespace imgrec::cpu {
 
@@ -23,10 +24,6 @@ template <class T>
 inline constexpr int micro_cols = 2 * lanes<T>;
 inline constexpr int micro_rows = vector_registers == 32 ? 14 : 6;
 inline constexpr std::int64_t depth_block = 256;
-
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 /// tile[0..R) [0..micro_cols) (+)= A panel times B panel over `depth` values of k.
 template <class T, int R>

@@ -4,87 +4,27 @@
 
 #include "cpu/recurrent_cells.h"
 #include "cpu/recurrent_kernel.h"
-#include "cpu/vector_io.h"
+#include "cpu/storage.h"
 #include "ops/recurrent.h"
 
 namespace imgrec::cpu {
 
-/// Calls body with the cell's class.
-template <class T, class Body>
-void for_cell(RecurrentCell cell, Body&& body) {
-  switch (cell) {
-    case RecurrentCell::rnn_tanh:
-      return body(RnnTanh<T>{});
-    case RecurrentCell::rnn_relu:
-      return body(RnnRelu<T>{});
-    case RecurrentCell::lstm:
-      return body(Lstm<T>{});
-    default:
-      return body(Gru<T>{});
-  }
-}
-
-/// Calls body(T{}) with the type that a dtype is computed in. Only reads and writes know the storage type, so that all
-/// else is compiled for float and double alone.
-template <class Body>
-void for_compute(DType dtype, Body&& body) {
-  if (dtype == DType::float64)
-    body(double{});
-  else
-    body(float{});
-}
-
 /// Runs of an array's elements, widened on the way in and rounded on the way out.
 template <class T>
 struct Elements {
-  void* data;
-  DType dtype;
-
-  explicit Elements(const Array& array) : data(array.data), dtype(array.dtype) {}
+  const Array& array;
 
   void load(T* to, std::int64_t offset, std::int64_t count) const {
-    if constexpr (sizeof(T) == 8)
-      copy_in<double>(to, offset, count);
-    else if (dtype == DType::float32)
-      copy_in<float>(to, offset, count);
-    else if (dtype == DType::float16)
-      copy_in<Float16>(to, offset, count);
-    else
-      copy_in<BFloat16>(to, offset, count);
+    widen_all(to, array.data, array.dtype, offset, count);
   }
 
   void store(const T* from, std::int64_t offset, std::int64_t count) const {
-    if constexpr (sizeof(T) == 8)
-      copy_out<double>(from, offset, count);
-    else if (dtype == DType::float32)
-      copy_out<float>(from, offset, count);
-    else if (dtype == DType::float16)
-      copy_out<Float16>(from, offset, count);
-    else
-      copy_out<BFloat16>(from, offset, count);
+    narrow_all(array.data, array.dtype, offset, from, count);
   }
 
   void clear(std::int64_t offset, std::int64_t count) const {
-    const auto item = static_cast<std::size_t>(size_of(dtype));
-    std::memset(static_cast<char*>(data) + static_cast<std::size_t>(offset) * item, 0,
-                static_cast<std::size_t>(count) * item);
-  }
-
- private:
-  template <class S>
-  void copy_in(T* to, std::int64_t offset, std::int64_t count) const {
-    copy(to, static_cast<const S*>(data) + offset, count);
-  }
-
-  template <class S>
-  void copy_out(const T* from, std::int64_t offset, std::int64_t count) const {
-    copy(static_cast<S*>(data) + offset, from, count);
-  }
-
-  template <class To, class From>
-  static void copy(To* to, const From* from, std::int64_t size) {
-    for_vectors<From>(0, size,
-                      [&](std::int64_t i, int count) { store_narrow(to + i, load_wide(from + i, count), count); });
+    const auto item = static_cast<std::size_t>(size_of(array.dtype));
+    std::memset(array.as<char>() + static_cast<std::size_t>(offset) * item, 0, static_cast<std::size_t>(count) * item);
   }
 };
 
@@ -96,6 +36,12 @@ struct Extent : RecurrentShape {
   explicit Extent(const RecurrentShape& shape)
       : RecurrentShape(shape), width(round_up(shape.hidden, micro_cols<T>)), rows(shape.batch * shape.steps) {}
 };
+
+/// What is kept of all steps for the backward pass.
+template <class T>
+std::int64_t reserve_bytes(const Extent<T>& extent, const CellLayout& layout) {
+  return extent.rows * layout.saved * extent.width * static_cast<std::int64_t>(sizeof(T));
+}
 
 inline RecurrentShape shape_of(const RecurrentInputs& in) {
   return {in.x.shape[0], in.x.shape[1], in.x.shape[2], in.weight_hh.shape[1]};
@@ -188,25 +134,6 @@ struct Schedule {
   }
 };
 
-/// Cuts pieces of 64-byte alignment from one block of memory. Run over no memory at all it tells how much that takes.
-class Carver {
- public:
-  explicit Carver(void* memory) : address_(reinterpret_cast<std::uintptr_t>(memory)) {}
-
-  template <class T>
-  T* take(std::int64_t count) {
-    T* piece = reinterpret_cast<T*>(address_ + static_cast<std::uintptr_t>(bytes_));
-    bytes_ += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
-    return piece;
-  }
-
-  std::int64_t bytes() const { return bytes_; }
-
- private:
-  std::uintptr_t address_;
-  std::int64_t bytes_ = 0;
-};
-
 /// Asks for one block of each of `slots` slots, which a step reads after its product: they arrive while that runs.
 template <class T>
 void prefetch(const T* from, int slots, std::int64_t width) {
@@ -219,7 +146,7 @@ void prefetch(const T* from, int slots, std::int64_t width) {
 template <class T>
 void load_states(T* to, const Array& array, const Extent<T>& extent) {
   for (std::int64_t sample = 0; sample < extent.batch; ++sample, to += extent.width) {
-    if (array) Elements<T>(array).load(to, sample * extent.hidden, extent.hidden);
+    if (array) Elements<T>{array}.load(to, sample * extent.hidden, extent.hidden);
     std::fill(to + (array ? extent.hidden : 0), to + extent.width, T(0));
   }
 }

@@ -11,13 +11,21 @@
 #pragma once
 
 #include "cpu/vector_math.h"
+#include "ops/recurrent.h"
 
 namespace imgrec::cpu {
 
+/// The numbers of slots and where they stand; see above.
+struct CellLayout {
+  int gates, saved, gradients, hidden_slot, rotation;
+  bool adds_carry;
+};
+inline constexpr int most_gates = 4;
+
 template <class T>
 struct RnnTanh {
-  static constexpr int gates = 1, saved = 1, gradients = 1, hidden_slot = 0, rotation = 0;
-  static constexpr bool adds_carry = false;
+  static constexpr CellLayout layout = {
+      .gates = 1, .saved = 1, .gradients = 1, .hidden_slot = 0, .rotation = 0, .adds_carry = false};
 
   static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T>, Vector<T>, Vector<T>&) {
     return slots[0] = tanh(slots[0] + product[0]);
@@ -40,8 +48,8 @@ struct RnnRelu : RnnTanh<T> {
 
 template <class T>
 struct Lstm {  // slots: i, f, g, o, c
-  static constexpr int gates = 4, saved = 5, gradients = 4, hidden_slot = 0, rotation = 0;
-  static constexpr bool adds_carry = false;
+  static constexpr CellLayout layout = {
+      .gates = 4, .saved = 5, .gradients = 4, .hidden_slot = 0, .rotation = 0, .adds_carry = false};
 
   static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T>, Vector<T>, Vector<T>& c) {
     const Vector<T> i = slots[0] = sigmoid(slots[0] + product[0]);
@@ -65,8 +73,8 @@ struct Lstm {  // slots: i, f, g, o, c
 
 template <class T>
 struct Gru {  // slots: n, r, z, weight_hn h + bias_hn, h; products: r, z, n
-  static constexpr int gates = 3, saved = 5, gradients = 4, hidden_slot = 1, rotation = 2;
-  static constexpr bool adds_carry = true;
+  static constexpr CellLayout layout = {
+      .gates = 3, .saved = 5, .gradients = 4, .hidden_slot = 1, .rotation = 2, .adds_carry = true};
 
   static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T> bias, Vector<T> h, Vector<T>&) {
     const Vector<T> r = slots[1] = sigmoid(slots[1] + product[0]);
@@ -85,5 +93,25 @@ struct Gru {  // slots: n, r, z, weight_hn h + bias_hn, h; products: r, z, n
     carry = dh * z;
   }
 };
+
+/// Calls body with the cell's class. What does not depend on its mathematics goes by the layout alone, so that it is
+/// compiled once for all cells.
+template <class T, class Body>
+auto for_cell(RecurrentCell cell, Body&& body) {
+  switch (cell) {
+    case RecurrentCell::rnn_tanh:
+      return body(RnnTanh<T>{});
+    case RecurrentCell::rnn_relu:
+      return body(RnnRelu<T>{});
+    case RecurrentCell::lstm:
+      return body(Lstm<T>{});
+    default:
+      return body(Gru<T>{});
+  }
+}
+
+inline CellLayout layout_of(RecurrentCell cell) {
+  return for_cell<float>(cell, [](auto kind) { return decltype(kind)::layout; });
+}
 
 }  // namespace imgrec::cpu

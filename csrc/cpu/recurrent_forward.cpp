@@ -5,25 +5,22 @@ namespace cpu {
 namespace {
 
 /// The scratch memory of one call. The projections move to the reserve where there is one.
-template <class T, class Cell>
+template <class T>
 struct Memory {
   T *projections = nullptr, *packed_ih, *packed_hh, *gemm, *bias, *hidden_bias, *carry, *state;
-  std::int64_t bytes;
 
-  Memory(const Context& context, const Extent<T>& extent, bool training, void* workspace) {
-    const std::int64_t columns = Cell::gates * extent.width;
+  Memory(const Context& context, const Extent<T>& extent, int gates, bool training, Workspace& workspace) {
+    const std::int64_t columns = gates * extent.width;
     const Schedule schedule(context, extent.batch, extent.width / micro_cols<T>);
     const GemmTiling<T> tiling(context, extent.rows, columns, extent.input);
-    Carver carver(workspace);
-    if (!training) projections = carver.take<T>(extent.rows * columns);
-    packed_ih = carver.take<T>(tiling.packed_size());
-    packed_hh = carver.take<T>(columns * extent.width);
-    gemm = carver.take<T>(context.threads * tiling.scratch_size());
-    bias = carver.take<T>(columns);
-    hidden_bias = carver.take<T>(extent.width);
-    carry = carver.take<T>(extent.batch * extent.width);
-    state = carver.take<T>(2 * schedule.panels * state_panel_size(extent.width));
-    bytes = carver.bytes();
+    if (!training) projections = workspace.take<T>(extent.rows * columns);
+    packed_ih = workspace.take<T>(tiling.packed_size());
+    packed_hh = workspace.take<T>(columns * extent.width);
+    gemm = workspace.take<T>(context.threads * tiling.scratch_size());
+    bias = workspace.take<T>(columns);
+    hidden_bias = workspace.take<T>(extent.width);
+    carry = workspace.take<T>(extent.batch * extent.width);
+    state = workspace.take<T>(2 * schedule.panels * state_panel_size(extent.width));
   }
 };
 
@@ -44,7 +41,7 @@ void pack_weight(const Context& context, T* packed, const Array& weight, std::in
       const std::int64_t given = std::clamp<std::int64_t>(depth - k, 0, lanes<T>);
       for (std::int64_t j = 0; j < count; ++j) {
         std::fill(block[j] + given, block[j] + lanes<T>, T(0));
-        Elements<T>(weight).load(block[j], (gate * hidden + unit + j) * depth + k, given);
+        Elements<T>{weight}.load(block[j], (gate * hidden + unit + j) * depth + k, given);
       }
       const std::int64_t lines = std::min<std::int64_t>(lanes<T>, padded - k);
       for (std::int64_t i = 0; i < lines; ++i, to += micro_cols<T>)
@@ -53,22 +50,54 @@ void pack_weight(const Context& context, T* packed, const Array& weight, std::in
   });
 }
 
+/// One step of one sample for a block of micro_cols units. A pointer is to its first unit; slots lie `width` apart,
+/// products micro_cols, and the vectors of a state as state_offset says.
+template <class T>
+struct Units {
+  T* slots;
+  std::int64_t width;
+  bool keeps_slots;
+  const T *product, *bias, *state;
+  T *next_state, *carry, *h;
+};
+
 template <class T, class Cell>
+void apply_cell(const Units<T>& units) {
+  constexpr CellLayout layout = Cell::layout;
+  for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
+    Vector<T> slot[layout.saved], sums[layout.gates], c = load(units.carry + v);
+    for (int gate = 0; gate < layout.gates; ++gate) {
+      slot[gate] = load(units.slots + gate * units.width + v);
+      sums[gate] = load(units.product + gate * micro_cols<T> + v);
+    }
+    const std::int64_t place = state_offset<T>(0, v);
+    const Vector<T> h = Cell::forward(slot, sums, load(units.bias + v), load(units.state + place), c);
+    store(units.carry + v, c);
+    store(units.next_state + place, h);
+    store(units.h + v, h);
+    if (units.keeps_slots)
+      for (int i = 0; i < layout.saved; ++i) store(units.slots + i * units.width + v, slot[i]);
+  }
+}
+
+template <class T>
 class Forward {
  public:
   Forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n, const Array& reserve,
-          const RecurrentInputs& in, const Array& workspace)
+          const RecurrentInputs& in, Workspace& workspace)
       : context_(context),
         in_(in),
         output_(output),
         h_n_(h_n),
         c_n_(c_n),
+        layout_(layout_of(in.cell)),
+        apply_(for_cell<T>(in.cell, [](auto kind) { return &apply_cell<T, decltype(kind)>; })),
         extent_(shape_of(in)),
         order_(in),
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
-        memory_(context, extent_, static_cast<bool>(reserve), workspace.data),
+        memory_(context, extent_, layout_.gates, static_cast<bool>(reserve), workspace),
         training_(static_cast<bool>(reserve)),
-        slots_kept_(training_ ? Cell::saved : Cell::gates),
+        slots_kept_(training_ ? layout_.saved : layout_.gates),
         stride_(slots_kept_ * extent_.width),
         slots_(training_ ? reserve.as<T>() : memory_.projections) {}
 
@@ -85,27 +114,27 @@ class Forward {
  private:
   /// Both biases go into the projections, but for gru's n: there bias_hh is multiplied by the reset gate.
   void sum_biases() {
-    for (int slot = Cell::gates - 1; slot >= 0; --slot) {
+    for (int slot = layout_.gates - 1; slot >= 0; --slot) {
       T* sum = memory_.bias + slot * extent_.width;
-      const std::int64_t from = (slot + Cell::rotation) % Cell::gates * extent_.hidden;
+      const std::int64_t from = (slot + layout_.rotation) % layout_.gates * extent_.hidden;
       std::fill(sum, sum + extent_.width, T(0));
       std::fill(memory_.hidden_bias, memory_.hidden_bias + extent_.width, T(0));
-      if (in_.bias_ih) Elements<T>(in_.bias_ih).load(sum, from, extent_.hidden);
-      if (in_.bias_hh) Elements<T>(in_.bias_hh).load(memory_.hidden_bias, from, extent_.hidden);
-      if (slot >= Cell::hidden_slot)
+      if (in_.bias_ih) Elements<T>{in_.bias_ih}.load(sum, from, extent_.hidden);
+      if (in_.bias_hh) Elements<T>{in_.bias_hh}.load(memory_.hidden_bias, from, extent_.hidden);
+      if (slot >= layout_.hidden_slot)
         for (std::int64_t unit = 0; unit < extent_.hidden; ++unit) sum[unit] += memory_.hidden_bias[unit];
     }
   }
 
   /// weight_ih x + bias for all steps of all samples, in one product.
   void project_inputs() {
-    const std::int64_t columns = Cell::gates * extent_.width;
+    const std::int64_t columns = layout_.gates * extent_.width;
     pack_weight<T>(context_, memory_.packed_ih, in_.weight_ih, columns / micro_cols<T>, extent_.hidden, extent_.input,
                    [&](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
-                     gate = (panel / schedule_.blocks + Cell::rotation) % Cell::gates;
+                     gate = (panel / schedule_.blocks + layout_.rotation) % layout_.gates;
                      unit = panel % schedule_.blocks * micro_cols<T>;
                    });
-    const Elements<T> x(in_.x);
+    const Elements<T> x{in_.x};
     gemm(
         context_, GemmTiling<T>(context_, extent_.rows, columns, extent_.input), memory_.packed_ih, memory_.gemm,
         [&](T* panel, std::int64_t row, int rows, std::int64_t k, std::int64_t depth) {
@@ -120,10 +149,10 @@ class Forward {
   }
 
   void prepare_states() {
-    pack_weight<T>(context_, memory_.packed_hh, in_.weight_hh, Cell::gates * schedule_.blocks, extent_.hidden,
-                   extent_.width, [](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
-                     gate = panel % Cell::gates;
-                     unit = panel / Cell::gates * micro_cols<T>;
+    pack_weight<T>(context_, memory_.packed_hh, in_.weight_hh, layout_.gates * schedule_.blocks, extent_.hidden,
+                   extent_.width, [&](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
+                     gate = panel % layout_.gates;
+                     unit = panel / layout_.gates * micro_cols<T>;
                    });
     std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size(extent_.width), T(0));
     load_states(memory_.carry, in_.h_0, extent_);
@@ -134,19 +163,19 @@ class Forward {
                 load(memory_.carry + (schedule_.sample(panel) + r) * extent_.width + unit));
     load_states(memory_.carry, in_.c_0, extent_);
     for (std::int64_t row = 0; in_.lengths && row < extent_.rows; ++row)
-      if (order_.step(row) < 0) Elements<T>(output_).clear(row * extent_.hidden, extent_.hidden);
+      if (order_.step(row) < 0) Elements<T>{output_}.clear(row * extent_.hidden, extent_.hidden);
   }
 
   /// One step of one panel of samples for one block of hidden units: the product, then the gates while it is in L1.
   void advance(std::int64_t panel, std::int64_t block, std::int64_t step) {
-    constexpr std::int64_t ld = Cell::gates * micro_cols<T>;
-    alignas(64) T tile[micro_rows * ld];
+    alignas(64) T tile[micro_rows * most_gates * micro_cols<T>];
+    const std::int64_t ld = layout_.gates * micro_cols<T>;
     const int rows = schedule_.rows_of(panel);
     const std::int64_t unit = block * micro_cols<T>;
     for (std::int64_t sample = schedule_.sample(panel), end = sample + rows; sample < end; ++sample)
       if (step < order_.length(sample))
         prefetch(slots_ + order_.row(sample, step) * stride_ + unit, slots_kept_, extent_.width);
-    state_product<T>(rows, Cell::gates, extent_.width, state(step, panel),
+    state_product<T>(rows, layout_.gates, extent_.width, state(step, panel),
                      memory_.packed_hh + block * ld * extent_.width, tile, ld);
     const std::int64_t count = std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit);
     for (int r = 0; r < rows; ++r) {
@@ -155,32 +184,14 @@ class Forward {
       const std::int64_t row = order_.row(sample, step);
       T* carry = memory_.carry + sample * extent_.width + unit;
       alignas(64) T h[micro_cols<T>];
-      for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
-        const std::int64_t place = state_offset<T>(r, unit + v);
-        const Vector<T> result = apply_cell(slots_ + row * stride_ + unit + v, tile + r * ld + v, unit + v,
-                                            load(state(step, panel) + place), carry + v);
-        store(state(step + 1, panel) + place, result);
-        store(h + v, result);
-      }
-      Elements<T>(output_).store(h, row * extent_.hidden + unit, count);
+      const std::int64_t place = state_offset<T>(r, unit);
+      apply_({slots_ + row * stride_ + unit, extent_.width, training_, tile + r * ld, memory_.hidden_bias + unit,
+              state(step, panel) + place, state(step + 1, panel) + place, carry, h});
+      Elements<T>{output_}.store(h, row * extent_.hidden + unit, count);
       if (step < length - 1) continue;
-      Elements<T>(h_n_).store(h, sample * extent_.hidden + unit, count);
-      if (c_n_) Elements<T>(c_n_).store(carry, sample * extent_.hidden + unit, count);
+      Elements<T>{h_n_}.store(h, sample * extent_.hidden + unit, count);
+      if (c_n_) Elements<T>{c_n_}.store(carry, sample * extent_.hidden + unit, count);
     }
-  }
-
-  /// The cell on one vector of units; returns h.
-  Vector<T> apply_cell(T* slots, const T* product, std::int64_t unit, Vector<T> h, T* carry) {
-    Vector<T> slot[Cell::saved], sums[Cell::gates], c = load(carry);
-    for (int gate = 0; gate < Cell::gates; ++gate) {
-      slot[gate] = load(slots + gate * extent_.width);
-      sums[gate] = load(product + gate * micro_cols<T>);
-    }
-    h = Cell::forward(slot, sums, load(memory_.hidden_bias + unit), h, c);
-    store(carry, c);
-    if (training_)
-      for (int i = 0; i < Cell::saved; ++i) store(slots + i * extent_.width, slot[i]);
-    return h;
   }
 
   /// The panel's h before step `step`: steps read one half of the memory and write the other.
@@ -191,10 +202,12 @@ class Forward {
   const Context& context_;
   const RecurrentInputs& in_;
   const Array &output_, &h_n_, &c_n_;
+  const CellLayout layout_;
+  void (*const apply_)(const Units<T>&);
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;
-  const Memory<T, Cell> memory_;
+  const Memory<T> memory_;
   const bool training_;
   const int slots_kept_;
   const std::int64_t stride_;
@@ -207,15 +220,14 @@ class Forward {
 Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape, DType dtype, RecurrentCell cell,
                             bool training) {
   Plan plan{.algorithm = "packed"};
+  const cpu::CellLayout layout = cpu::layout_of(cell);
   cpu::for_compute(dtype, [&](auto tag) {
     using T = decltype(tag);
-    cpu::for_cell<T>(cell, [&](auto kind) {
-      using Cell = decltype(kind);
-      const cpu::Extent<T> extent(shape);
-      plan.workspace_bytes = cpu::Memory<T, Cell>(context, extent, training, nullptr).bytes;
-      if (training)
-        plan.reserve_bytes = extent.rows * Cell::saved * extent.width * static_cast<std::int64_t>(sizeof(T));
-    });
+    const cpu::Extent<T> extent(shape);
+    cpu::Workspace workspace;
+    cpu::Memory<T>(context, extent, layout.gates, training, workspace);
+    plan.workspace_bytes = workspace.used();
+    if (training) plan.reserve_bytes = cpu::reserve_bytes(extent, layout);
   });
   return plan;
 }
@@ -223,10 +235,8 @@ Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape,
 void recurrent_forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n,
                        const Array& reserve, const RecurrentInputs& inputs, const Array& workspace) {
   cpu::for_compute(inputs.x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    cpu::for_cell<T>(inputs.cell, [&](auto kind) {
-      cpu::Forward<T, decltype(kind)>(context, output, h_n, c_n, reserve, inputs, workspace).run();
-    });
+    cpu::Workspace memory(workspace.data);
+    cpu::Forward<decltype(tag)>(context, output, h_n, c_n, reserve, inputs, memory).run();
   });
 }
 

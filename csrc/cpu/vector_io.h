@@ -9,6 +9,7 @@ namespace imgrec::cpu {
 namespace detail {
 
 typedef std::uint16_t HalfWords __attribute__((vector_size(vector_bytes / 2)));
+typedef std::int16_t SignedHalfWords __attribute__((vector_size(vector_bytes / 2)));
 typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
 
 inline Vector<float> widen_words(HalfWords words, BFloat16) {
@@ -24,10 +25,12 @@ inline HalfWords narrow_words(Vector<float> v, BFloat16) {
 }
 
 inline Vector<float> widen_words(HalfWords words, Float16) {
-#if defined(__AVX512F__)  // masked with ones: GCC 12 warns of an uninitialised value in the plain form
-  return _mm512_maskz_cvtph_ps(0xFFFF, reinterpret_cast<__m256i>(words));
+#if defined(__AVX512F__)
+  constexpr int all_lanes = -1, current_rounding = 4;
+  return __builtin_ia32_vcvtph2ps512_mask(reinterpret_cast<SignedHalfWords>(words), Vector<float>{}, all_lanes,
+                                          current_rounding);
 #elif defined(__F16C__)
-  return _mm256_cvtph_ps(reinterpret_cast<__m128i>(words));
+  return __builtin_ia32_vcvtph2ps256(reinterpret_cast<SignedHalfWords>(words));
 #else
   Vector<float> v{};
   for (int i = 0; i < lanes<float>; ++i) v[i] = widen(Float16{words[i]});
@@ -37,9 +40,11 @@ inline Vector<float> widen_words(HalfWords words, Float16) {
 
 inline HalfWords narrow_words(Vector<float> v, Float16) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<HalfWords>(_mm512_maskz_cvtps_ph(0xFFFF, v, _MM_FROUND_TO_NEAREST_INT));
+  constexpr int all_lanes = -1;
+  return reinterpret_cast<HalfWords>(
+      __builtin_ia32_vcvtps2ph512_mask(v, round_to_nearest, SignedHalfWords{}, all_lanes));
 #elif defined(__F16C__)
-  return reinterpret_cast<HalfWords>(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  return reinterpret_cast<HalfWords>(__builtin_ia32_vcvtps2ph256(v, round_to_nearest));
 #else
   HalfWords words{};
   for (int i = 0; i < lanes<float>; ++i) words[i] = narrow<Float16>(v[i]).bits;
