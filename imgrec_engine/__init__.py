@@ -14,6 +14,8 @@ from imgrec_engine.checkpoint import load, save
 from imgrec_engine.creation import arange, from_dlpack, full, ones, zeros
 from imgrec_engine.device import get_num_threads, set_num_threads
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
+from imgrec_engine.ops.elementwise import where
+from imgrec_engine.ops.joining import concatenate, stack
 from imgrec_engine.random import manual_seed, rand, randn
 from imgrec_engine.tensor import Tensor, tensor
 
@@ -23,6 +25,7 @@ __all__ = [
     "Tensor",
     "arange",
     "bfloat16",
+    "concatenate",
     "convert",
     "data",
     "differentiable",
@@ -49,9 +52,11 @@ __all__ = [
     "randn",
     "save",
     "set_num_threads",
+    "stack",
     "tensor",
     "testing",
     "train",
+    "where",
     "zeros",
 ]
 

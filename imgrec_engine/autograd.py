@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from imgrec_engine import debug
 from imgrec_engine.dtypes import SUPPORTED, is_floating
-from imgrec_engine.errors import AutogradError, DTypeError
+from imgrec_engine.errors import AutogradError, DTypeError, ImgrecError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
@@ -151,8 +151,7 @@ def differentiable(op: Callable[P, Results]) -> Callable[P, tuple[Tensor, ...]]:
 def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
     """Makes a function on arrays that returns ``(result, backward)`` a differentiable function on tensors.
 
-    >>> import numpy as np
-        >>> import imgrec_engine as ie
+    >>> import imgrec_engine as ie
     >>> from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
     >>> @differentiable
     ... def cube(x: Array) -> Result:
@@ -171,7 +170,10 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
         values = list(args)
         inputs = [_unwrap(name, slot, values, kwargs) for slot in slots]
         with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
-            outputs, pullback = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
+            try:
+                outputs, pullback = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
+            except _VAGUE as error:
+                raise _named(error, name, values, kwargs) from error
         several = type(outputs) is tuple
         node = None
         if _mode.recording and pullback is not None and any(map(_requires_grad, inputs)):
@@ -183,6 +185,21 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
 
     call.differentiable_op = True  # type: ignore[attr-defined]
     return call
+
+
+_VAGUE = (TypeError, ValueError, IndexError, OverflowError, MemoryError)  # what Python and NumPy raise
+
+
+def _named(error: Exception, name: str, args: list[Any], kwargs: dict[str, Any]) -> Exception:
+    """The error itself where it names the op, else one of its kind that does, with what the op was given."""
+    message, *more = str(error).splitlines() or [type(error).__name__]
+    if more:  # pybind11's, which lists types of C++
+        message = "an argument is of a wrong type or too large"
+    elif name in message:
+        return error
+    kind = type(error) if isinstance(error, ImgrecError) else next(k for k in _VAGUE if isinstance(error, k))
+    call = f"{name}({debug.describe_arguments(args, kwargs)})"
+    return (OutOfMemoryError if kind is MemoryError else kind)(f"{call}: {message}")
 
 
 def _slots(op: Callable[..., Any]) -> list[_Slot]:

@@ -110,7 +110,8 @@ def _pull(node: Node, gradients: list[Any]) -> list[tuple[Any, Any]]:
         elif result is not None:
             pairs.extend(_pair(node, edge, result, "one for each tensor in the list"))
     wanted = [(edge, array) for edge, array in pairs if edge is not None and array is not None]
-    checked = [(edge, _conform(node, edge, array)) for edge, array in wanted]
+    with np.errstate(all="ignore"):  # gradients are rounded to fewer bits where an input has fewer
+        checked = [(edge, _conform(node, edge, array)) for edge, array in wanted]
     node.release()
     return checked
 

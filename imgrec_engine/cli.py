@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from PIL import Image
 
 from imgrec_engine import info
 from imgrec_engine.errors import DataError, ImgrecError
+
+if TYPE_CHECKING:
+    from imgrec_engine.train import Run
+
+Number = TypeVar("Number", int, float)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,29 +36,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # what reads our output has enough; closing keeps Python from complaining at exit
         return 0
+    except OSError as error:  # a folder that cannot be made or written, a full disk
+        print(f"imgrec: {error.filename or 'the system'}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a bad argument in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="imgrec", description="Train and use image recognisers.")
+    parser = _Parser(prog="imgrec", description="Train and use image recognisers.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a model on a data set")
+    train = commands.add_parser(
+        "train", help="train a model on a data set", argument_default=argparse.SUPPRESS
+    )  # what is not given keeps RunConfig's default
     train.add_argument(
-        "data", nargs="?", help="a folder with a folder of images per class, an IDX or npz file, or a name"
+        "data", nargs="?", type=_place, help="a folder with a folder of images per class, an IDX or npz file, or a name"
     )
     train.add_argument("--model", help="see `imgrec models` (default cnn, for clips video_lstm)")
     train.add_argument("--out", type=Path, help="the run's folder (default runs/DATA-MODEL)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder")
-    train.add_argument("--epochs", type=_positive, default=10)
-    train.add_argument("--batch-size", type=_positive, default=64)
-    train.add_argument("--learning-rate", type=float, default=2e-3)
-    train.add_argument("--weight-decay", type=float, default=0.01)
-    train.add_argument("--label-smoothing", type=float, default=0.0)
-    train.add_argument("--augment", default="crop", help="crop, flip, both with a comma, or none (default crop)")
+    train.add_argument(
+        "--resume", type=Path, nargs="?", const=None, metavar="RUN", help="continue the run in this folder, or in --out"
+    )
+    train.add_argument("--epochs", type=_positive, help="default 10")
+    train.add_argument("--batch-size", type=_positive, help="default 64")
+    train.add_argument("--learning-rate", type=_amount, help="default 0.002")
+    train.add_argument("--weight-decay", type=_amount, help="default 0.01")
+    train.add_argument("--label-smoothing", type=_share, help="default 0")
+    train.add_argument("--augment", type=_names, help="crop, flip, both with a comma, or none (default crop)")
     train.add_argument("--image-size", type=_size, help="N or HxW (default: the images' own, 64 where it varies)")
-    train.add_argument("--grey", action="store_true", help="turn colour images to grey")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--workers", type=int, default=0, help="threads that prepare batches ahead")
+    train.add_argument("--grey", dest="channels", action="store_const", const=1, help="turn colour images to grey")
+    train.add_argument("--seed", type=_natural, help="default 0")
+    train.add_argument("--workers", type=_natural, help="threads that prepare batches ahead (default 0)")
     train.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     train.set_defaults(command=_train)
 
@@ -83,39 +103,31 @@ def _train(options: argparse.Namespace) -> int:
     from imgrec_engine.train import Run
     from imgrec_engine.train.console import Console
 
-    if options.resume is not None:
-        run = Run.resume(options.resume)
-    elif options.data is None:
+    settings = {name: value for name, value in vars(options).items() if name not in ("command", "out", "resume")}
+    out = getattr(options, "out", None)
+    if hasattr(options, "resume"):
+        folder = options.resume or out
+        if folder is None:
+            raise DataError("train: --resume needs a run: --resume RUN, or --out RUN --resume")
+        run = Run.resume(folder, settings)
+    elif "data" not in settings:
         raise DataError("train: DATA is missing: name a folder, a file or a data set (`imgrec datasets` lists them)")
     else:
-        run = Run.start(*_new_run(options))
+        run = _start(out, settings)
     return run.fit(Console(run))
 
 
-def _new_run(options: argparse.Namespace) -> tuple[Path, Any]:
+def _start(out: Path | None, settings: dict[str, Any]) -> Run:
+    """A new run with a model that suits the data where none is named."""
     from imgrec_engine.data import load
-    from imgrec_engine.train import RunConfig
+    from imgrec_engine.train import Run, RunConfig
 
-    model = options.model
-    if model is None:
-        shape = load(options.data, strict=options.strict).image_shape
-        model = "video_lstm" if shape is not None and len(shape) == 4 else "cnn"
-    config = RunConfig(
-        data=options.data,
-        model=model,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
-        label_smoothing=options.label_smoothing,
-        augment=() if options.augment == "none" else tuple(options.augment.split(",")),
-        image_size=options.image_size,
-        channels=1 if options.grey else None,
-        seed=options.seed,
-        workers=options.workers,
-        strict=options.strict,
-    )
-    return options.out or Path("runs") / f"{Path(options.data).name or 'data'}-{model}", config
+    data = settings["data"]
+    if "model" not in settings:
+        shape = load(data, strict=settings.get("strict", False)).image_shape
+        settings["model"] = "video_lstm" if shape is not None and len(shape) == 4 else "cnn"
+    folder = out or Path("runs") / f"{Path(data).name or 'data'}-{settings['model']}"
+    return Run.start(folder, RunConfig(**settings))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -134,15 +146,14 @@ def _predict(options: argparse.Namespace) -> int:
     from imgrec_engine.train import Recogniser
 
     recogniser = Recogniser.load(options.run)
-    recognised = skipped = 0
+    recognised, skipped = 0, list[str]()
     for path in _files(options.paths):
         try:
             prediction = recogniser.predict([read_image(path)])[0]
         except DataError as error:
             if options.strict:
                 raise
-            print(f"imgrec: skipped: {error}", file=sys.stderr)
-            skipped += 1
+            skipped.append(str(error))
             continue
         recognised += 1
         pairs = list(zip(prediction.labels, prediction.scores, strict=True))[: options.top]
@@ -152,8 +163,14 @@ def _predict(options: argparse.Namespace) -> int:
         else:
             print(f"{path}: " + ", ".join(f"{label} {score:.4f}" for label, score in pairs), flush=True)
     if not recognised:
-        raise DataError(f"predict: no image could be read ({skipped} skipped)")
+        raise DataError(skipped[0] if len(skipped) == 1 else f"predict: no image in {_join(options.paths)}")
+    if skipped:
+        print(f"imgrec: skipped {len(skipped)} files that are no usable images, first {skipped[0]}", file=sys.stderr)
     return 0
+
+
+def _join(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -195,11 +212,33 @@ def _datasets(options: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
+def _number(kind: Callable[[str], Number], what: str, accepts: Callable[[Number], bool]) -> Callable[[str], Number]:
+    """How argparse reads a number of some kind, and what it says of another one."""
+
+    def read(text: str) -> Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accepts(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return read
+
+
+_positive = _number(int, "a whole number of 1 or more", lambda value: value >= 1)
+_natural = _number(int, "a whole number of 0 or more", lambda value: 0 <= value < 2**63)
+_amount = _number(float, "a number of 0 or more", lambda value: 0 <= value < math.inf)
+_share = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def _place(text: str) -> str:
+    return str(Path(text))  # without the slash that a shell's completion leaves
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from imgrec_engine import kernels
 from imgrec_engine.dtypes import is_floating
 
+LONGEST_ARGUMENT = 80  # characters of a value that is no array
 level = int(os.environ.get("IMGREC_DEBUG") or "0")
 
 
@@ -21,7 +22,13 @@ def _describe(value: Any) -> str:
         return f"{value.dtype.name}{list(value.shape)}"
     if isinstance(value, (list, tuple)) and any(hasattr(item, "shape") for item in value):
         return "[" + ", ".join(_describe(item) for item in value) + "]"
-    return repr(value)
+    text = repr(value)
+    return text if len(text) <= LONGEST_ARGUMENT else f"{text[:LONGEST_ARGUMENT]}..."
+
+
+def describe_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """An op's arguments for a message, tensors as dtype[shape]."""
+    return ", ".join([*map(_describe, args), *(f"{name}={_describe(value)}" for name, value in kwargs.items())])
 
 
 def traced(name: str, op: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -31,7 +38,7 @@ def traced(name: str, op: Callable[..., Any], args: list[Any], kwargs: dict[str,
     result = op(*args, **kwargs)
     elapsed = 1e3 * (time.perf_counter() - start)
     outputs = result[0] if isinstance(result[0], tuple) else (result[0],)
-    shown = ", ".join([_describe(a) for a in args] + [f"{k}={_describe(v)}" for k, v in kwargs.items()])
+    shown = describe_arguments(args, kwargs)
     chosen = "/".join(filter(None, kernels.take_algorithms()))
     arrow = ", ".join(_describe(output) for output in outputs)
     print(f"imgrec: {name}({shown}) -> {arrow} {chosen} {elapsed:.3f} ms", file=sys.stderr)  # noqa: T201

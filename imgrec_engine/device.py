@@ -13,6 +13,7 @@ from imgrec_engine import kernels
 from imgrec_engine.errors import DeviceError
 
 NAMES = ("cpu",)
+MOST_THREADS = 1024  # more serve no machine, and a system may refuse to start them
 KINDS = ("cpu", "cuda", "sim")  # a build has some of them
 
 
@@ -69,8 +70,8 @@ def to_device(array: NDArray[Any], device: str) -> Any:
 
 def set_num_threads(count: int) -> None:
     """Sets how many threads the CPU kernels use. Results do not depend on it, bit for bit."""
-    if count < 1:
-        raise ValueError(f"set_num_threads: count is {count}, expected 1 or more")
+    if not isinstance(count, int) or not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"set_num_threads: count is {count!r}, expected a whole number from 1 to {MOST_THREADS}")
     kernels.cpu_context.threads = count
 
 

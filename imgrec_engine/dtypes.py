@@ -29,10 +29,10 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     >>> as_dtype("bfloat16").itemsize
     2
     """
-    found = _BY_NAME.get(dtype) if isinstance(dtype, str) else np.dtype(dtype)
-    if found not in SUPPORTED:
-        raise DTypeError(f"dtype {dtype!r} is not supported; there are {', '.join(_BY_NAME)}")
-    return found
+    try:
+        return _BY_NAME[dtype if isinstance(dtype, str) or dtype is None else np.dtype(dtype).name]
+    except (KeyError, TypeError):  # np.dtype(None) would be float64
+        raise DTypeError(f"dtype {dtype!r} is not supported; there are {', '.join(_BY_NAME)}") from None
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:

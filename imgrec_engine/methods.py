@@ -17,6 +17,7 @@ from imgrec_engine.ops import (
     matmul,
     reduction,
     shape,
+    softmax,
 )
 
 if TYPE_CHECKING:
@@ -67,6 +68,23 @@ class Methods:
 
     def __rmatmul__(self, other: Any) -> Tensor:
         return matmul.matmul(other, self)
+
+    # `x += y` and its like: see Tensor._assign
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._assign("x += y", arithmetic.add(self, other))
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._assign("x -= y", arithmetic.subtract(self, other))
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._assign("x *= y", arithmetic.multiply(self, other))
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._assign("x /= y", arithmetic.divide(self, other))
+
+    def _assign(self, what: str, result: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def __neg__(self) -> Tensor:
         return arithmetic.negative(self)
@@ -161,6 +179,14 @@ class Methods:
     def tanh(self) -> Tensor:
         """The hyperbolic tangent."""
         return activation.tanh(self)
+
+    def softmax(self, axis: int = -1) -> Tensor:
+        """exp(x) / sum(exp(x)) along an axis."""
+        return softmax.softmax(self, axis)
+
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        """The logarithm of the softmax along an axis."""
+        return softmax.log_softmax(self, axis)
 
     def isfinite(self) -> Tensor:
         """Where elements are neither NaN nor infinite."""

@@ -15,6 +15,7 @@ from imgrec_engine import device as devices
 from imgrec_engine import kernels
 from imgrec_engine.dtypes import as_dtype, float32, float64, is_floating
 from imgrec_engine.errors import DTypeError
+from imgrec_engine.ops.shape import lengths_of
 from imgrec_engine.tensor import Tensor
 
 _state: NDArray[np.int64] = np.zeros(2, dtype=np.int64)
@@ -30,6 +31,8 @@ def manual_seed(seed: int) -> None:
     >>> bool((first == ie.rand(3)).all())
     True
     """
+    if not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"manual_seed: seed is {seed!r}, expected a whole number")
     if not 0 <= seed < 2**63:
         raise ValueError(f"manual_seed: seed is {seed}, expected 0 <= seed < 2**63")
     _state[:] = seed, 0
@@ -62,11 +65,6 @@ def _draw(kernel: str, shape: Sequence[int], dtype: Any, first: float, second: f
     return Tensor(out.astype(wanted, copy=False), requires_grad)
 
 
-def _shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """Lets ``rand(2, 3)`` and ``rand((2, 3))`` mean the same."""
-    return tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
-
-
 def rand(
     *shape: int | Sequence[int], dtype: Any = float32, low: float = 0.0, high: float = 1.0, requires_grad: bool = False
 ) -> Tensor:
@@ -76,7 +74,7 @@ def rand(
     >>> ie.rand(2, 3).shape
     (2, 3)
     """
-    return _draw("random_uniform", _shape(shape), dtype, low, high, requires_grad)
+    return _draw("random_uniform", lengths_of(shape), dtype, low, high, requires_grad)
 
 
 def randn(
@@ -92,4 +90,4 @@ def randn(
     >>> ie.randn((2, 3), dtype="float64").dtype.name
     'float64'
     """
-    return _draw("random_normal", _shape(shape), dtype, mean, std, requires_grad)
+    return _draw("random_normal", lengths_of(shape), dtype, mean, std, requires_grad)

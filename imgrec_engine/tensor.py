@@ -24,8 +24,9 @@ class Tensor(Methods):
     """An n-dimensional array of one dtype on one device, differentiable where the dtype is floating.
 
     Tensors come from `imgrec_engine.tensor`, the creation functions and operations. Operators follow NumPy's
-    broadcasting; Python scalars do not widen the dtype; reshape, transpose and basic indexing give views. ``x += 1``
-    binds x to a new tensor and leaves the old one as it was; `x[...] = value`, `copy_` and `fill_` write in place.
+    broadcasting; Python scalars do not widen the dtype; reshape, transpose and basic indexing give views.
+    ``x[...] = value``, ``copy_`` and ``fill_`` write in place. So does ``x += y``, but where a gradient is to flow
+    through it: there it binds x to the new tensor ``x + y``.
 
     >>> import imgrec_engine as ie
     >>> x = ie.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
@@ -96,6 +97,9 @@ class Tensor(Methods):
     def __contains__(self, value: Any) -> bool:
         return bool((self._array == getattr(value, "_array", value)).any())
 
+    def __format__(self, specification: str) -> str:
+        return format(self.item() if specification and self.ndim == 0 else str(self), specification)
+
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .all() or .any()")
@@ -160,13 +164,13 @@ class Tensor(Methods):
     def __dlpack_device__(self) -> tuple[int, int]:
         return dlpack.CPU_DEVICE
 
-    def to(self, *targets: Any) -> Tensor:
+    def to(self, *targets: Any, device: str | None = None, dtype: Any = None) -> Tensor:
         """The tensor on another device, in another dtype, or both: ``x.to("cpu")``, ``x.to("float16")``.
 
         Differentiable. Returns the same tensor if nothing changes.
         """
         result = self
-        for target in targets:
+        for target in (*targets, *named_targets(device, dtype)):
             if isinstance(target, str) and target in devices.KINDS:
                 devices.check(target)
                 continue  # the only device of this build holds every tensor
@@ -227,6 +231,17 @@ class Tensor(Methods):
         self._array[...] = value
         return self
 
+    def _assign(self, what: str, result: Tensor) -> Tensor:
+        """What ``x += y`` leaves in x: x itself with the result written into it, or the result where it is recorded."""
+        is_recorded = autograd.is_recording() and (self.requires_grad or result.requires_grad)
+        if is_recorded and not (self.is_leaf and self.requires_grad):
+            return result
+        if result.dtype != self.dtype:
+            raise DTypeError(f"{what}: the result is {result.dtype.name} and x {self.dtype.name}; write x = x + y")
+        if result.shape != self.shape:
+            raise ShapeError(f"{what}: the result has shape {result.shape} and x {self.shape}; write x = x + y")
+        return self.copy_(result)
+
     def _write(self, what: str, value: Any = None) -> None:
         """Announces an in-place write: refuses it where history would become wrong, and counts it."""
         if autograd.is_recording() and (self.requires_grad or getattr(value, "requires_grad", False)):
@@ -241,6 +256,11 @@ class Tensor(Methods):
 
 
 autograd.set_tensor_type(Tensor)
+
+
+def named_targets(device: str | None, dtype: Any) -> tuple[Any, ...]:
+    """The keyword arguments of ``to`` that were given."""
+    return (*(() if device is None else (devices.check(device),)), *(() if dtype is None else (as_dtype(dtype),)))
 
 
 def tensor(array: Any, dtype: Any = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:

@@ -1,6 +1,7 @@
 """The command line, run as a person runs it: what it prints, what it leaves behind, and how it ends."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,17 +161,69 @@ def test_bad_checkpoints_are_named(run, photos, tmp_path, capsys):
 
 def test_predict_without_a_single_image_fails(run, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("text")
-    assert main(["predict", str(run), str(tmp_path)]) == 2
-    assert "no image could be read" in capsys.readouterr().err
+    assert "a.txt: not an image" in error_of(["predict", run, tmp_path], capsys)
+    (tmp_path / "b.png").write_bytes(b"")
+    assert "no image in" in error_of(["predict", run, tmp_path], capsys)
     assert "absent.png" in error_of(["predict", run, tmp_path / "absent.png"], capsys)
 
 
 def test_giant_images_are_refused_by_their_header(run, tmp_path, capsys):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "giant.png")
     start = time.monotonic()
-    assert main(["predict", str(run), str(tmp_path / "giant.png")]) == 2
+    assert "giant.png" in error_of(["predict", run, tmp_path / "giant.png"], capsys)
     assert time.monotonic() - start < 2
-    assert "giant.png" in capsys.readouterr().err
+
+
+def test_skipped_images_are_counted_in_one_line(run, photos, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.png").write_bytes(b"")
+    assert main(["predict", str(run), str(tmp_path), str(photos / "top" / "0.png")]) == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 1
+    assert len(shown.err.splitlines()) == 1
+    assert "skipped 2 files" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epochs", "x"], "--epochs: 'x' is not a whole number of 1 or more"),
+        (["--batch-size", "0"], "--batch-size: '0' is not"),
+        (["--learning-rate", "nan"], "--learning-rate: 'nan' is not"),
+        (["--label-smoothing", "2"], "--label-smoothing: '2' is not"),
+        (["--seed", "-1"], "--seed: '-1' is not"),
+        (["--image-size", "1x1"], "--image-size"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_bad_arguments_take_one_line(arguments, words, photos, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", str(photos), "--out", str(tmp_path / "o"), *arguments])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(photos, capsys):
+    inside_a_file = photos / "top" / "0.png" / "run"
+    assert "0.png" in error_of(["train", photos, "--out", inside_a_file, *QUICK], capsys)
+
+
+def test_what_is_no_data_set_is_named(photos, tmp_path, capsys):
+    photo = photos / "top" / "0.png"
+    assert "neither an npz file" in error_of(["train", photo, "--out", tmp_path / "o"], capsys)
+
+
+def test_resume_takes_the_run_from_out_and_refuses_other_settings(run, photos, tmp_path, capsys):
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    before = (again / "best.safetensors").read_bytes()
+    assert "has model 'cnn', not 'lstm'" in error_of(["train", "--out", again, "--resume", "--model", "lstm"], capsys)
+    assert "has epochs 6, not 7" in error_of(["train", f"{photos}/", "--resume", again, "--epochs", "7"], capsys)
+    assert main(["train", f"{photos}/", "--out", str(again), "--resume"]) == 0
+    assert (again / "best.safetensors").read_bytes() == before
+    assert "--resume needs a run" in error_of(["train", "--resume"], capsys)
 
 
 def test_lists(capsys):

@@ -367,7 +367,7 @@ def test_losses_call_their_functions():
     [
         (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups is 2"),
         (lambda: nn.LSTM(3, 0), "hidden_size is 0"),
-        (lambda: nn.GRU(3, 4, dropout=0.5), "num_layers is 1"),
+        (lambda: nn.GRU(3, 4, dropout=1.5), "dropout is 1.5"),
         (lambda: nn.RNN(3, 4, nonlinearity="gelu"), "nonlinearity is 'gelu'"),
         (lambda: nn.MultiheadAttention(10, 3), "must divide"),
         (lambda: nn.TransformerEncoderLayer(8, 2, activation="tanh"), "activation is 'tanh'"),

@@ -9,7 +9,7 @@ import pytest
 import imgrec_engine as ie
 from imgrec_engine import functional as F
 from imgrec_engine import kernels
-from imgrec_engine.errors import DeviceError, DTypeError, ShapeError
+from imgrec_engine.errors import AutogradError, DeviceError, DTypeError, ShapeError
 
 DTYPES = ["float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"]
 
@@ -138,12 +138,86 @@ def test_equality_is_elementwise_and_hashing_by_identity():
     assert x != "text"
 
 
-def test_augmented_assignment_binds_a_new_tensor():
-    x = first = ie.ones(2, requires_grad=True)
+def test_augmented_assignment_writes_in_place_where_no_gradient_flows():
+    x = same = ie.ones(2)
     x += 1
-    assert first.tolist() == [1, 1]
-    assert x.tolist() == [2, 2]
-    assert x.requires_grad
+    x *= ie.tensor(3.0)
+    x -= 2
+    x /= 4
+    assert x is same
+    assert same.tolist() == [1, 1]
+    parameter = ie.ones(2, requires_grad=True)
+    with ie.no_grad():  # a step of gradient descent as PyTorch's users write it
+        parameter -= 0.5 * ie.ones(2)
+    assert parameter.tolist() == [0.5, 0.5]
+    assert parameter.is_leaf
+
+
+def test_augmented_assignment_binds_a_new_tensor_where_a_gradient_flows():
+    parameter = ie.ones(2, requires_grad=True)
+    loss = (parameter * 2).sum()
+    first = loss
+    loss += parameter.sum()
+    assert first.item() == 4
+    loss.backward()
+    assert parameter.grad.tolist() == [3, 3]
+
+
+def test_augmented_assignment_refuses_what_would_be_wrong():
+    parameter = ie.ones(2, requires_grad=True)
+    with pytest.raises(AutogradError, match="requires a gradient"):
+        parameter += 1
+    y = parameter.exp()
+    view = y.detach()
+    view += 1
+    with pytest.raises(AutogradError, match="changed in place"):
+        y.sum().backward()
+    whole = ie.arange(3)
+    with pytest.raises(DTypeError, match="float32"):
+        whole += 0.5
+    one = ie.ones(1)
+    with pytest.raises(ShapeError, match="x \\+= y"):
+        one += ie.ones(3)
+
+
+def test_a_dtype_that_does_not_exist_is_refused():
+    for name in ("bogus", "int16", None, 3, object):
+        with pytest.raises(DTypeError, match="not supported"):
+            ie.ones(2).to(name)
+
+
+def test_to_takes_names():
+    x = ie.ones(2)
+    assert x.to(dtype="float16").dtype == ie.float16
+    assert x.to(device="cpu") is x
+    assert ie.nn.Linear(2, 3).to(dtype="float64", device="cpu").weight.dtype == ie.float64
+
+
+def test_shapes_are_given_one_by_one_or_together():
+    for create in (ie.zeros, ie.ones, ie.rand, ie.randn):
+        assert create(2, 3).shape == create((2, 3)).shape == create([2, 3]).shape == (2, 3)
+        assert create(np.int64(2)).shape == (2,)
+        assert create(()).shape == create().shape == ()
+
+
+def test_whole_numbers_outside_of_the_dtype_compare_as_they_are():
+    x = ie.tensor(np.uint8([0, 255]))
+    assert (x == 300).tolist() == [False, False]
+    assert (x > -1).tolist() == [True, True]
+    assert (x != -100).tolist() == [True, True]
+
+
+def test_a_scalar_is_formatted_as_a_number():
+    assert f"{ie.tensor(1.25):.1f} {ie.tensor(3):d} {ie.tensor(0.5)}" == "1.2 3 tensor(0.5, dtype=float32)"
+
+
+def test_seeds_and_threads_are_whole_numbers():
+    for call in (ie.manual_seed, ie.set_num_threads):
+        for value in (1.5, "a", -1, None):
+            with pytest.raises((TypeError, ValueError), match=call.__name__):
+                call(value)
+    with pytest.raises(ValueError, match="set_num_threads"):
+        ie.set_num_threads(10**9)
 
 
 def test_nan_and_infinity_are_results_not_warnings():

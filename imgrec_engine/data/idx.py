@@ -95,6 +95,8 @@ def labels_beside(images: Path) -> Path:
     for candidate in (name, plain, f"{plain}.gz"):
         if candidate != images.name and (images.parent / candidate).is_file():
             return images.parent / candidate
+    if name == images.name:
+        raise DataError(f"{images}: neither an npz file nor the images of an IDX pair (named ...images-idx3-ubyte)")
     raise DataError(f"{images}: no label file beside it; expected {images.parent / name}")
 
 

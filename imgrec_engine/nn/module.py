@@ -12,7 +12,7 @@ from imgrec_engine.device import NAMES as DEVICES
 from imgrec_engine.dtypes import as_dtype, is_floating
 from imgrec_engine.errors import CheckpointError, DTypeError
 from imgrec_engine.nn.summary import summary
-from imgrec_engine.tensor import Tensor
+from imgrec_engine.tensor import Tensor, named_targets
 
 Kind = TypeVar("Kind", bound=Tensor)
 
@@ -197,11 +197,12 @@ class Module:
         function(self)
         return self
 
-    def to(self, *targets: Any) -> Self:
+    def to(self, *targets: Any, device: str | None = None, dtype: Any = None) -> Self:
         """Moves parameters and buffers to a device, the floating ones of them to a floating dtype, or both.
 
         The tensors stay the same objects, so an optimiser made before goes on working.
         """
+        targets = (*targets, *named_targets(device, dtype))
         devices = [target for target in targets if isinstance(target, str) and target in DEVICES]
         dtypes = [as_dtype(target) for target in targets if target not in devices]
         for dtype in dtypes:

@@ -37,8 +37,6 @@ class _Recurrent(Module):
                 raise ValueError(f"{name}: {argument} is {value}, expected 1 or more")
         if not 0 <= dropout <= 1:
             raise ValueError(f"{name}: dropout is {dropout}, expected 0 <= dropout <= 1")
-        if dropout and num_layers == 1:
-            raise ValueError(f"{name}: dropout is {dropout}, but it acts between layers and num_layers is 1")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -95,7 +93,7 @@ class _Recurrent(Module):
             raise ShapeError(f"{name}: x has shape {x.shape}, expected (N, T, {self.input_size})")
         shape = (len(self._suffixes), x.shape[0], self.hidden_size)
         if states is None:
-            return [zeros(shape, x.dtype, x.device) for _ in self.states]
+            return [zeros(shape, dtype=x.dtype, device=x.device) for _ in self.states]
         for state, given in zip(self.states, states, strict=True):
             if given.shape != shape:
                 raise ShapeError(
@@ -115,7 +113,7 @@ class RNN(_Recurrent):
 
     ``output, h_n = rnn(x, h_0=None, lengths=None)``: x (N, T, input_size), output (N, T, directions * hidden_size),
     h_0 and h_n (num_layers * directions, N, hidden_size), lengths (N,) integers. Outputs past a sample's length are
-    zero, and h_n is the state at its end. Dropout acts between layers. Parameter names and initialisation, uniform in
+    zero, and h_n is the state at its end. Dropout acts between layers, so not where there is one. Parameter names and initialisation, uniform in
     +-1 / sqrt(hidden_size), are PyTorch's.
 
     >>> import imgrec_engine as ie

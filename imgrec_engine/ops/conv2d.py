@@ -12,6 +12,7 @@ from imgrec_engine.errors import DTypeError, ShapeError
 __all__ = ["conv2d"]
 
 Pair = tuple[int, int]
+_ACTIVATIONS = ("relu", "gelu", "silu", "sigmoid", "tanh")
 _SAVES_RESULT = ("relu", "sigmoid", "tanh")  # the others find their gradient from what they were applied to
 
 
@@ -99,6 +100,8 @@ def conv2d(
     _check(x, weight, bias)
     if not isinstance(groups, int):
         raise TypeError(f"conv2d: groups is {groups!r}, expected a whole number")
+    if activation not in (None, *_ACTIVATIONS):
+        raise ValueError(f"conv2d: activation is {activation!r}, expected None or one of {', '.join(_ACTIVATIONS)}")
     pairs = _pair("stride", stride), _pair("dilation", dilation)
     module, context = kernels.of(x)
     sides = _padding(padding, weight.shape[1:3], *pairs)

@@ -29,6 +29,6 @@ def embedding(indices: Array, weight: Array) -> Result:
     np.take(weight, indices, axis=0, out=y, mode="clip")  # checked above; "raise" would buffer the output
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        return None, add_rows(dy.reshape(-1, features), indices.ravel(), rows)
+        return None, add_rows(dy.reshape(indices.size, features), indices.ravel(), rows)
 
     return y, backward

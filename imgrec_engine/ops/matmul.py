@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from imgrec_engine import kernels
@@ -17,7 +19,7 @@ __all__ = ["linear", "matmul"]
 def product(a: Array, b: Array) -> Array:
     """The kernel on arrays: a (..., M, K) with b (..., K, N) gives (..., M, N); leading dimensions broadcast."""
     if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:  # one product of many rows instead of many products
-        return product(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+        return product(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     count = int(np.prod(batch, dtype=np.int64))
@@ -87,13 +89,13 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Result:
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias is {bias.shape}, expected {weight.shape[:1]}")
     x, weight = _operands("linear", x, weight)
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = product(rows, weight.T)
     if bias is not None:
         y += bias
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        dy_rows = dy.reshape(-1, weight.shape[0])
+        dy_rows = dy.reshape(rows.shape[0], weight.shape[0])
         dx = product(dy_rows, weight).reshape(x.shape) if needs[0] else None
         dweight = product(dy_rows.T, rows) if needs[1] else None
         dbias = unbroadcast(dy_rows, weight.shape[:1]) if needs[2] else None

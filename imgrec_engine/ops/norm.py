@@ -58,8 +58,10 @@ def _announces_writes(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
+        if not isinstance(training, (bool, np.bool_)):
+            raise TypeError(f"batch_norm: training is {training!r}, expected True or False")
         for statistics in (running_mean, running_var) if training else ():
-            if statistics is not None:
+            if statistics is not None and hasattr(statistics, "_write"):  # what is no Tensor is refused below
                 statistics._write("batch_norm")
         return op(x, running_mean, running_var, weight, bias, training, momentum, eps)
 

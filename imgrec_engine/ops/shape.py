@@ -14,9 +14,9 @@ from imgrec_engine.ops.arithmetic import unbroadcast
 __all__ = ["expand", "flatten", "flip", "pad", "permute", "reshape", "squeeze", "transpose", "unsqueeze"]
 
 
-def _lengths(given: tuple[Any, ...]) -> tuple[int, ...]:
+def lengths_of(given: tuple[Any, ...]) -> tuple[int, ...]:
     """Lets ``op(x, 2, 3)`` and ``op(x, (2, 3))`` mean the same."""
-    return tuple(given[0]) if len(given) == 1 and not isinstance(given[0], int) else given
+    return tuple(given[0]) if len(given) == 1 and np.iterable(given[0]) else given
 
 
 def position(name: str, axis: int, ndim: int, shape: tuple[int, ...]) -> int:
@@ -36,7 +36,7 @@ def reshape(x: Array, *shape: int | Sequence[int]) -> Result:
     >>> ie.zeros((2, 6)).reshape(3, -1).shape
     (3, 4)
     """
-    wanted, before = _lengths(shape), x.shape
+    wanted, before = lengths_of(shape), x.shape
     try:
         y = x.reshape(wanted)
     except ValueError:
@@ -77,7 +77,7 @@ def permute(x: Array, *axes: int | Sequence[int]) -> Result:
     >>> ie.zeros((2, 3, 4)).permute(2, 0, 1).shape
     (4, 2, 3)
     """
-    order = _lengths(axes)
+    order = lengths_of(axes)
     try:
         y = x.transpose(order)
     except ValueError:
@@ -154,7 +154,7 @@ def expand(x: Array, *shape: int | Sequence[int]) -> Result:
     >>> expand(ie.ones((3, 1)), 2, -1, 4).shape
     (2, 3, 4)
     """
-    wanted, before = _lengths(shape), x.shape
+    wanted, before = lengths_of(shape), x.shape
     lead = len(wanted) - x.ndim
     lengths = tuple(before[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(wanted))
     try:
@@ -196,12 +196,12 @@ def pad(x: Array, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Resu
     >>> pad(ie.tensor([1, 2]), [(1, 2)]).numpy()
     array([0, 1, 2, 0, 0])
     """
-    pairs = [tuple(pair) for pair in widths]
+    pairs = [tuple(pair) if np.iterable(pair) else (pair,) for pair in widths]
     if len(pairs) != x.ndim or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise ShapeError(
             f"pad: widths are {pairs}, expected a pair (before, after) of lengths >= 0 for each axis of {x.shape}"
         )
-    inner = tuple(slice(before, before + n) for (before, _), n in zip(pairs, x.shape, strict=True))
+    inner = tuple(slice(pair[0], pair[0] + n) for pair, n in zip(pairs, x.shape, strict=True))
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         return (dy[inner],)

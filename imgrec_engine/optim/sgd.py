@@ -46,7 +46,7 @@ class SGD(Optimizer):
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
         """One fused pass over the parameter, the gradient and the momentum buffer."""
         if group["momentum"] and not state:
-            state["momentum_buffer"] = zeros(parameter.shape, buffer_dtype(parameter), parameter.device)
+            state["momentum_buffer"] = zeros(parameter.shape, dtype=buffer_dtype(parameter), device=parameter.device)
         buffer = state["momentum_buffer"]._array if group["momentum"] else None
         array = parameter._array
         module, context = kernels.of(array)

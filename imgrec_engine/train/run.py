@@ -6,9 +6,10 @@ import dataclasses
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import imgrec_engine
@@ -129,9 +130,16 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, folder: Path) -> Run:
-        """Continues a run from its last checkpoint, with the configuration that it was started with."""
-        run = cls(folder, read_config(folder))
+    def resume(cls, folder: Path, settings: Mapping[str, Any] = MappingProxyType({})) -> Run:
+        """Continues a run from its last checkpoint, with the configuration that it was started with.
+
+        DataError where ``settings``, what a person asks for once more, is not what it was started with.
+        """
+        config = read_config(folder)
+        for name, value in settings.items():
+            if value != getattr(config, name):
+                raise DataError(f"{folder}: this run has {name} {getattr(config, name)!r}, not {value!r}")
+        run = cls(folder, config)
         if (folder / LAST).exists():
             tensors, metadata = checkpoint.load(folder / LAST)
             try:
