@@ -16,7 +16,7 @@ from imgrec_engine.data import DataLoader, Dataset, Preprocessing
 from imgrec_engine.errors import CheckpointError, DataError, ImgrecError
 from imgrec_engine.functional import softmax
 from imgrec_engine.metrics import Evaluation
-from imgrec_engine.nn import Module
+from imgrec_engine.models import ImageModel
 from imgrec_engine.tensor import tensor
 from imgrec_engine.train.evaluation import evaluate
 
@@ -51,7 +51,7 @@ class Recogniser:
     True
     """
 
-    def __init__(self, model: Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
+    def __init__(self, model: ImageModel, classes: Sequence[str], preprocessing: Preprocessing) -> None:
         self.model = model
         self.classes = tuple(classes)
         self.preprocessing = preprocessing
