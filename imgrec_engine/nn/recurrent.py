@@ -94,6 +94,8 @@ class _Recurrent(Module):
         shape = (len(self._suffixes), x.shape[0], self.hidden_size)
         if states is None:
             return [zeros(shape, dtype=x.dtype, device=x.device) for _ in self.states]
+        if len(states) != len(self.states):
+            raise ShapeError(f"{name}: {len(states)} initial states were given, expected {', '.join(self.states)}")
         for state, given in zip(self.states, states, strict=True):
             if given.shape != shape:
                 raise ShapeError(
