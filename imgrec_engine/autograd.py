@@ -171,9 +171,12 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
         inputs = [_unwrap(name, slot, values, kwargs) for slot in slots]
         with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
             try:
-                outputs, pullback = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
+                result = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
             except _VAGUE as error:
                 raise _named(error, name, values, kwargs) from error
+        if type(result) is not tuple or len(result) != 2 or not (result[1] is None or callable(result[1])):
+            raise TypeError(f"{name} returned {_describe(result)}, expected a pair (result, backward or None)")
+        outputs, pullback = result
         several = type(outputs) is tuple
         node = None
         if _mode.recording and pullback is not None and any(map(_requires_grad, inputs)):
@@ -258,7 +261,8 @@ def _array_of(op: str, parameter: str, given: Any) -> Any:
 
 
 def _describe(given: Any) -> str:
-    return f"of type {type(given).__name__}" if given is not None and given != [] else repr(given)
+    is_empty = given is None or (isinstance(given, (list, tuple)) and not given)
+    return repr(given) if is_empty else f"of type {type(given).__name__}"
 
 
 def _requires_grad(given: Any) -> bool:

@@ -30,6 +30,8 @@ def grad(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
     array([6.], dtype=float32)
     """
     wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if not isinstance(output, Tensor):
+        raise TypeError(f"grad: output is of type {type(output).__name__}, expected a Tensor; add several up first")
     for position, tensor in enumerate(wanted):
         if not tensor.requires_grad:
             raise AutogradError(f"grad: inputs[{position}] of shape {tensor.shape} does not require a gradient")

@@ -14,7 +14,10 @@ from imgrec_engine import kernels
 from imgrec_engine.dtypes import is_floating
 
 LONGEST_ARGUMENT = 80  # characters of a value that is no array
-level = int(os.environ.get("IMGREC_DEBUG") or "0")
+_wanted = os.environ.get("IMGREC_DEBUG") or "0"
+if _wanted not in ("0", "1", "2"):
+    raise ValueError(f"IMGREC_DEBUG is {_wanted!r}, expected 0, 1 or 2")
+level = int(_wanted)
 
 
 def _describe(value: Any) -> str:

@@ -14,7 +14,7 @@ from imgrec_engine.tensor import Tensor, tensor
 
 def gradcheck(
     function: Callable[..., Any],
-    inputs: Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
     eps: float = 1e-6,
     atol: float = 1e-5,
     rtol: float = 1e-3,
@@ -30,11 +30,12 @@ def gradcheck(
     >>> gradcheck(lambda x: x * x, [x]) < 1e-6
     True
     """
+    inputs = [inputs] if isinstance(inputs, Tensor) else inputs
     weights: list[Tensor] = []
 
     def scalar() -> Tensor:
         outputs = function(*inputs)
-        parts = [y for y in (outputs if isinstance(outputs, tuple) else (outputs,)) if y.dtype == float64]
+        parts = [y for y in (outputs if isinstance(outputs, (tuple, list)) else (outputs,)) if y.dtype == float64]
         if not weights:
             generator = np.random.Generator(np.random.Philox(0))
             weights.extend(tensor(generator.standard_normal(y.shape)) for y in parts)
@@ -44,6 +45,8 @@ def gradcheck(
         return total
 
     checked = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    if not checked:
+        raise ValueError("gradcheck: none of the inputs requires a gradient")
     for x in checked:
         if x.dtype != float64:
             raise ValueError(f"gradcheck: an input is {x.dtype.name}; finite differences need float64")

@@ -13,6 +13,7 @@ import imgrec_engine as ie
 from imgrec_engine import functional as F
 from imgrec_engine.autograd import Array, Result, Results, differentiable
 from imgrec_engine.errors import AutogradError
+from imgrec_engine.testing import gradcheck
 
 
 def leaf(*values):
@@ -389,3 +390,40 @@ def test_leaves_alone_can_change_whether_they_require_a_gradient():
         (leaf(1.0) * 2).requires_grad_(False)
     with pytest.raises(ie.errors.DTypeError, match="only floating tensors"):
         ie.tensor([1]).requires_grad_()
+
+
+def test_an_op_that_returns_no_pair_is_refused():
+    @differentiable
+    def forgetful(x: Array) -> Result:
+        return x  # of two elements, which must not be taken for a pair
+
+    with pytest.raises(TypeError, match="forgetful returned"):
+        forgetful(ie.ones(2))
+
+
+def test_an_error_inside_an_op_names_it_and_what_it_was_given():
+    @differentiable
+    def clumsy(x: Array, y: float) -> Result:
+        return x.reshape(7), None
+
+    with pytest.raises(ValueError, match=r"clumsy\(float32\[2, 3\], y='z'\): cannot reshape"):
+        clumsy(ie.ones((2, 3)), y="z")
+
+
+def test_grad_takes_one_output():
+    x = ie.ones(2, requires_grad=True)
+    with pytest.raises(TypeError, match="grad: output is of type list"):
+        ie.grad([x.sum()], x)
+
+
+def test_gradients_rounded_to_fewer_bits_do_not_warn():
+    x = ie.ones(2, dtype="float16", requires_grad=True)
+    (x.to("float32") * 1e30).sum().backward()
+    assert x.grad.tolist() == [np.inf, np.inf]
+
+
+def test_gradcheck_takes_one_input_and_several_outputs():
+    x = ie.tensor([1.0, 2.0], dtype="float64", requires_grad=True)
+    assert gradcheck(lambda x: [x * x, x.exp()], x) < 1e-6
+    with pytest.raises(ValueError, match="none of the inputs"):
+        gradcheck(lambda x: x, [ie.ones(2)])

@@ -217,3 +217,17 @@ def test_a_worker_process_that_dies_is_an_error(threads_before):
 def test_arguments_are_checked(options, says):
     with pytest.raises(DataError, match=says):
         DataLoader(in_memory(), **options)
+
+
+def test_whatever_has_a_length_and_items_can_be_loaded():
+    items = [(np.full((2, 2, 1), number, np.float32), number % 2) for number in range(5)]
+    (images, labels), *rest = DataLoader(items, batch_size=2)
+    assert images.shape == (2, 2, 2, 1)
+    assert labels.tolist() == [0, 1]
+    assert len(rest) == 2
+    assert len(DataLoader(items)) == 5
+
+
+def test_a_transform_is_a_transform():
+    with pytest.raises(DataError, match="transform must be a Transform"):
+        DataLoader([], transform=abs)

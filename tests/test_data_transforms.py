@@ -190,7 +190,7 @@ def test_compose_is_flat():
         {"name": "Transform"},
         {"name": "Resize"},
         {"name": "Resize", "size": [4, 4], "extra": 1},
-        {"name": "Resize", "size": 4},
+        {"name": "Resize", "size": "4"},
         {"name": "Resize", "size": [4, 4, 4]},
         {"name": "Resize", "size": [0, 4]},
         {"name": "Resize", "size": [4, 10**9]},
@@ -335,3 +335,9 @@ def test_bad_preprocessing_is_refused(change):
     good = Preprocessing((8, 9), 3, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)).to_config()
     with pytest.raises(DataError):
         Preprocessing.from_config(good | change)
+
+
+def test_one_number_is_a_square():
+    assert Resize(5) == Resize((5, 5))
+    assert CenterCrop(4) == CenterCrop((4, 4))
+    assert RandomCrop(4, padding=2) == RandomCrop((4, 4), padding=2)

@@ -8,7 +8,7 @@ import pytest
 import imgrec_engine as ie
 from imgrec_engine import functional as F
 from imgrec_engine import models, optim
-from imgrec_engine.errors import ShapeError
+from imgrec_engine.errors import ModelError, ShapeError
 
 NAMES = models.names()
 
@@ -135,3 +135,24 @@ def test_residual_networks_have_the_papers_sizes():
     }
     assert sizes["resnet18"] == 11_689_512  # torchvision's resnet18
     assert sizes["resnet20"] == 269_722 + 16 * 32 + 32 * 64 + 2 * (32 + 64)  # the paper's 0.27 M and two 1x1 shortcuts
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_classes": "a"},
+        {"in_channels": 1.5},
+        {"image_size": 32.5},
+        {"image_size": "a"},
+        {"width": -1},
+        {"width": "x"},
+    ],
+)
+def test_what_cannot_be_built_is_refused(arguments):
+    with pytest.raises(ModelError, match=r"models\.create"):
+        ie.models.create("cnn", **arguments)
+
+
+def test_sizes_may_be_numpys():
+    model = ie.models.create("cnn", num_classes=np.int64(3), image_size=np.int64(16))
+    assert model.config["arguments"]["image_size"] == [16, 16]

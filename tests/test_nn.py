@@ -368,6 +368,8 @@ def test_losses_call_their_functions():
         (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups is 2"),
         (lambda: nn.LSTM(3, 0), "hidden_size is 0"),
         (lambda: nn.GRU(3, 4, dropout=1.5), "dropout is 1.5"),
+        (lambda: nn.LSTM(3, 4)(ie.zeros((2, 5, 3)), (ie.zeros((1, 2, 4)),)), "expected h_0, c_0"),
+        (lambda: nn.LayerNorm((3, 4)), "expected one length"),
         (lambda: nn.RNN(3, 4, nonlinearity="gelu"), "nonlinearity is 'gelu'"),
         (lambda: nn.MultiheadAttention(10, 3), "must divide"),
         (lambda: nn.TransformerEncoderLayer(8, 2, activation="tanh"), "activation is 'tanh'"),
@@ -386,3 +388,18 @@ def test_bad_arguments_are_named(make, message):
 def test_example_module_learns():
     path = Path(__file__).parents[1] / "examples" / "custom_module.py"
     assert runpy.run_path(str(path))["main"]() > 0.95
+
+
+def test_a_parameter_is_made_of_a_tensor():
+    with pytest.raises(TypeError, match="ndarray"):
+        nn.Parameter(np.ones(2))
+
+
+def test_layer_norm_takes_its_length_as_a_shape():
+    assert nn.LayerNorm((4,)).weight.shape == nn.LayerNorm([4]).weight.shape == nn.LayerNorm(4).weight.shape == (4,)
+
+
+def test_dropout_of_a_single_recurrent_layer_acts_nowhere():
+    layer = nn.LSTM(3, 4, dropout=0.5)
+    x = ie.randn(2, 5, 3)
+    assert layer(x)[0].tolist() == layer.eval()(x)[0].tolist()

@@ -414,3 +414,29 @@ def test_repr():
     large = repr(ie.zeros((1000, 1000), dtype="bfloat16"))
     assert large.endswith("dtype=bfloat16, shape=(1000, 1000))")
     assert len(large.splitlines()) == 7
+
+
+def test_what_joins_and_chooses_is_at_hand():
+    x = ie.tensor([[1.0, -2.0], [3.0, 4.0]])
+    assert ie.concatenate([x, x], 1).shape == (2, 4)
+    assert ie.stack([x, x]).shape == (2, 2, 2)
+    assert ie.where(x > 0, x, 0).tolist() == [[1, 0], [3, 4]]
+    assert (x.softmax(0) == F.softmax(x, 0)).all()
+    assert (x.log_softmax() == F.log_softmax(x, -1)).all()
+
+
+def test_flat_widths_of_a_border_are_refused():
+    with pytest.raises(ShapeError, match=r"pad: .*expected a pair \(before, after\)"):
+        F.pad(ie.ones(2, 2), (1, 1))
+
+
+def test_matrices_without_columns_have_products():
+    x = ie.ones(3, 0, requires_grad=True)
+    y = F.linear(x, ie.ones(2, 0, requires_grad=True))
+    y.sum().backward()
+    assert y.tolist() == [[0, 0]] * 3
+    assert x.grad.shape == (3, 0)
+    assert (ie.ones(2, 3, 0) @ ie.ones(0, 4)).shape == (2, 3, 4)
+    weight = ie.ones(2, 0, requires_grad=True)
+    F.embedding(ie.tensor([0, 1, 1]), weight).sum().backward()
+    assert weight.grad.shape == (2, 0)

@@ -11,9 +11,11 @@ MAX_SIDE = 16384
 
 
 def checked_size(value: Any, name: str) -> tuple[int, int]:
-    """Return (height, width) as a tuple, each in 1 .. `MAX_SIDE`; raise `DataError` for anything else."""
+    """Return (height, width), each in 1 .. `MAX_SIDE`, from that or from one side; raise `DataError` for all else."""
+    if isinstance(value, int):
+        value = value, value
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise DataError(f"{name} must be (height, width), not {value!r}")
+        raise DataError(f"{name} must be (height, width) or one number for both, not {value!r}")
     return checked_integer(value[0], 1, name), checked_integer(value[1], 1, name)
 
 

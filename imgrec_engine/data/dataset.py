@@ -71,7 +71,7 @@ class Dataset(ABC):
                 image, labels[position] = self[int(index)]
             except Exception as error:
                 raise DataError(f"item {index} could not be loaded: {_describe(error)}") from error
-            images.append(image)
+            images.append(np.asarray(image))
         return images, labels
 
     def __repr__(self) -> str:

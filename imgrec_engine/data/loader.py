@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ class DataLoader:
     one; `set_epoch` goes to any other. uint8 images are divided by 255 unless `transform` normalises them.
 
     Args:
-        dataset: what to load from.
+        dataset: what to load from: a `Dataset`, or whatever has a length and gives (image, label) for an index.
         batch_size: items per batch; the last batch may have fewer unless `drop_last`.
         shuffle: draw a new order every epoch.
         seed: of the order and of the transforms' draws.
@@ -54,7 +55,7 @@ class DataLoader:
     def __init__(
         self,
         dataset: Dataset,
-        batch_size: int,
+        batch_size: int = 1,
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
@@ -72,6 +73,8 @@ class DataLoader:
                 raise DataError(f"DataLoader: {name} must be at least {low}, not {value}")
         if workers not in ("thread", "process"):
             raise DataError(f"DataLoader: workers must be 'thread' or 'process', not {workers!r}")
+        if not isinstance(transform, Transform | None):
+            raise DataError(f"DataLoader: transform must be a Transform, not {transform!r}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -134,7 +137,8 @@ class BatchMaker:
 
     def __call__(self, epoch: int, indices: NDArray[np.int64]) -> Batch:
         """Return images (len(indices), ..., H, W, C) float32 and labels int64."""
-        images, labels = self.dataset.gather(indices)
+        gather = getattr(self.dataset, "gather", partial(Dataset.gather, self.dataset))
+        images, labels = gather(indices)
         generators = (
             [item_generator(self.seed, epoch, int(index)) for index in indices] if self.transform.is_random else []
         )

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from imgrec_engine.data.arguments import checked_integer, checked_number, checke
 from imgrec_engine.errors import DataError
 
 Array = NDArray[Any]
+Size: TypeAlias = Any  # (height, width), or one side for both; kept as a pair
 Generators = Sequence[np.random.Generator]
 
 
@@ -137,9 +138,12 @@ class ToRGB(Transform):
 
 @dataclass(frozen=True)
 class Resize(Transform):
-    """Scale to `size` (height, width), whatever the proportions, by Pillow's antialiased bilinear filter."""
+    """Scale to `size`, (height, width) or a square's side, whatever the proportions.
 
-    size: tuple[int, int]
+    By Pillow's antialiased bilinear filter.
+    """
+
+    size: Size
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", checked_size(self.size, "Resize: size"))
@@ -154,9 +158,9 @@ class Resize(Transform):
 
 @dataclass(frozen=True)
 class CenterCrop(Transform):
-    """Cut the middle `size` (height, width) out; an odd pixel is left at the bottom and right."""
+    """Cut the middle `size` (height, width) or square out; an odd pixel is left at the bottom and right."""
 
-    size: tuple[int, int]
+    size: Size
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", checked_size(self.size, "CenterCrop: size"))
@@ -169,9 +173,9 @@ class CenterCrop(Transform):
 
 @dataclass(frozen=True)
 class RandomCrop(RandomTransform):
-    """Cut a random `size` (height, width) out of the image after padding each side by `padding` zeros."""
+    """Cut a random `size` (height, width) or square out of the image after padding each side by `padding` zeros."""
 
-    size: tuple[int, int]
+    size: Size
     padding: int = 0
 
     def __post_init__(self) -> None:

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from imgrec_engine.errors import ModelError, ShapeError
 from imgrec_engine.nn import Module
 from imgrec_engine.tensor import Tensor
@@ -90,22 +92,26 @@ def create(
     """
     if name not in _MODELS:
         raise ModelError(f"models.create: there is no model {name!r}; there are {', '.join(names())}")
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or min(size) < SMALLEST:
+    size = tuple(image_size) if np.iterable(image_size) else (image_size, image_size)
+    if len(size) != 2 or not all(isinstance(side, _WHOLE) and side >= SMALLEST for side in size):
         raise ModelError(
             f"models.create: image_size is {image_size}, expected a side or (height, width), {SMALLEST} or more each"
         )
     for argument, value in [("num_classes", num_classes), ("in_channels", in_channels)]:
-        if value < 1:
-            raise ModelError(f"models.create: {argument} is {value}, expected 1 or more")
+        if not isinstance(value, _WHOLE) or value < 1:
+            raise ModelError(f"models.create: {argument} is {value!r}, expected a whole number of 1 or more")
     known = [key for key in inspect.signature(_MODELS[name]).parameters if key not in _COMMON]
     unknown = [key for key in arguments if key not in known]
     if unknown:
         raise ModelError(f"models.create: {name!r} takes no argument {unknown[0]!r}; it takes {', '.join(known)}")
-    model = _MODELS[name](num_classes, in_channels, size, **arguments)
-    common = {"num_classes": num_classes, "in_channels": in_channels, "image_size": list(size)}
+    try:
+        model = _MODELS[name](num_classes, in_channels, size, **arguments)
+    except (TypeError, ValueError) as error:  # a module in it that cannot be built so
+        raise ModelError(f"models.create: {name!r} with {arguments}: {error}") from error
+    common = {"num_classes": int(num_classes), "in_channels": int(in_channels), "image_size": [*map(int, size)]}
     model.config = {"name": name, "arguments": {**common, **arguments}}
     return model
 
 
+_WHOLE = (int, np.integer)
 _COMMON = ("num_classes", "in_channels", "image_size")

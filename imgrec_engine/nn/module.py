@@ -28,6 +28,8 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
+        if not isinstance(data, Tensor):
+            raise TypeError(f"Parameter: data is of type {type(data).__name__}, expected a Tensor")
         super().__init__(data._array, requires_grad)
         self._version = data._version
 

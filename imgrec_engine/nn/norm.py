@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from imgrec_engine import functional as F
 from imgrec_engine.creation import ones, zeros
 from imgrec_engine.errors import ShapeError
@@ -74,16 +76,23 @@ class BatchNorm2d(_BatchNorm):
 class LayerNorm(Module):
     """Layer normalisation (Ba, Kiros and Hinton, 2016) over the last axis, of length ``normalized_shape``.
 
+    The length may be given as a shape of one axis, ``(4,)``.
+
     >>> import imgrec_engine as ie
     >>> ie.nn.LayerNorm(4)(ie.randn(2, 5, 4)).shape
     (2, 5, 4)
     """
 
-    def __init__(self, normalized_shape: int, eps: float = 1e-5, elementwise_affine: bool = True) -> None:
-        self.normalized_shape = normalized_shape
+    def __init__(
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True
+    ) -> None:
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        if len(shape) != 1:
+            raise ShapeError(f"LayerNorm: normalized_shape is {shape}, expected one length, that of the last axis")
+        (self.normalized_shape,) = shape
         self.eps = eps
-        self.weight = Parameter(ones(normalized_shape)) if elementwise_affine else None
-        self.bias = Parameter(zeros(normalized_shape)) if elementwise_affine else None
+        self.weight = Parameter(ones(shape)) if elementwise_affine else None
+        self.bias = Parameter(zeros(shape)) if elementwise_affine else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises x (..., normalized_shape)."""

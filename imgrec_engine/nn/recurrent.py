@@ -94,6 +94,8 @@ class _Recurrent(Module):
         shape = (len(self._suffixes), x.shape[0], self.hidden_size)
         if states is None:
             return [zeros(shape, dtype=x.dtype, device=x.device) for _ in self.states]
+        if len(states) != len(self.states):
+            raise ShapeError(f"{name}: {len(states)} initial states were given, expected {', '.join(self.states)}")
         for state, given in zip(self.states, states, strict=True):
             if given.shape != shape:
                 raise ShapeError(
@@ -113,8 +115,8 @@ class RNN(_Recurrent):
 
     ``output, h_n = rnn(x, h_0=None, lengths=None)``: x (N, T, input_size), output (N, T, directions * hidden_size),
     h_0 and h_n (num_layers * directions, N, hidden_size), lengths (N,) integers. Outputs past a sample's length are
-    zero, and h_n is the state at its end. Dropout acts between layers, so not where there is one. Parameter names and initialisation, uniform in
-    +-1 / sqrt(hidden_size), are PyTorch's.
+    zero, and h_n is the state at its end. Dropout acts between layers, so not where there is one. Parameter names
+    and initialisation, uniform in +-1 / sqrt(hidden_size), are PyTorch's.
 
     >>> import imgrec_engine as ie
     >>> output, h_n = ie.nn.RNN(3, 5, num_layers=2)(ie.ones((2, 7, 3)))
