@@ -10,9 +10,11 @@ place=build/sanitize-${kind//,/-}
 root=$PWD/$place/root
 runtime=$([ "$kind" = thread ] && echo tsan || echo asan)
 # Python itself is not instrumented: its own leaks and its locks are not our affair.
-export ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS="halt_on_error=1 report_signal_unsafe=0" UBSAN_OPTIONS=print_stacktrace=1
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+export TSAN_OPTIONS="halt_on_error=1 report_signal_unsafe=0 suppressions=$PWD/$place/suppressions"
 
 mkdir -p "$place"
+printf 'race:lib%s\n' torch gomp openblas >"$place/suppressions"  # the peers' threads are not instrumented either
 cat >"$place/planted.cpp" <<'CPP'
 #include <thread>
 int main(int count, char**) {
@@ -45,5 +47,10 @@ cmake --install "$place" >/dev/null
 tests=(tests/test_{ops,bindings,threads,conv2d,recurrent,attention,norm,pool2d}.py
   -k "not forked_child and not out_of_memory")
 (($# > 1)) && tests=("${@:2}")
-LD_PRELOAD="$(g++ -print-file-name=lib$runtime.so)" PYTHONPATH="$root" IMGREC_NUM_THREADS=2 \
-  "$python" -m pytest -q -p no:cacheprovider "${tests[@]}"
+# Python is linked with neither the sanitizers nor the C++ library that they look into. It must find the copy just made,
+# not the package in this folder.
+export PYTHONPATH=$root PYTHONSAFEPATH=1 IMGREC_NUM_THREADS=2 IMGREC_TEST_EXAMPLES=${IMGREC_TEST_EXAMPLES:-5}
+export LD_PRELOAD="$(g++ -print-file-name=lib$runtime.so) $(g++ -print-file-name=libstdc++.so.6)"
+"$python" -c "from imgrec_engine import _cpu; assert _cpu.__file__.startswith('$root'), _cpu.__file__"
+# A report goes to the terminal: the process that makes it ends at once.
+"$python" -m pytest -q -p no:cacheprovider --capture=sys "${tests[@]}"
