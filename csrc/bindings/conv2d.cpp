@@ -56,8 +56,7 @@ void check_shape(const Check& check, const Conv2dShape& shape, std::int64_t weig
     check.shape_error("weight has " + std::to_string(weight_channels) + " input channels, expected " +
                       std::to_string(shape.group_in()) + ": x has " + std::to_string(shape.in_channels) + " in " +
                       std::to_string(shape.groups) + " group(s)");
-  if (shape.batch < 0 || shape.in_channels < 0 || shape.out_channels < 0)
-    check.shape_error("a length is negative");
+  if (shape.batch < 0 || shape.in_channels < 0 || shape.out_channels < 0) check.shape_error("a length is negative");
   // A padded copy of x may be made; beyond this its size in bytes would overflow, and no machine has the memory.
   const auto padded = [](const Conv2dAxis& axis) {
     return static_cast<double>(axis.input + axis.padding_before + axis.padding_after);
