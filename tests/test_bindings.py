@@ -52,7 +52,7 @@ def test_misaligned_arrays_are_refused():
         _cpu.matmul(
             context,
             np.zeros((1, 1, 1), np.float32),
-            record["value"].reshape(1, 1, 4),
+            a,
             np.zeros((1, 4, 1), np.float32),
             None,
         )
