@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help demo test test-slow test-sanitize lint types format dev clean
+.PHONY: help demo test test-slow test-levels test-sanitize lint types format dev clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -17,6 +17,9 @@ test: $(VENV)/.test  ## the whole suite
 
 test-slow: $(VENV)/.test  ## the long proofs
 	$(BIN)/python -m pytest -q -m slow
+
+test-levels: $(VENV)/.test  ## the op table with the kernels for older processors
+	$(BIN)/python -m pytest -q -m slow tests/test_levels.py
 
 test-sanitize: $(VENV)/.dev  ## the kernels under address, undefined-behaviour and thread sanitizers
 	scripts/sanitize.sh address,undefined

@@ -5,14 +5,12 @@ namespace imgrec::bindings {
 IMGREC_BINDINGS(activation) {
   module.def(
       "activation_forward",
-      [](const Context& context, const Array& y, const Array& x, const std::string& name) {
+      [](Context context, const Output& y, const Array& x, const std::string& name) {
         const Check check(name.c_str());
         const Activation activation = activation_named("activation", name);
         check.floating("x", x);
         check.contiguous("x", x);
-        check.dtype("y", y, x.dtype);
-        check.same_shape("y", y, "x", x);
-        check.contiguous("y", y);
+        check.alike("y", y, "x", x);
         const py::gil_scoped_release released;
         activation_forward(context, y, x, activation);
       },
@@ -20,16 +18,13 @@ IMGREC_BINDINGS(activation) {
 
   module.def(
       "activation_backward",
-      [](const Context& context, const Array& dx, const Array& dy, const Array& saved, const std::string& name) {
+      [](Context context, const Output& dx, const Array& dy, const Array& saved, const std::string& name) {
         const Check check(name.c_str());
         const Activation activation = activation_named("activation", name);
         check.floating("dy", dy);
         check.contiguous("dy", dy);
-        for (const auto& [argument, array] : {std::pair{"dx", &dx}, std::pair{"saved", &saved}}) {
-          check.dtype(argument, *array, dy.dtype);
-          check.same_shape(argument, *array, "dy", dy);
-          check.contiguous(argument, *array);
-        }
+        check.alike("dx", dx, "dy", dy);
+        check.alike("saved", saved, "dy", dy);
         const py::gil_scoped_release released;
         activation_backward(context, dx, dy, saved, activation);
       },

@@ -1,5 +1,7 @@
 #include "bindings/array.h"
 
+#include <bit>
+#include <cstddef>
 #include <vector>
 
 namespace imgrec::bindings {
@@ -31,6 +33,7 @@ std::vector<Registration>& registrations() {
 }  // namespace
 
 bool find_dtype(const py::dtype& dtype, DType& found) {
+  if (dtype.byteorder() == (std::endian::native == std::endian::little ? '>' : '<')) return false;
   const int number = dtype.num();
   if (number == py::dtype::of<float>().num())
     found = DType::float32;
@@ -60,16 +63,31 @@ bool make_view(py::handle object, Array& view) {
   }
   if (!py::isinstance<py::array>(object)) return false;
   const auto* array = py::detail::array_proxy(object.ptr());
-  if (array->nd > max_dimensions) return false;
-  if (!find_dtype(py::reinterpret_borrow<py::dtype>(array->descr), view.dtype)) return false;
+  const auto dtype = py::reinterpret_borrow<py::dtype>(array->descr);
+  if (!find_dtype(dtype, view.dtype))
+    throw DTypeError("an array of dtype " + std::string(py::str(dtype)) +
+                     " was given, expected float32, float64, float16, bfloat16, int64, int32, uint8 or bool" +
+                     " in this machine's byte order");
+  if (array->nd > max_dimensions)
+    throw ShapeError("an array has " + std::to_string(array->nd) + " dimensions, expected at most " +
+                     std::to_string(max_dimensions));
   view.data = array->data;
   view.ndim = array->nd;
   const std::int64_t item = size_of(view.dtype);
+  bool aligned = py::detail::check_flags(object.ptr(), py::detail::npy_api::NPY_ARRAY_ALIGNED_);
   for (int i = 0; i < view.ndim; ++i) {
     view.shape[i] = array->dimensions[i];
-    if (array->strides[i] % item != 0) return false;
     view.strides[i] = array->strides[i] / item;
+    aligned &= array->strides[i] % item == 0 || array->dimensions[i] < 2;
   }
+  if (!aligned) throw ShapeError("an array's elements do not lie at multiples of their size in memory; copy it first");
+  return true;
+}
+
+bool make_output_view(py::handle object, Output& view) {
+  if (!make_view(object, view)) return false;
+  if (view && !py::detail::check_flags(object.ptr(), py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+    throw ShapeError("the array " + describe(view) + " is to be written, but it is read-only");
   return true;
 }
 
@@ -120,12 +138,24 @@ void Check::same_shape(const char* name, const Array& array, const char* other_n
                 "; they must have the same shape");
 }
 
-void Check::workspace(const Array& array, std::int64_t bytes) const {
-  if (bytes == 0) return;
-  dtype("workspace", array, DType::uint8);
-  contiguous("workspace", array);
+void Check::alike(const char* name, const Array& array, const char* other_name, const Array& other) const {
+  dtype(name, array, other.dtype);
+  same_shape(name, array, other_name, other);
+  contiguous(name, array);
+}
+
+void Check::memory(const char* name, const Array& array, std::int64_t bytes) const {
+  dtype(name, array, DType::uint8);
+  contiguous(name, array);
   if (array.size() < bytes)
-    shape_error("workspace has " + std::to_string(array.size()) + " bytes, expected " + std::to_string(bytes));
+    shape_error(std::string(name) + " has " + std::to_string(array.size()) + " bytes, expected " +
+                std::to_string(bytes));
+  if (bytes > 0 && reinterpret_cast<std::uintptr_t>(array.data) % alignof(std::max_align_t) != 0)
+    shape_error(std::string(name) + " must be aligned as arrays from `empty` are");
+}
+
+void Check::workspace(const Array& array, std::int64_t bytes) const {
+  if (bytes > 0) memory("workspace", array, bytes);
 }
 
 bool add_registration(Registration registration) {
@@ -149,11 +179,23 @@ static void translate_errors(std::exception_ptr pointer) {
   }
 }
 
+/// Beyond any machine, and small enough that no size of scratch memory overflows.
+constexpr int most_threads = 1 << 16;
+
+static int checked_threads(int threads) {
+  if (threads >= 1 && threads <= most_threads) return threads;
+  throw py::value_error("threads is " + std::to_string(threads) + ", expected 1 to " + std::to_string(most_threads));
+}
+
+// Every function takes its Context by value: while it runs without the GIL, another thread may set the one in Python,
+// and scratch memory is measured by the number of threads.
 static void bind_common(py::module_& module) {
   py::register_local_exception_translator(translate_errors);
   py::class_<Context>(module, "Context", "Where and with what an operation runs.")
-      .def(py::init([](int threads) { return Context{.threads = threads}; }), py::arg("threads"))
-      .def_readwrite("threads", &Context::threads);
+      .def(py::init([](int threads) { return Context{.threads = checked_threads(threads)}; }), py::arg("threads"))
+      .def_property(
+          "threads", [](const Context& context) { return context.threads; },
+          [](Context& context, int threads) { context.threads = checked_threads(threads); });
   py::class_<Plan>(module, "Plan", "What an operation needs besides its arguments.")
       .def_readonly("algorithm", &Plan::algorithm)
       .def_readonly("workspace_bytes", &Plan::workspace_bytes)

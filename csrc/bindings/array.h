@@ -22,8 +22,15 @@ struct DTypeError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// What an operation writes: a view that only writable arrays become.
+struct Output : Array {};
+
 /// Fills `view` from a NumPy array or None; false where the object is neither, so that pybind11 reports a TypeError.
+/// An array that the contract cannot describe is an error.
 bool make_view(py::handle object, Array& view);
+
+/// The same for an array that is to be written.
+bool make_output_view(py::handle object, Output& view);
 
 /// False where the dtype is not one of ours.
 bool find_dtype(const py::dtype& dtype, DType& found);
@@ -47,7 +54,11 @@ class Check {
   void exact(const char* name, const Array& array, std::initializer_list<std::int64_t> expected, DType dtype,
              const char* meaning) const;
   void same_shape(const char* name, const Array& array, const char* other_name, const Array& other) const;
-  /// uint8, contiguous, of at least `bytes`.
+  /// A contiguous array of the shape and dtype of another.
+  void alike(const char* name, const Array& array, const char* other_name, const Array& other) const;
+  /// Memory for a kernel's own use: uint8, contiguous, aligned for any number, of at least `bytes`.
+  void memory(const char* name, const Array& array, std::int64_t bytes) const;
+  /// Memory that is not looked at where none is needed.
   void workspace(const Array& array, std::int64_t bytes) const;
 
  private:
@@ -71,6 +82,12 @@ template <>
 struct type_caster<imgrec::Array> {
   PYBIND11_TYPE_CASTER(imgrec::Array, const_name("numpy.typing.NDArray[typing.Any] | None"));
   bool load(handle source, bool) { return imgrec::bindings::make_view(source, value); }
+};
+
+template <>
+struct type_caster<imgrec::bindings::Output> {
+  PYBIND11_TYPE_CASTER(imgrec::bindings::Output, const_name("numpy.typing.NDArray[typing.Any] | None"));
+  bool load(handle source, bool) { return imgrec::bindings::make_output_view(source, value); }
 };
 
 template <>

@@ -48,18 +48,12 @@ void check_results(const AttentionInputs& inputs, const Array& out, const Array&
   check.exact("lse", lse, {query[0], query[2], query[1]}, statistics_dtype(inputs.query.dtype), "(N, heads, S_q)");
 }
 
-void check_gradient(const char* name, const Array& gradient, const char* of_name, const Array& of) {
-  check.dtype(name, gradient, of.dtype);
-  check.same_shape(name, gradient, of_name, of);
-  check.contiguous(name, gradient);
-}
-
 using PlanFunction = Plan (*)(const Context&, const AttentionShape&, DType);
 
 void bind_plan(py::module_& module, const char* name, PlanFunction plan) {
   module.def(
       name,
-      [plan](const Context& context, const Array& query, const Array& key, const Array& value) {
+      [plan](Context context, const Array& query, const Array& key, const Array& value) {
         return plan(context, attention_shape(checked_inputs(query, key, value, {}, {}, 1, false, 0)), query.dtype);
       },
       py::arg("context"), py::arg("query"), py::arg("key"), py::arg("value"));
@@ -74,9 +68,9 @@ IMGREC_BINDINGS(attention) {
 
   module.def(
       "attention_forward",
-      [](const Context& context, const Array& out, const Array& lse, const Array& query, const Array& key,
+      [](Context context, const Output& out, const Output& lse, const Array& query, const Array& key,
          const Array& value, const Array& mask, const Array& state, double scale, bool causal, double dropout,
-         const Array& workspace) {
+         const Output& workspace) {
         const AttentionInputs inputs = checked_inputs(query, key, value, mask, state, scale, causal, dropout);
         check_results(inputs, out, lse);
         check.workspace(workspace,
@@ -89,15 +83,15 @@ IMGREC_BINDINGS(attention) {
 
   module.def(
       "attention_backward",
-      [](const Context& context, const Array& dquery, const Array& dkey, const Array& dvalue, const Array& dout,
+      [](Context context, const Output& dquery, const Output& dkey, const Output& dvalue, const Array& dout,
          const Array& out, const Array& lse, const Array& query, const Array& key, const Array& value,
-         const Array& mask, const Array& state, double scale, bool causal, double dropout, const Array& workspace) {
+         const Array& mask, const Array& state, double scale, bool causal, double dropout, const Output& workspace) {
         const AttentionInputs inputs = checked_inputs(query, key, value, mask, state, scale, causal, dropout);
         check_results(inputs, out, lse);
-        check_gradient("dout", dout, "out", out);
-        check_gradient("dquery", dquery, "query", query);
-        check_gradient("dkey", dkey, "key", key);
-        check_gradient("dvalue", dvalue, "value", value);
+        check.alike("dout", dout, "out", out);
+        check.alike("dquery", dquery, "query", query);
+        check.alike("dkey", dkey, "key", key);
+        check.alike("dvalue", dvalue, "value", value);
         check.workspace(workspace,
                         attention_backward_plan(context, attention_shape(inputs), query.dtype).workspace_bytes);
         const py::gil_scoped_release released;
@@ -109,12 +103,12 @@ IMGREC_BINDINGS(attention) {
 
   module.def(
       "attention_mask_backward",
-      [](const Context& context, const Array& dmask, const Array& dout, const Array& out, const Array& lse,
+      [](Context context, const Output& dmask, const Array& dout, const Array& out, const Array& lse,
          const Array& query, const Array& key, const Array& value, const Array& mask, const Array& state, double scale,
-         bool causal, double dropout, const Array& workspace) {
+         bool causal, double dropout, const Output& workspace) {
         const AttentionInputs inputs = checked_inputs(query, key, value, mask, state, scale, causal, dropout);
         check_results(inputs, out, lse);
-        check_gradient("dout", dout, "out", out);
+        check.alike("dout", dout, "out", out);
         check.dtype("dmask", dmask, query.dtype);
         check.shape("mask", mask, {-1, -1, -1, -1}, "(N, heads, S_q, S_k)");
         check.shape("dmask", dmask, {-1, -1, -1, -1}, "(N or 1, heads or 1, S_q or 1, S_k or 1)");

@@ -31,11 +31,13 @@ void check_axis(const Check& check, const char* name, const Conv2dAxis& axis) {
     check.shape_error(std::string(what) + " along the " + name + " is " + std::to_string(seen) + ", expected " +
                       expected);
   };
+  // The bounds keep products of two of these, and sums of such, within 64 bits.
   if (axis.stride < 1 || axis.stride > largest_extent) refuse("stride", axis.stride, "1 or more");
   if (axis.dilation < 1 || axis.dilation > largest_extent) refuse("dilation", axis.dilation, "1 or more");
   if (axis.kernel < 1 || axis.kernel > largest_extent) refuse("the kernel", axis.kernel, "1 or more");
   for (const std::int64_t padding : {axis.padding_before, axis.padding_after})
     if (padding < 0 || padding > largest_extent) refuse("padding", padding, "0 or more");
+  if (axis.input < 0 || axis.input > largest_extent) refuse("the input", axis.input, "0 to 2147483648");
   const std::int64_t padded = axis.input + axis.padding_before + axis.padding_after;
   const std::int64_t reach = axis.dilation * (axis.kernel - 1) + 1;
   if (reach > padded)
@@ -54,11 +56,12 @@ void check_shape(const Check& check, const Conv2dShape& shape, std::int64_t weig
     check.shape_error("weight has " + std::to_string(weight_channels) + " input channels, expected " +
                       std::to_string(shape.group_in()) + ": x has " + std::to_string(shape.in_channels) + " in " +
                       std::to_string(shape.groups) + " group(s)");
+  if (shape.batch < 0 || shape.in_channels < 0 || shape.out_channels < 0) check.shape_error("a length is negative");
   // A padded copy of x may be made; beyond this its size in bytes would overflow, and no machine has the memory.
   const auto padded = [](const Conv2dAxis& axis) {
     return static_cast<double>(axis.input + axis.padding_before + axis.padding_after);
   };
-  const double channels = static_cast<double>(shape.in_channels + shape.out_channels + 64);
+  const double channels = static_cast<double>(shape.in_channels) + static_cast<double>(shape.out_channels) + 64;
   if (static_cast<double>(shape.batch) * padded(shape.height) * padded(shape.width) * channels > 0x1p58)
     throw std::bad_alloc();
 }
@@ -102,7 +105,7 @@ void bind_plan(py::module_& module) {
            py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
   module.def(
       "conv2d_plan",
-      [](const Context& context, const std::array<std::int64_t, 4>& x, const std::array<std::int64_t, 4>& weight,
+      [](Context context, const std::array<std::int64_t, 4>& x, const std::array<std::int64_t, 4>& weight,
          const Conv2dParameters& parameters, DType dtype, Conv2dPass pass, const std::string& algorithm) {
         if (!algorithm.empty() && algorithm != "direct")
           throw py::value_error("conv2d: algorithm is '" + algorithm + "', expected None or 'direct'");
@@ -120,9 +123,9 @@ IMGREC_BINDINGS(conv2d) {
   bind_plan(module);
   module.def(
       "conv2d_forward",
-      [](const Context& context, const Array& y, const Array& pre_activation, const Array& x, const Array& weight,
+      [](Context context, const Output& y, const Output& pre_activation, const Array& x, const Array& weight,
          const Array& bias, const Conv2dParameters& parameters, const std::string& activation_name,
-         const Array& workspace) {
+         const Output& workspace) {
         const Check check("conv2d");
         const Activation activation = activation_named("conv2d", activation_name);
         const Conv2dShape shape = shape_of(check, parameters, x, weight);
@@ -139,8 +142,8 @@ IMGREC_BINDINGS(conv2d) {
 
   module.def(
       "conv2d_backward_input",
-      [](const Context& context, const Array& dx, const Array& dy, const Array& weight,
-         const Conv2dParameters& parameters, const Array& workspace) {
+      [](Context context, const Output& dx, const Array& dy, const Array& weight, const Conv2dParameters& parameters,
+         const Output& workspace) {
         const Check check("conv2d");
         const Conv2dShape shape = shape_of(check, parameters, dx, weight);
         check_output(check, "dy", dy, shape, dx.dtype);
@@ -153,16 +156,12 @@ IMGREC_BINDINGS(conv2d) {
 
   module.def(
       "conv2d_backward_weight",
-      [](const Context& context, const Array& dweight, const Array& dbias, const Array& x, const Array& weight,
-         const Array& dy, const Conv2dParameters& parameters, const Array& workspace) {
+      [](Context context, const Output& dweight, const Output& dbias, const Array& x, const Array& weight,
+         const Array& dy, const Conv2dParameters& parameters, const Output& workspace) {
         const Check check("conv2d");
         const Conv2dShape shape = shape_of(check, parameters, x, weight);
         check_output(check, "dy", dy, shape, x.dtype);
-        if (dweight) {
-          check.dtype("dweight", dweight, x.dtype);
-          check.same_shape("dweight", dweight, "weight", weight);
-          check.contiguous("dweight", dweight);
-        }
+        if (dweight) check.alike("dweight", dweight, "weight", weight);
         check_bias(check, "dbias", dbias, shape, x.dtype);
         check_workspace(check, context, workspace, shape, x.dtype, Conv2dPass::backward_weight);
         const py::gil_scoped_release released;

@@ -40,9 +40,7 @@ void check_loss_pair(const Check& check, const char* name, const Array& input, c
                      const Array& other) {
   check.floating(name, input);
   check.contiguous(name, input);
-  check.dtype(other_name, other, input.dtype);
-  check.same_shape(other_name, other, name, input);
-  check.contiguous(other_name, other);
+  check.alike(other_name, other, name, input);
 }
 
 void check_loss_weight(const Check& check, const char* name, const Array& weight, const Array& logits) {
@@ -55,16 +53,16 @@ void check_loss_weight(const Check& check, const char* name, const Array& weight
 void bind_cross_entropy(py::module_& module) {
   module.def(
       "cross_entropy_plan",
-      [](const Context& context, std::int64_t rows, DType dtype, const std::string& reduction) {
+      [](Context context, std::int64_t rows, DType dtype, const std::string& reduction) {
         return cross_entropy_plan(context, rows, dtype, reduction_named("cross_entropy", reduction));
       },
       py::arg("context"), py::arg("rows"), py::arg("dtype"), py::arg("reduction"));
 
   module.def(
       "cross_entropy_forward",
-      [](const Context& context, const Array& loss, const Array& log_sum_exp, const Array& normalizer,
-         const Array& first_invalid, const Array& logits, const Array& targets, const Array& weight,
-         double label_smoothing, std::int64_t ignore_index, const std::string& reduction, const Array& workspace) {
+      [](Context context, const Output& loss, const Output& log_sum_exp, const Output& normalizer,
+         const Output& first_invalid, const Array& logits, const Array& targets, const Array& weight,
+         double label_smoothing, std::int64_t ignore_index, const std::string& reduction, const Output& workspace) {
         const Check check("cross_entropy");
         const CrossEntropyOptions options =
             check_cross_entropy(check, logits, targets, weight, label_smoothing, ignore_index, reduction);
@@ -84,9 +82,9 @@ void bind_cross_entropy(py::module_& module) {
 
   module.def(
       "cross_entropy_backward",
-      [](const Context& context, const Array& dlogits, const Array& dloss, const Array& logits,
-         const Array& log_sum_exp, const Array& normalizer, const Array& targets, const Array& weight,
-         double label_smoothing, std::int64_t ignore_index, const std::string& reduction) {
+      [](Context context, const Output& dlogits, const Array& dloss, const Array& logits, const Array& log_sum_exp,
+         const Array& normalizer, const Array& targets, const Array& weight, double label_smoothing,
+         std::int64_t ignore_index, const std::string& reduction) {
         const Check check("cross_entropy");
         const CrossEntropyOptions options =
             check_cross_entropy(check, logits, targets, weight, label_smoothing, ignore_index, reduction);
@@ -106,8 +104,8 @@ void bind_binary_cross_entropy(py::module_& module) {
   static const char* const op = "binary_cross_entropy_with_logits";
   module.def(
       "binary_cross_entropy_with_logits_forward",
-      [](const Context& context, const Array& loss, const Array& logits, const Array& targets, const Array& weight,
-         const Array& pos_weight, const std::string& reduction_name, const Array& workspace) {
+      [](Context context, const Output& loss, const Array& logits, const Array& targets, const Array& weight,
+         const Array& pos_weight, const std::string& reduction_name, const Output& workspace) {
         const Check check(op);
         const Reduction reduction = reduction_named(op, reduction_name);
         check_loss_pair(check, "logits", logits, "targets", targets);
@@ -124,7 +122,7 @@ void bind_binary_cross_entropy(py::module_& module) {
 
   module.def(
       "binary_cross_entropy_with_logits_backward",
-      [](const Context& context, const Array& dlogits, const Array& dtargets, const Array& dloss, const Array& logits,
+      [](Context context, const Output& dlogits, const Output& dtargets, const Array& dloss, const Array& logits,
          const Array& targets, const Array& weight, const Array& pos_weight, const std::string& reduction_name) {
         const Check check(op);
         const Reduction reduction = reduction_named(op, reduction_name);
@@ -145,8 +143,8 @@ void bind_binary_cross_entropy(py::module_& module) {
 void bind_mse_loss(py::module_& module) {
   module.def(
       "mse_loss_forward",
-      [](const Context& context, const Array& loss, const Array& input, const Array& target,
-         const std::string& reduction_name, const Array& workspace) {
+      [](Context context, const Output& loss, const Array& input, const Array& target,
+         const std::string& reduction_name, const Output& workspace) {
         const Check check("mse_loss");
         const Reduction reduction = reduction_named("mse_loss", reduction_name);
         check_loss_pair(check, "input", input, "target", target);
@@ -160,7 +158,7 @@ void bind_mse_loss(py::module_& module) {
 
   module.def(
       "mse_loss_backward",
-      [](const Context& context, const Array& dinput, const Array& dloss, const Array& input, const Array& target,
+      [](Context context, const Output& dinput, const Array& dloss, const Array& input, const Array& target,
          const std::string& reduction_name) {
         const Check check("mse_loss");
         const Reduction reduction = reduction_named("mse_loss", reduction_name);
@@ -179,7 +177,7 @@ void bind_mse_loss(py::module_& module) {
 IMGREC_BINDINGS(loss) {
   module.def(
       "elementwise_loss_plan",
-      [](const Context& context, std::int64_t size, const std::string& op, const std::string& reduction) {
+      [](Context context, std::int64_t size, const std::string& op, const std::string& reduction) {
         return elementwise_loss_plan(context, size, reduction_named(op, reduction));
       },
       py::arg("context"), py::arg("size"), py::arg("op"), py::arg("reduction"));

@@ -7,14 +7,14 @@ namespace imgrec::bindings {
 IMGREC_BINDINGS(matmul) {
   module.def(
       "matmul_plan",
-      [](const Context& context, std::int64_t batch, std::int64_t m, std::int64_t n, std::int64_t k, DType dtype) {
+      [](Context context, std::int64_t batch, std::int64_t m, std::int64_t n, std::int64_t k, DType dtype) {
         return matmul_plan(context, {batch, m, n, k}, dtype);
       },
       py::arg("context"), py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("dtype"));
 
   module.def(
       "matmul",
-      [](const Context& context, const Array& c, const Array& a, const Array& b, const Array& workspace) {
+      [](Context context, const Output& c, const Array& a, const Array& b, const Output& workspace) {
         const Check check("matmul");
         check.floating("a", a);
         check.shape("a", a, {-1, -1, -1}, "(batch, M, K)");

@@ -45,12 +45,17 @@ class Pool {
     return memory;
   }
 
-  void give_back(void* memory, std::size_t block) {
+  /// Called where arrays die, so it must not throw.
+  void give_back(void* memory, std::size_t block) noexcept {
     const std::lock_guard lock(mutex_);
     used_ -= block;
     if (cached_ + block > limit_) return std::free(memory);
-    free_[block].push_back(memory);
-    cached_ += block;
+    try {
+      free_[block].push_back(memory);
+      cached_ += block;
+    } catch (const std::bad_alloc&) {  // no memory to remember the block by: the system gets it back
+      std::free(memory);
+    }
   }
 
   void trim() {

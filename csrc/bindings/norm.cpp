@@ -30,9 +30,9 @@ IMGREC_BINDINGS(norm) {
 
   module.def(
       "batch_norm_forward",
-      [](const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
-         const Array& running_mean, const Array& running_var, const Array& x, const Array& weight, const Array& bias,
-         bool training, double momentum, double eps, const Array& workspace) {
+      [](Context context, const Output& y, const Output& mean, const Output& inverse_deviation,
+         const Output& running_mean, const Output& running_var, const Array& x, const Array& weight, const Array& bias,
+         bool training, double momentum, double eps, const Output& workspace) {
         const Check check("batch_norm");
         check_norm_input(check, x, workspace);
         check_like_x(check, "y", y, x);
@@ -55,16 +55,17 @@ IMGREC_BINDINGS(norm) {
 
   module.def(
       "batch_norm_backward",
-      [](const Context& context, const Array& dx, const Array& dweight, const Array& dbias, const Array& dy,
-         const Array& x, const Array& weight, const Array& mean, const Array& inverse_deviation, bool training,
-         const Array& workspace) {
+      [](Context context, const Output& dx, const Output& dweight, const Output& dbias, const Array& dy, const Array& x,
+         const Array& weight, const Array& mean, const Array& inverse_deviation, bool training,
+         const Output& workspace) {
         const Check check("batch_norm");
         check_norm_input(check, x, workspace);
         check_like_x(check, "dx", dx, x);
         check_like_x(check, "dy", dy, x);
-        for (const auto& [name, array] : {std::pair{"dweight", &dweight}, std::pair{"dbias", &dbias},
-                                          std::pair{"mean", &mean}, std::pair{"inverse_deviation", &inverse_deviation}})
-          check_per_column(check, name, *array, x);
+        check_per_column(check, "dweight", dweight, x);
+        check_per_column(check, "dbias", dbias, x);
+        check_per_column(check, "mean", mean, x);
+        check_per_column(check, "inverse_deviation", inverse_deviation, x);
         if (weight) check_per_column(check, "weight", weight, x);
         const py::gil_scoped_release released;
         batch_norm_backward(context, dx, dweight, dbias, dy, x, weight, mean, inverse_deviation, training, workspace);
@@ -74,7 +75,7 @@ IMGREC_BINDINGS(norm) {
 
   module.def(
       "layer_norm_forward",
-      [](const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation, const Array& x,
+      [](Context context, const Output& y, const Output& mean, const Output& inverse_deviation, const Array& x,
          const Array& weight, const Array& bias, double eps) {
         const Check check("layer_norm");
         check.floating("x", x);
@@ -93,9 +94,8 @@ IMGREC_BINDINGS(norm) {
 
   module.def(
       "layer_norm_backward",
-      [](const Context& context, const Array& dx, const Array& dweight, const Array& dbias, const Array& dy,
-         const Array& x, const Array& weight, const Array& mean, const Array& inverse_deviation,
-         const Array& workspace) {
+      [](Context context, const Output& dx, const Output& dweight, const Output& dbias, const Array& dy, const Array& x,
+         const Array& weight, const Array& mean, const Array& inverse_deviation, const Output& workspace) {
         const Check check("layer_norm");
         check_norm_input(check, x, workspace);
         check_like_x(check, "dx", dx, x);

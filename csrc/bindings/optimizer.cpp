@@ -18,9 +18,7 @@ namespace {
 void check_update(const Check& check, const Array& parameter, const Array& gradient, const Array& state) {
   check.floating("parameter", parameter);
   check.contiguous("parameter", parameter);
-  check.dtype("gradient", gradient, parameter.dtype);
-  check.same_shape("gradient", gradient, "parameter", parameter);
-  check.contiguous("gradient", gradient);
+  check.alike("gradient", gradient, "parameter", parameter);
   check.exact("state", state, {2}, DType::float64, "(learning_rate, step)");
 }
 
@@ -35,7 +33,7 @@ void check_buffer(const Check& check, const char* name, const Array& buffer, con
 IMGREC_BINDINGS(optimizer) {
   module.def(
       "sgd_update",
-      [](const Context& context, const Array& parameter, const Array& momentum_buffer, const Array& gradient,
+      [](Context context, const Output& parameter, const Output& momentum_buffer, const Array& gradient,
          const Array& state, double momentum, double weight_decay, bool nesterov) {
         const Check check("sgd_update");
         check_update(check, parameter, gradient, state);
@@ -48,7 +46,7 @@ IMGREC_BINDINGS(optimizer) {
 
   module.def(
       "adam_update",
-      [](const Context& context, const Array& parameter, const Array& exp_avg, const Array& exp_avg_sq,
+      [](Context context, const Output& parameter, const Output& exp_avg, const Output& exp_avg_sq,
          const Array& gradient, const Array& state, double beta1, double beta2, double eps, double weight_decay,
          bool decoupled) {
         const Check check("adam_update");
@@ -67,7 +65,7 @@ IMGREC_BINDINGS(optimizer) {
 
   module.def(
       "squared_norm",
-      [](const Context& context, const Array& out, const Array& array, const Array& workspace) {
+      [](Context context, const Output& out, const Array& array, const Output& workspace) {
         const Check check("squared_norm");
         check.floating("array", array);
         check.contiguous("array", array);
@@ -80,7 +78,7 @@ IMGREC_BINDINGS(optimizer) {
 
   module.def(
       "scale_in_place",
-      [](const Context& context, const Array& array, const Array& factor) {
+      [](Context context, const Output& array, const Array& factor) {
         const Check check("scale_in_place");
         check.floating("array", array);
         check.contiguous("array", array);

@@ -73,11 +73,12 @@ IMGREC_BINDINGS(pool2d) {
 
   module.def(
       "max_pool2d_forward",
-      [](const Context& context, const Array& y, const Array& winner, const Array& x, const PoolPair& kernel,
+      [](Context context, const Output& y, const Output& winner, const Array& x, const PoolPair& kernel,
          const PoolPair& stride, const PoolPair& padding) {
         const Check check("max_pool2d");
         const PoolWindow window = pool_window(check, x, y, kernel, stride, padding);
         check_pool_winner(check, winner, y, window);
+        if (y.size() == 0) return;
         const py::gil_scoped_release released;
         max_pool2d_forward(context, y, winner, x, window);
       },
@@ -86,11 +87,12 @@ IMGREC_BINDINGS(pool2d) {
 
   module.def(
       "max_pool2d_backward",
-      [](const Context& context, const Array& dx, const Array& dy, const Array& winner, const PoolPair& kernel,
+      [](Context context, const Output& dx, const Array& dy, const Array& winner, const PoolPair& kernel,
          const PoolPair& stride, const PoolPair& padding) {
         const Check check("max_pool2d");
         const PoolWindow window = pool_window(check, dx, dy, kernel, stride, padding);
         check_pool_winner(check, winner, dy, window);
+        if (dx.size() == 0) return;
         const py::gil_scoped_release released;
         max_pool2d_backward(context, dx, dy, winner, window);
       },
@@ -99,9 +101,10 @@ IMGREC_BINDINGS(pool2d) {
 
   module.def(
       "avg_pool2d_forward",
-      [](const Context& context, const Array& y, const Array& x, const PoolPair& kernel, const PoolPair& stride,
+      [](Context context, const Output& y, const Array& x, const PoolPair& kernel, const PoolPair& stride,
          const PoolPair& padding) {
         const PoolWindow window = pool_window(Check("avg_pool2d"), x, y, kernel, stride, padding);
+        if (y.size() == 0) return;
         const py::gil_scoped_release released;
         avg_pool2d_forward(context, y, x, window);
       },
@@ -109,9 +112,10 @@ IMGREC_BINDINGS(pool2d) {
 
   module.def(
       "avg_pool2d_backward",
-      [](const Context& context, const Array& dx, const Array& dy, const PoolPair& kernel, const PoolPair& stride,
+      [](Context context, const Output& dx, const Array& dy, const PoolPair& kernel, const PoolPair& stride,
          const PoolPair& padding) {
         const PoolWindow window = pool_window(Check("avg_pool2d"), dx, dy, kernel, stride, padding);
+        if (dx.size() == 0) return;
         const py::gil_scoped_release released;
         avg_pool2d_backward(context, dx, dy, window);
       },
@@ -119,8 +123,9 @@ IMGREC_BINDINGS(pool2d) {
 
   module.def(
       "adaptive_avg_pool2d_forward",
-      [](const Context& context, const Array& y, const Array& x) {
+      [](Context context, const Output& y, const Array& x) {
         check_adaptive_pool(Check("adaptive_avg_pool2d"), x, y);
+        if (y.size() == 0) return;
         const py::gil_scoped_release released;
         adaptive_avg_pool2d_forward(context, y, x);
       },
@@ -128,8 +133,9 @@ IMGREC_BINDINGS(pool2d) {
 
   module.def(
       "adaptive_avg_pool2d_backward",
-      [](const Context& context, const Array& dx, const Array& dy) {
+      [](Context context, const Output& dx, const Array& dy) {
         check_adaptive_pool(Check("adaptive_avg_pool2d"), dx, dy);
+        if (dx.size() == 0) return;
         const py::gil_scoped_release released;
         adaptive_avg_pool2d_backward(context, dx, dy);
       },

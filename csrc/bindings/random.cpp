@@ -20,7 +20,7 @@ void check_draw(const Check& check, const Array& out, const Array& state) {
 IMGREC_BINDINGS(random) {
   module.def(
       "random_uniform",
-      [](const Context& context, const Array& out, const Array& state, double low, double high) {
+      [](Context context, const Output& out, const Array& state, double low, double high) {
         check_draw(Check("random_uniform"), out, state);
         const py::gil_scoped_release released;
         random_uniform(context, out, state, low, high);
@@ -29,7 +29,7 @@ IMGREC_BINDINGS(random) {
 
   module.def(
       "random_normal",
-      [](const Context& context, const Array& out, const Array& state, double mean, double deviation) {
+      [](Context context, const Output& out, const Array& state, double mean, double deviation) {
         check_draw(Check("random_normal"), out, state);
         const py::gil_scoped_release released;
         random_normal(context, out, state, mean, deviation);
@@ -38,7 +38,7 @@ IMGREC_BINDINGS(random) {
 
   module.def(
       "random_bits",
-      [](const Context& context, const Array& out, const Array& state, std::uint64_t first) {
+      [](Context context, const Output& out, const Array& state, std::uint64_t first) {
         const Check check("random_bits");
         check_state(check, state);
         check.exact("out", out, {-1, 4}, DType::int64, "(n, 4)");
@@ -48,14 +48,12 @@ IMGREC_BINDINGS(random) {
 
   module.def(
       "dropout",
-      [](const Context& context, const Array& y, const Array& x, const Array& state, double probability) {
+      [](Context context, const Output& y, const Array& x, const Array& state, double probability) {
         const Check check("dropout");
         check_state(check, state);
         check.floating("x", x);
         check.contiguous("x", x);
-        check.dtype("y", y, x.dtype);
-        check.same_shape("y", y, "x", x);
-        check.contiguous("y", y);
+        check.alike("y", y, "x", x);
         const py::gil_scoped_release released;
         dropout(context, y, x, state, probability);
       },

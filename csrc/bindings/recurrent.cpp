@@ -65,19 +65,9 @@ RecurrentShape check_inputs(const Check& check, const RecurrentInputs& in) {
   return shape;
 }
 
-void check_reserve(const Check& check, const Array& reserve, std::int64_t bytes) {
-  check.dtype("reserve", reserve, DType::uint8);
-  check.contiguous("reserve", reserve);
-  if (reserve.size() < bytes)
-    check.shape_error("reserve has " + std::to_string(reserve.size()) + " bytes, expected " + std::to_string(bytes));
-}
-
 /// A gradient has the shape of what it is a gradient of.
-void check_gradient(const Check& check, const char* name, const Array& gradient, const Array& of, DType dtype) {
-  if (!gradient) return;
-  check.dtype(name, gradient, dtype);
-  check.same_shape(name, gradient, name + 1, of);
-  check.contiguous(name, gradient);
+void check_gradient(const Check& check, const char* name, const Array& gradient, const Array& of) {
+  if (gradient) check.alike(name, gradient, name + 1, of);
 }
 
 void forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n, const Array& reserve,
@@ -89,7 +79,7 @@ void forward(const Context& context, const Array& output, const Array& h_n, cons
   check.exact("output", output, {shape.batch, shape.steps, shape.hidden}, dtype, "(N, T, H)");
   check.exact("h_n", h_n, {shape.batch, shape.hidden}, dtype, "(N, H)");
   if (in.cell == RecurrentCell::lstm) check.exact("c_n", c_n, {shape.batch, shape.hidden}, dtype, "(N, H)");
-  if (reserve) check_reserve(check, reserve, plan.reserve_bytes);
+  if (reserve) check.memory("reserve", reserve, plan.reserve_bytes);
   check.workspace(workspace, plan.workspace_bytes);
   const py::gil_scoped_release released;
   recurrent_forward(context, output, h_n, c_n, reserve, in, workspace);
@@ -103,17 +93,17 @@ void backward(const Context& context, const RecurrentGradients& gradients, const
   const DType dtype = in.x.dtype;
   const Plan plan = recurrent_backward_plan(context, shape, dtype, in.cell);
   check.exact("output", output, {shape.batch, shape.steps, shape.hidden}, dtype, "(N, T, H)");
-  check_gradient(check, "doutput", doutput, output, dtype);
+  check_gradient(check, "doutput", doutput, output);
   if (dh_n) check.exact("dh_n", dh_n, {shape.batch, shape.hidden}, dtype, "(N, H)");
   if (dc_n) check.exact("dc_n", dc_n, {shape.batch, shape.hidden}, dtype, "(N, H)");
-  check_gradient(check, "dx", gradients.x, in.x, dtype);
-  check_gradient(check, "dh_0", gradients.h_0, in.h_0, dtype);
-  check_gradient(check, "dc_0", gradients.c_0, in.c_0, dtype);
-  check_gradient(check, "dweight_ih", gradients.weight_ih, in.weight_ih, dtype);
-  check_gradient(check, "dweight_hh", gradients.weight_hh, in.weight_hh, dtype);
-  check_gradient(check, "dbias_ih", gradients.bias_ih, in.bias_ih, dtype);
-  check_gradient(check, "dbias_hh", gradients.bias_hh, in.bias_hh, dtype);
-  check_reserve(check, reserve, plan.reserve_bytes);
+  check_gradient(check, "dx", gradients.x, in.x);
+  check_gradient(check, "dh_0", gradients.h_0, in.h_0);
+  check_gradient(check, "dc_0", gradients.c_0, in.c_0);
+  check_gradient(check, "dweight_ih", gradients.weight_ih, in.weight_ih);
+  check_gradient(check, "dweight_hh", gradients.weight_hh, in.weight_hh);
+  check_gradient(check, "dbias_ih", gradients.bias_ih, in.bias_ih);
+  check_gradient(check, "dbias_hh", gradients.bias_hh, in.bias_hh);
+  check.memory("reserve", reserve, plan.reserve_bytes);
   check.workspace(workspace, plan.workspace_bytes);
   const py::gil_scoped_release released;
   recurrent_backward(context, gradients, doutput, dh_n, dc_n, in, output, reserve, workspace);
@@ -124,8 +114,8 @@ void backward(const Context& context, const RecurrentGradients& gradients, const
 IMGREC_BINDINGS(recurrent) {
   module.def(
       "recurrent_forward_plan",
-      [](const Context& context, std::int64_t batch, std::int64_t steps, std::int64_t input, std::int64_t hidden,
-         DType dtype, const std::string& cell, bool training) {
+      [](Context context, std::int64_t batch, std::int64_t steps, std::int64_t input, std::int64_t hidden, DType dtype,
+         const std::string& cell, bool training) {
         return recurrent_forward_plan(context, {batch, steps, input, hidden}, dtype, cell_named(cell), training);
       },
       py::arg("context"), py::arg("batch"), py::arg("steps"), py::arg("input"), py::arg("hidden"), py::arg("dtype"),
@@ -133,8 +123,8 @@ IMGREC_BINDINGS(recurrent) {
 
   module.def(
       "recurrent_forward",
-      [](const Context& context, const Array& output, const Array& h_n, const Array& c_n, const Array& reserve,
-         const Tensors& inputs, const std::string& cell, bool reverse, const Array& workspace) {
+      [](Context context, const Output& output, const Output& h_n, const Output& c_n, const Output& reserve,
+         const Tensors& inputs, const std::string& cell, bool reverse, const Output& workspace) {
         forward(context, output, h_n, c_n, reserve, inputs_of(inputs, cell, reverse), workspace);
       },
       py::arg("context"), py::arg("output"), py::arg("h_n"), py::arg("c_n"), py::arg("reserve"), py::arg("inputs"),
@@ -142,8 +132,8 @@ IMGREC_BINDINGS(recurrent) {
 
   module.def(
       "recurrent_backward_plan",
-      [](const Context& context, std::int64_t batch, std::int64_t steps, std::int64_t input, std::int64_t hidden,
-         DType dtype, const std::string& cell) {
+      [](Context context, std::int64_t batch, std::int64_t steps, std::int64_t input, std::int64_t hidden, DType dtype,
+         const std::string& cell) {
         return recurrent_backward_plan(context, {batch, steps, input, hidden}, dtype, cell_named(cell));
       },
       py::arg("context"), py::arg("batch"), py::arg("steps"), py::arg("input"), py::arg("hidden"), py::arg("dtype"),
@@ -151,9 +141,9 @@ IMGREC_BINDINGS(recurrent) {
 
   module.def(
       "recurrent_backward",
-      [](const Context& context, const std::array<Array, 7>& gradients, const Array& doutput, const Array& dh_n,
+      [](Context context, const std::array<Output, 7>& gradients, const Array& doutput, const Array& dh_n,
          const Array& dc_n, const Tensors& inputs, const std::string& cell, bool reverse, const Array& output,
-         const Array& reserve, const Array& workspace) {
+         const Array& reserve, const Output& workspace) {
         const auto& [dx, dh_0, dc_0, dweight_ih, dweight_hh, dbias_ih, dbias_hh] = gradients;
         backward(context, {dx, dh_0, dc_0, dweight_ih, dweight_hh, dbias_ih, dbias_hh}, doutput, dh_n, dc_n,
                  inputs_of(inputs, cell, reverse), output, reserve, workspace);

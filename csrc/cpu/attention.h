@@ -5,10 +5,11 @@
 // operations only, and keys and values are read where they lie: a product broadcasts their elements.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
-#include "cpu/dtypes.h"
-#include "cpu/simd.h"
+#include "cpu/vector_io.h"
+#include "cpu/workspace.h"
 #include "ops/attention.h"
 
 namespace imgrec::cpu {
@@ -20,7 +21,7 @@ inline constexpr std::int64_t tile_stride = query_block;
 
 template <class T>
 constexpr std::int64_t round_to_lanes(std::int64_t count) {
-  return (count + lanes<T> - 1) / lanes<T> * lanes<T>;
+  return round_up(count, lanes<T>);
 }
 
 /// The rows of one sample and head.

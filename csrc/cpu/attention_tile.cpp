@@ -44,7 +44,7 @@ void add_own_mask(T* tile, const M* from, std::int64_t query_stride, std::int64_
         for (std::int64_t i = 0; i < count; ++i) values[i] = bias<T>(row[i * key_stride]);
         square[r] = load(values);
       }
-      transpose_square<T>(square);
+      transpose<T>(square);
       for (std::int64_t i = 0; i < count; ++i) {
         T* to = tile + (k + i) * tile_stride + q;
         store(to, load(to) + square[i]);
@@ -87,7 +87,7 @@ void pack_lanes(Compute<S>* to, HeadRows<const S> from, std::int64_t first, std:
     for_vectors<S>(0, size, [&](std::int64_t d, int count) {
       Vector<T> square[lanes<T>] = {};
       for (std::int64_t r = 0; r < present; ++r) square[r] = factor * load_wide(from.row(first + q + r) + d, count);
-      transpose_square<T>(square);
+      transpose<T>(square);
       for (int i = 0; i < count; ++i) store(to + (d + i) * tile_stride + q, square[i]);
     });
   }
@@ -103,7 +103,7 @@ void unpack_lanes(HeadRows<S> to, std::int64_t first, const Compute<S>* from, st
     for_vectors<S>(0, size, [&](std::int64_t d, int count) {
       Vector<T> square[lanes<T>] = {};
       for (int i = 0; i < count; ++i) square[i] = factors * load(from + (d + i) * tile_stride + q);
-      transpose_square<T>(square);
+      transpose<T>(square);
       for (std::int64_t r = 0; r < present; ++r) store_narrow(to.row(first + q + r) + d, square[r], count);
     });
   }

@@ -11,17 +11,43 @@ namespace imgrec::cpu {
 namespace {
 
 constexpr int max_workers = 256;
-constexpr auto spin_time = std::chrono::microseconds(50);  // how long an idle worker looks for work before it sleeps
+constexpr auto spin_time = std::chrono::microseconds(50);  // how long a thread looks before it sleeps
 
+/// Lets a processor's other hardware thread run.
 inline void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
 #endif
 }
 
-/// One job at a time. `state_` says all that a worker needs to know about it: a counter that changes when a job opens
-/// and when it closes, whether it is open, and how many workers it wants. A worker that comes late finds the job closed
-/// and leaves it alone, so nobody ever waits for a worker to wake.
+/// Returns the value once it differs from `seen`: looks for spin_time, then sleeps until it is notified.
+template <class T>
+T wait_for_change(const std::atomic<T>& value, T seen) {
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    for (int i = 0; i < 64; ++i, pause()) {
+      const T now = value.load();
+      if (now != seen) return now;
+    }
+  } while (std::chrono::steady_clock::now() - start < spin_time);
+  value.wait(seen);
+  return value.load();
+}
+
+/// One job at a time. `state_` says all that a worker needs to know about it: a counter that changes with every job,
+/// whether the job is open, and how many workers it wants. A worker that comes late finds the job closed and leaves it
+/// alone, so nobody ever waits for a worker to wake. What holds:
+///   - only the owner of `owner_` writes body_, tasks_, workers_ and state_, and the first two only while state_ is
+///     closed and active_ is 0;
+///   - a worker touches body_, tasks_ and next_ only between its increment of active_ and its decrement, and only if
+///     state_ was still open after the increment. The owner closes state_ before it looks at active_, and all four are
+///     sequentially consistent: so the owner sees the worker, or the worker sees the job closed;
+///   - a task is claimed by one fetch_add of next_, so each runs once; run() returns when all have ended, and the
+///     decrement of active_ hands what they wrote to the caller;
+///   - whoever waits for long sleeps in the kernel: workers for state_ to change, the owner for active_ to become 0,
+///     which frees its core for a worker that another process has pushed aside.
 class Pool {
  public:
   /// Takes the pool for one call; false where another thread has it.
@@ -38,7 +64,7 @@ class Pool {
     state_.notify_all();
     work(0);
     state_.store(counter_);
-    while (active_.load() != 0) pause();
+    for (int active = active_.load(); active != 0;) active = wait_for_change(active_, active);
   }
 
  private:
@@ -64,25 +90,12 @@ class Pool {
 
   void serve(int worker, std::uint32_t seen) {
     for (;;) {
-      seen = wait(seen);
+      seen = wait_for_change(state_, seen);
       if (!(seen & open_bit) || static_cast<std::uint32_t>(worker) > (seen & wanted_mask)) continue;
       active_.fetch_add(1);
       if (state_.load() == seen) work(worker);
-      active_.fetch_sub(1);
+      if (active_.fetch_sub(1) == 1) active_.notify_one();
     }
-  }
-
-  /// Returns the first state that differs from `seen`.
-  std::uint32_t wait(std::uint32_t seen) {
-    const auto start = std::chrono::steady_clock::now();
-    do {
-      for (int i = 0; i < 64; ++i, pause()) {
-        const std::uint32_t now = state_.load();
-        if (now != seen) return now;
-      }
-    } while (std::chrono::steady_clock::now() - start < spin_time);
-    state_.wait(seen);
-    return state_.load();
   }
 
   std::mutex owner_;
@@ -114,18 +127,18 @@ Pool& pool() {
 }  // namespace
 
 void parallel_tasks(const Context& context, std::int64_t tasks, FunctionReference<void(std::int64_t, int)> body) {
-  if (context.threads > 1 && tasks > 1 && !inside_task && pool().try_acquire()) {
-    const int threads = tasks < context.threads ? static_cast<int>(tasks) : context.threads;
-    auto guarded = [&body](std::int64_t task, int worker) {
-      inside_task = true;
-      body(task, worker);
-      inside_task = false;
-    };
-    pool().run(threads, tasks, guarded);
-    pool().release();
+  Pool* const shared = context.threads > 1 && tasks > 1 && !inside_task ? &pool() : nullptr;
+  if (!shared || !shared->try_acquire()) {
+    for (std::int64_t task = 0; task < tasks; ++task) body(task, 0);
     return;
   }
-  for (std::int64_t task = 0; task < tasks; ++task) body(task, 0);
+  const int threads = tasks < context.threads ? static_cast<int>(tasks) : context.threads;
+  shared->run(threads, tasks, [&body](std::int64_t task, int worker) {
+    inside_task = true;
+    body(task, worker);
+    inside_task = false;
+  });
+  shared->release();
 }
 
 }  // namespace imgrec::cpu

@@ -32,8 +32,8 @@ struct Memory {
   }
 };
 
-/// One step of one sample for a block of micro_cols units. A pointer is to its first unit; slots lie `width` apart, the
-/// gates of `next_state` too, each a column of micro_rows rows.
+/// One step of one sample for a block of micro_cols units; passed by value, so that stores cannot change it. A pointer
+/// is to its first unit; slots lie `width` apart, the gates of `next_state` too, each a column of micro_rows rows.
 template <class T>
 struct Units {
   const T *saved, *previous, *dh, *doutput;
@@ -43,7 +43,7 @@ struct Units {
 };
 
 template <class T, class Cell>
-void differentiate_cell(const Units<T>& units) {
+void differentiate_cell(Units<T> units) {
   constexpr CellLayout layout = Cell::layout;
   for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
     Vector<T> slot[layout.saved], gradient[layout.gradients], carry = load(units.carry + v);
@@ -277,7 +277,7 @@ class Backward {
   const Array& output_;
   const CellLayout layout_;
   const std::int64_t gates_;
-  void (*const differentiate_)(const Units<T>&);
+  void (*const differentiate_)(Units<T>);
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;

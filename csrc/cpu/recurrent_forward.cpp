@@ -50,8 +50,8 @@ void pack_weight(const Context& context, T* packed, const Array& weight, std::in
   });
 }
 
-/// One step of one sample for a block of micro_cols units. A pointer is to its first unit; slots lie `width` apart,
-/// products micro_cols, and the vectors of a state as state_offset says.
+/// One step of one sample for a block of micro_cols units; passed by value, so that stores cannot change it. A pointer
+/// is to its first unit; slots lie `width` apart, products micro_cols, and the vectors of a state as state_offset says.
 template <class T>
 struct Units {
   T* slots;
@@ -62,7 +62,7 @@ struct Units {
 };
 
 template <class T, class Cell>
-void apply_cell(const Units<T>& units) {
+void apply_cell(Units<T> units) {
   constexpr CellLayout layout = Cell::layout;
   for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
     Vector<T> slot[layout.saved], sums[layout.gates], c = load(units.carry + v);
@@ -203,7 +203,7 @@ class Forward {
   const RecurrentInputs& in_;
   const Array &output_, &h_n_, &c_n_;
   const CellLayout layout_;
-  void (*const apply_)(const Units<T>&);
+  void (*const apply_)(Units<T>);
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;

@@ -1,5 +1,9 @@
 #include "cpu/tile.h"
 
+#include <type_traits>
+
+#include "cpu/simd.h"
+
 namespace imgrec::cpu {
 namespace {
 

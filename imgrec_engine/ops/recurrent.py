@@ -21,7 +21,7 @@ def _lengths(name: str, lengths: Any) -> Any:
     array = np.asarray(lengths)
     if array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: lengths is of dtype {array.dtype.name}, expected int64")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return array.astype(np.int64)  # a copy: the backward pass reads it again
 
 
 def _run(name: str, cell: str, operands: tuple[Any, ...], lengths: Any, reverse: bool) -> Results:
