@@ -64,7 +64,7 @@ def _seed(name: str, root: Tensor, gradient: Tensor | None) -> Any:
     array = gradient._array if isinstance(gradient, Tensor) else np.asarray(gradient)
     if array.shape != root.shape:
         raise AutogradError(f"{name}: the gradient has shape {array.shape}, expected the tensor's, {root.shape}")
-    return array.astype(root.dtype, copy=True)
+    return array.astype(root.dtype, copy=False)
 
 
 def _walk(name: str, root: Tensor, gradient: Tensor | None, found: dict[Any, Any] | None) -> None:
