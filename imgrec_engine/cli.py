@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--resume", type=Path, nargs="?", const=None, metavar="RUN", help="continue the run in this folder, or in --out"
     )
-    train.add_argument("--epochs", type=_positive, help="default 10")
+    train.add_argument("--epochs", type=_positive, help="default 10, more for small sets")
     train.add_argument("--batch-size", type=_positive, help="default 64")
     train.add_argument("--learning-rate", type=_amount, help="default 0.002")
     train.add_argument("--weight-decay", type=_amount, help="default 0.01")

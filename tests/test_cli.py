@@ -130,6 +130,24 @@ def test_bad_folders_are_named(tmp_path, photos, capsys):
     assert not (tmp_path / "o").exists()
 
 
+def test_too_few_images_are_refused_and_few_are_trained_on_for_longer(photos, tmp_path, capsys):
+    few = tmp_path / "few"
+    for name in ("bottom", "top"):
+        (few / name).mkdir(parents=True)
+        for number in range(4):
+            (few / name / f"{number}.png").write_bytes((photos / name / f"{number}.png").read_bytes())
+    (few / "top" / "3.png").rename(tmp_path / "3.png")
+    (few / "top" / "2.png").rename(tmp_path / "2.png")
+    (few / "top" / "1.png").rename(tmp_path / "1.png")
+    assert "too few images" in error_of(["train", few, "--out", tmp_path / "a"], capsys)
+    for number in (1, 2, 3):
+        (tmp_path / f"{number}.png").rename(few / "top" / f"{number}.png")
+    assert main(["train", str(few), "--out", str(tmp_path / "b"), "--image-size", "12"]) == 0
+    text = capsys.readouterr().out
+    assert "4 images to train on, 2 to validate, 2 to test" in text
+    assert "epoch 100/100" in text
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(run, photos, capsys):
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     assert "already exists" in error_of(["train", photos, "--out", run, *QUICK], capsys)

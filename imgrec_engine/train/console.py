@@ -42,7 +42,7 @@ class Console:
         if not sys.stderr.isatty():
             return
         if self.bar is None:
-            label = f"epoch {progress.epoch + 1}/{self.run.config.epochs}"
+            label = f"epoch {progress.epoch + 1}/{self.run.epochs}"
             self.bar = tqdm(total=batches, initial=progress.batch - 1, desc=label, unit="batch", leave=False)
         speed = f"{progress.images / max(seconds, 1e-9):.0f}"
         self.bar.set_postfix({"loss": f"{progress.loss:.4f}", "acc": f"{progress.accuracy:.4f}", "img/s": speed})
@@ -52,9 +52,9 @@ class Console:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-        left = record["seconds"] * (self.run.config.epochs - record["epoch"])
+        left = record["seconds"] * (self.run.epochs - record["epoch"])
         print(
-            f"epoch {record['epoch']}/{self.run.config.epochs}  loss {record['train_loss']:.4f}  "
+            f"epoch {record['epoch']}/{self.run.epochs}  loss {record['train_loss']:.4f}  "
             f"accuracy {record['train_accuracy']:.4f}  validation {record['validation_accuracy']:.4f}  "
             f"{record['images_per_second']:.0f} images/s  {left:.0f} s left",
             flush=True,

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 import imgrec_engine
 from imgrec_engine import checkpoint, models, optim, random
 from imgrec_engine.data import (
@@ -40,11 +42,15 @@ Report = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that a run depends on. Equal configurations give equal weights, bit for bit."""
+    """All that a run depends on. Equal configurations give equal weights, bit for bit.
+
+    ``epochs`` None stands for 10, or as many more as a small set needs for 500 steps, up to 100; ``validation`` is the
+    share of each class that is kept from training to choose the best epoch (one image at least).
+    """
 
     data: str
     model: str = "cnn"
-    epochs: int = 10
+    epochs: int | None = None
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
@@ -93,9 +99,8 @@ class Run:
         self.folder = folder
         self.config = config
         whole, self.test = load_train_test(config.data, strict=config.strict)
-        if len(whole.classes) < 2:
-            raise DataError(f"{config.data}: only one class; there is nothing to tell apart")
-        train, validation = split(whole, config.validation, config.seed)
+        train, validation = split(whole, _validation_share(whole, self.test, config), config.seed)
+        self.epochs = config.epochs or min(100, max(10, -(-500 * config.batch_size // len(train))))
         self.preprocessing = Preprocessing.measure(train, config.image_size, config.channels)
         self.train, self.validation = (self.preprocessing.in_memory(part) for part in (train, validation))
         self.classes = whole.classes
@@ -153,7 +158,7 @@ class Run:
     def fit(self, report: Report) -> int:
         """Trains to the end, or until a signal asks to stop; returns the exit code: 0, 130 or 143."""
         with StopRequest() as stop:
-            while self.trainer.progress.epoch < self.config.epochs:
+            while self.trainer.progress.epoch < self.epochs:
                 start, epoch = time.perf_counter(), self.trainer.progress.epoch
 
                 def after_batch(progress: Progress, seconds: float) -> bool:
@@ -215,7 +220,7 @@ class Run:
     def _build_trainer(self) -> Trainer:
         config, model = self.config, self.recogniser.model
         optimizer = optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        steps = max(1, len(self.loader) * config.epochs)
+        steps = len(self.loader) * self.epochs
         return Trainer(
             model,
             optimizer,
@@ -247,6 +252,19 @@ class Run:
         kept = [record for record in self._records() if record.get("epoch", 1 << 62) <= self.trainer.progress.epoch]
         with checkpoint.replacing(self.folder / METRICS) as file:
             file.writelines((json.dumps(record) + "\n").encode() for record in kept)
+
+
+def _validation_share(train: Dataset, test: Dataset, config: RunConfig) -> float:
+    """The share asked for, or what gives one image of the smallest class; DataError if there is too little to share."""
+    if len(train.classes) < 2:
+        raise DataError(f"{config.data}: only one class; there is nothing to tell apart")
+    smallest = int(np.bincount(train.labels, minlength=len(train.classes)).min())
+    if smallest < 2 or not len(test):
+        raise DataError(
+            f"{config.data}: too few images: {len(train)} to train on and {len(test)} to test for "
+            f"{len(train.classes)} classes; 4 images of each class are the least"
+        )
+    return max(config.validation, 1 / smallest)
 
 
 def _skipped_files(dataset: Dataset) -> list[tuple[Path, str]]:
