@@ -47,6 +47,12 @@ cmake --install "$place" >/dev/null
 tests=(tests/test_{ops,bindings,threads,conv2d,recurrent,attention,norm,pool2d}.py
   -k "not forked_child and not out_of_memory")
 (($# > 1)) && tests=("${@:2}")
+# An editable installation would lead back to the package in this folder.
+cat >"$root/sitecustomize.py" <<'PY'
+import sys
+
+sys.meta_path = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
+PY
 # Python is linked with neither the sanitizers nor the C++ library that they look into. It must find the copy just made,
 # not the package in this folder.
 export PYTHONPATH=$root PYTHONSAFEPATH=1 IMGREC_NUM_THREADS=2 IMGREC_TEST_EXAMPLES=${IMGREC_TEST_EXAMPLES:-5}
