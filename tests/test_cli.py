@@ -99,7 +99,7 @@ def test_the_same_run_again_gives_the_same_bits(photos, run, tmp_path):
 
 def test_an_interrupted_run_resumes_to_the_same_bits(photos, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    arguments = ["--model", "cnn", *QUICK, "--epochs", "60"]
+    arguments = ["--model", "cnn", *QUICK, "--epochs", "150"]
     assert main(["train", str(photos), "--out", str(whole), *arguments]) == 0
     command = [sys.executable, "-m", "imgrec_engine.cli", "train", str(photos), "--out", str(stopped), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -114,7 +114,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(photos, tmp_path):
     assert (whole / "last.safetensors").read_bytes() == (stopped / "last.safetensors").read_bytes()
     assert (whole / "best.safetensors").read_bytes() == (stopped / "best.safetensors").read_bytes()
     epochs = [json.loads(line).get("epoch") for line in (stopped / "metrics.jsonl").read_text().splitlines()]
-    assert epochs == [*range(1, 61), None]
+    assert epochs == [*range(1, 151), None]
 
 
 def test_bad_folders_are_named(tmp_path, photos, capsys):
