@@ -62,7 +62,7 @@ def cross_entropy(
         raise DTypeError(f"cross_entropy: targets are {targets.dtype.name}, expected integers")
     shape, dtype = logits.shape, logits.dtype
     x = contiguous(logits).reshape(math.prod(shape[:-1]), shape[-1])
-    t = contiguous(targets.astype(int64, copy=False)).reshape(-1)
+    t = targets.astype(int64, order="C").reshape(-1)  # a copy: the kernel relies on what the check has seen
     wide = _wide(x)
     w = None if weight is None else contiguous(weight.astype(wide, copy=False))
     options = (float(label_smoothing), int(ignore_index), reduction)
