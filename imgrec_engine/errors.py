@@ -17,6 +17,10 @@ class DeviceError(ImgrecError, RuntimeError):
     """A device that is absent, or operands on different devices."""
 
 
+class KernelError(ImgrecError, RuntimeError):
+    """A CUDA kernel that could not be launched, or in which the simulator found a fault."""
+
+
 class AutogradError(ImgrecError, RuntimeError):
     """A backward pass that cannot be had: freed, changed in place, or from a result that is not a scalar."""
 

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "ops/error.h"
+
 namespace imgrec::bindings {
 namespace {
 
@@ -174,6 +176,8 @@ static void translate_errors(std::exception_ptr pointer) {
     raise("ShapeError", error.what());
   } catch (const DTypeError& error) {
     raise("DTypeError", error.what());
+  } catch (const KernelError& error) {
+    raise("KernelError", error.what());
   } catch (const std::bad_alloc&) {
     raise("OutOfMemoryError", "the system has no more memory to give");
   }
@@ -205,7 +209,13 @@ static void bind_common(py::module_& module) {
 
 }  // namespace imgrec::bindings
 
-PYBIND11_MODULE(IMGREC_MODULE, module) {
-  module.doc() = "Hand-written kernels of imgrec_engine for one device.";
-  imgrec::bindings::bind_common(module);
-}
+// The same object code is linked into every module: each has all entry points, and Python calls the one of its name.
+#define IMGREC_MODULE(name)                                                  \
+  PYBIND11_MODULE(name, module) {                                            \
+    module.doc() = "Hand-written kernels of imgrec_engine for one device."; \
+    imgrec::bindings::bind_common(module);                                   \
+  }
+IMGREC_MODULE(_cpu)
+IMGREC_MODULE(_cuda)
+IMGREC_MODULE(_sim)
+IMGREC_MODULE(_sim_checked)

@@ -1,0 +1,282 @@
+#include "sim/multiprocessor.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <new>
+#include <stdexcept>
+#include <tuple>
+
+#include "sim/fiber.h"
+
+// The writable side of what kernels read. Same objects, declared const there.
+__thread uint3 writable_thread_index asm("threadIdx") __attribute__((tls_model("initial-exec")));
+__thread uint3 writable_block_index asm("blockIdx") __attribute__((tls_model("initial-exec")));
+__thread dim3 writable_block_shape asm("blockDim") __attribute__((tls_model("initial-exec")));
+__thread dim3 writable_grid_shape asm("gridDim") __attribute__((tls_model("initial-exec")));
+
+namespace imgrec::sim {
+
+static __thread Multiprocessor* the_one_here __attribute__((tls_model("initial-exec")));
+
+namespace {
+
+constexpr std::size_t stack_bytes = 64 << 10;
+constexpr std::uint64_t canary =
+    0x5AFE57ACC0DEF00Dull;  // at a stack's end, since guard pages exhaust the system's maps
+constexpr std::uint64_t most_idle_rounds = 256;
+constexpr unsigned char shared_poison = 0xFF;  // NaN in every floating dtype
+
+/// Starts of stacks are staggered, so that they do not compete for the same lines of the cache.
+std::size_t stagger(std::uint32_t thread) { return (thread * 7 % 32) * 64; }
+
+unsigned char* map_memory(std::size_t bytes, std::size_t alignment) {
+  void* memory =
+      mmap(nullptr, bytes + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  const std::uintptr_t start = reinterpret_cast<std::uintptr_t>(memory);
+  const std::uintptr_t aligned = (start + alignment - 1) & ~(alignment - 1);
+  if (aligned > start) munmap(memory, aligned - start);
+  if (start + alignment > aligned) munmap(reinterpret_cast<void*>(aligned + bytes), start + alignment - aligned);
+  return reinterpret_cast<unsigned char*>(aligned);
+}
+
+void run_thread() {
+  Multiprocessor& here = Multiprocessor::here();
+  here.launch().run(here.launch().parameters);
+  here.finish();
+}
+
+std::string text_of(const uint3& index) {
+  return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
+}
+
+}  // namespace
+
+std::string place_of(Site site) {
+  const std::string file = site.file_name();
+  const std::size_t slash = file.rfind("csrc/");
+  return (slash == std::string::npos ? file : file.substr(slash)) + ":" + std::to_string(site.line());
+}
+
+Schedule schedule() {
+  static const Schedule chosen = [] {
+    const char* value = std::getenv("IMGREC_SIM_SCHEDULE");
+    const std::string wanted = value && *value ? value : "eager";
+    if (wanted == "eager") return Schedule::eager;
+    if (wanted == "lazy") return Schedule::lazy;
+    if (wanted == "reversed") return Schedule::reversed;
+    throw std::invalid_argument("IMGREC_SIM_SCHEDULE is '" + wanted + "', expected eager, lazy or reversed");
+  }();
+  return chosen;
+}
+
+Multiprocessor& Multiprocessor::here() {
+  if (!the_one_here) {
+    static thread_local std::unique_ptr<Multiprocessor> owner;
+    owner = std::make_unique<Multiprocessor>();
+    the_one_here = owner.get();
+  }
+  return *the_one_here;
+}
+
+Multiprocessor::~Multiprocessor() {
+  if (stacks_) munmap(stacks_, stacks_bytes_);
+  if (arena_) munmap(arena_, arena_bytes_);
+}
+
+void Multiprocessor::reserve(unsigned blocks, std::uint32_t threads) {
+  if (blocks_.size() < blocks) blocks_.resize(blocks);
+  if (arena_bytes_ < std::size_t{blocks} * window_bytes) {
+    if (arena_) munmap(arena_, arena_bytes_);
+    arena_ = nullptr;
+    arena_bytes_ = std::size_t{blocks} * window_bytes;
+    arena_ = map_memory(arena_bytes_, std::size_t{1} << 20);
+  }
+  if (thread_capacity_ < threads) {
+    if (stacks_) munmap(stacks_, stacks_bytes_);
+    stacks_ = nullptr;
+    stacks_bytes_ = threads * stack_bytes;
+    stacks_ = map_memory(stacks_bytes_, stack_bytes);
+    threads_ = std::make_unique<Thread[]>(threads);
+    ready_.resize(threads);
+    thread_capacity_ = threads;
+  }
+}
+
+void Multiprocessor::start_block(unsigned slot, std::int64_t number) {
+  const Launch& launch = *launch_;
+  Block& block = blocks_[slot];
+  block.index = {static_cast<unsigned>(number % launch.blocks.x),
+                 static_cast<unsigned>(number / launch.blocks.x % launch.blocks.y),
+                 static_cast<unsigned>(number / launch.blocks.x / launch.blocks.y)};
+  block.threads = block.running = launch.threads.x * launch.threads.y * launch.threads.z;
+  block.first_thread = &threads_[thread_count_];
+  block.window = arena_ + std::size_t{slot} * window_bytes;
+  block.window_used = static_cast<std::uint32_t>((launch.shared_bytes + gap_bytes + 127) / 128 * 128);
+  block.shared_used = launch.shared_bytes;
+  block.arrays.clear();
+  std::memset(block.window, shared_poison, static_cast<std::size_t>(launch.shared_bytes));
+  for (Barrier& barrier : block.barriers) barrier = {};
+  block.cluster_barrier = {};
+  block.warps.resize((block.threads + warp_lanes - 1) / warp_lanes);
+  for (std::uint32_t i = 0; i < block.threads; ++i) {
+    Thread& thread = threads_[thread_count_];
+    thread = {};
+    thread.number = i;
+    thread.index = {i % launch.threads.x, i / launch.threads.x % launch.threads.y,
+                    i / launch.threads.x / launch.threads.y};
+    thread.block = &block;
+    unsigned char* stack = stacks_ + thread_count_ * stack_bytes;
+    std::memcpy(stack, &canary, sizeof(canary));
+    thread.stack_pointer = prepare_fiber(stack, stack_bytes - stagger(i), &run_thread);
+    ++thread_count_;
+  }
+  for (std::size_t w = 0; w < block.warps.size(); ++w) {
+    Warp& warp = block.warps[w];
+    const std::uint32_t lanes = std::min<std::uint32_t>(warp_lanes, block.threads - static_cast<std::uint32_t>(w) * 32);
+    warp.running = lanes == warp_lanes ? all_lanes : (1u << lanes) - 1;
+    warp.threads = block.first_thread + w * warp_lanes;
+    warp.pending.clear();
+  }
+}
+
+bool Multiprocessor::run(const Launch& launch, std::int64_t max_shared_bytes, std::int64_t first, unsigned count) {
+  const std::uint32_t per_block = launch.threads.x * launch.threads.y * launch.threads.z;
+  launch_ = &launch;
+  max_shared_bytes_ = max_shared_bytes;
+  reserve(count, count * per_block);
+  writable_block_shape = launch.threads;
+  writable_grid_shape = launch.blocks;
+  thread_count_ = ready_first_ = ready_count_ = 0;
+  idle_spins_ = 0;
+  error_.clear();
+  for (unsigned slot = 0; slot < count; ++slot) start_block(slot, first + slot);
+  running_ = thread_count_;
+  for (std::uint32_t i = 0; i < thread_count_; ++i)
+    make_ready(threads_[schedule() == Schedule::reversed ? thread_count_ - 1 - i : i]);
+  current_ = take_ready();
+  writable_thread_index = current_->index;
+  writable_block_index = current_->block->index;
+  imgrec_sim_switch(&main_stack_pointer_, current_->stack_pointer);
+  current_ = nullptr;
+  check_stacks();
+  return error_.empty();
+}
+
+void Multiprocessor::check_stacks() {
+  for (std::uint32_t i = 0; i < thread_count_; ++i)
+    if (std::memcmp(stacks_ + i * stack_bytes, &canary, sizeof(canary)) != 0 && error_.empty())
+      error_ = std::string(launch_->kernel) + ": thread " + text_of(threads_[i].index) +
+               " needs more than the simulator's 64 KB of local memory";
+}
+
+bool Multiprocessor::in_stacks(const void* address) const {
+  const auto* byte = static_cast<const unsigned char*>(address);
+  return byte >= stacks_ && byte < stacks_ + stacks_bytes_;
+}
+
+void Multiprocessor::make_ready(Thread& thread) {
+  thread.waits_for = nullptr;
+  std::uint32_t place = ready_first_ + ready_count_++;
+  if (place >= thread_capacity_) place -= thread_capacity_;
+  ready_[place] = &thread;
+}
+
+Thread* Multiprocessor::take_ready() {
+  if (ready_count_ == 0) return nullptr;
+  Thread* thread = ready_[ready_first_];
+  if (++ready_first_ == thread_capacity_) ready_first_ = 0;
+  --ready_count_;
+  return thread;
+}
+
+void Multiprocessor::resume(Thread& next) {
+  Thread& before = *current_;
+  current_ = &next;
+  writable_thread_index = next.index;
+  writable_block_index = next.block->index;
+  imgrec_sim_switch(&before.stack_pointer, next.stack_pointer);
+}
+
+void Multiprocessor::wait(const char* what, std::uint32_t mask, Site site) {
+  idle_spins_ = 0;
+  current_->waits_for = what;
+  current_->mask = mask;
+  current_->site = site;
+  Thread* next = take_ready();
+  if (!next) report_deadlock("no thread can go on");
+  resume(*next);
+}
+
+void Multiprocessor::spin(const char* what, Site site) {
+  if (++idle_spins_ > most_idle_rounds * (ready_count_ + 1)) {
+    for (std::uint32_t i = 0; i < thread_count_; ++i)
+      if (!threads_[i].done && !threads_[i].waits_for) threads_[i].waits_for = "a spin loop";
+    current_->waits_for = what;
+    current_->site = site;
+    report_deadlock(launch_->cooperative || launch_->cluster > 1
+                        ? "all threads that can run spin without progress"
+                        : "all threads that can run spin without progress; blocks that wait for each other need a "
+                          "cooperative launch");
+  }
+  if (ready_count_ == 0) return;
+  Thread& me = *current_;
+  make_ready(me);
+  me.site = site;
+  resume(*take_ready());
+}
+
+void Multiprocessor::fail(std::string message) {
+  const Block& block = *current_->block;
+  error_ = std::string(launch_->kernel) + ", block " + text_of(block.index) + ", thread " + text_of(current_->index) +
+           ": " + message;
+  imgrec_sim_switch(&current_->stack_pointer, main_stack_pointer_);
+  std::abort();  // a failed launch is never resumed
+}
+
+void Multiprocessor::finish() {
+  idle_spins_ = 0;
+  current_->done = true;
+  thread_returned(*this);
+  if (--running_ == 0) {
+    imgrec_sim_switch(&current_->stack_pointer, main_stack_pointer_);
+    std::abort();
+  }
+  Thread* next = take_ready();
+  if (!next) report_deadlock("no thread can go on");
+  resume(*next);
+  std::abort();
+}
+
+void Multiprocessor::report_deadlock(const char* how) {
+  // Threads that wait for the same thing at the same place make one line.
+  std::map<std::tuple<std::uint32_t, std::string, std::uint32_t>, std::vector<std::uint32_t>> groups;
+  std::uint32_t returned = 0;
+  for (std::uint32_t i = 0; i < thread_count_; ++i) {
+    const Thread& thread = threads_[i];
+    if (thread.done) {
+      ++returned;
+      continue;
+    }
+    const auto block = static_cast<std::uint32_t>(thread.block - blocks_.data());
+    const std::string what =
+        std::string(thread.waits_for ? thread.waits_for : "its turn") + " at " + place_of(thread.site);
+    groups[{block, what, thread.mask}].push_back(thread.number);
+  }
+  error_ = std::string(launch_->kernel) + ": deadlock: " + how + ".";
+  for (const auto& [key, numbers] : groups) {
+    const auto& [block, what, mask] = key;
+    char lanes[32] = "";
+    if (mask) std::snprintf(lanes, sizeof(lanes), " (mask 0x%08x)", mask);
+    error_ += "\n  block " + text_of(blocks_[block].index) + ", " + std::to_string(numbers.size()) + " threads from " +
+              std::to_string(numbers.front()) + " to " + std::to_string(numbers.back()) + " wait for " + what + lanes;
+  }
+  error_ += "\n  " + std::to_string(returned) + " of " + std::to_string(thread_count_) + " threads have returned";
+  imgrec_sim_switch(&current_->stack_pointer, main_stack_pointer_);
+  std::abort();
+}
+
+}  // namespace imgrec::sim

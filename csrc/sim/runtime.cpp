@@ -1,0 +1,73 @@
+// What a running kernel learns about itself, and where its shared memory lies.
+#include "sim/runtime.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "sim/multiprocessor.h"
+
+namespace imgrec::sim {
+namespace {
+
+constexpr std::int64_t static_limit = 48 << 10;
+constexpr std::uint32_t alignment = 128;
+
+Thread& me() { return Multiprocessor::here().current(); }
+
+std::string kilobytes(std::int64_t bytes) { return std::to_string((bytes + 1023) / 1024) + " KB"; }
+
+SharedArray& place_array(Block& block, const void* key, const char* name, std::uint32_t bytes, Site site) {
+  Multiprocessor& here = Multiprocessor::here();
+  block.shared_used = (block.shared_used + alignment - 1) / alignment * alignment + bytes;
+  const std::int64_t all_static = block.shared_used - here.launch().shared_bytes;
+  if (all_static > static_limit || block.shared_used > here.max_shared_bytes())
+    fail(("the block needs " + kilobytes(block.shared_used) + " of shared memory with " + name + ", " +
+          kilobytes(all_static) + " of it in static arrays; a block may have " + kilobytes(here.max_shared_bytes()) +
+          ", and static arrays 48 KB")
+             .c_str(),
+         site);
+  block.arrays.push_back({key, name, block.window_used, bytes});
+  std::memset(block.window + block.window_used, 0xFF, bytes);
+  block.window_used += (bytes + gap_bytes + alignment - 1) / alignment * alignment;
+  return block.arrays.back();
+}
+
+}  // namespace
+
+void fail(const char* what, Site site) { Multiprocessor::here().fail(std::string(what) + " at " + place_of(site)); }
+
+void spin_hint(const char* name, Site site) { Multiprocessor::here().spin(name, site); }
+
+int lane() { return me().lane(); }
+
+std::uint32_t running_lanes() { return me().block->warps[me().number / warp_lanes].running; }
+
+unsigned cluster_rank() {
+  Multiprocessor& here = Multiprocessor::here();
+  return static_cast<unsigned>(here.current().block - here.cluster());
+}
+
+unsigned cluster_blocks() { return Multiprocessor::here().launch().cluster; }
+
+void* shared_array(const void* key, const char* name, std::size_t bytes, Site site) {
+  Block& block = *me().block;
+  for (const SharedArray& array : block.arrays)
+    if (array.key == key) return block.window + array.offset;
+  return block.window + place_array(block, key, name, static_cast<std::uint32_t>(bytes), site).offset;
+}
+
+void* dynamic_shared() { return me().block->window; }
+
+std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(static_cast<const unsigned char*>(pointer) - Multiprocessor::here().arena());
+}
+
+void* shared_pointer(std::uint32_t address) { return Multiprocessor::here().arena() + address; }
+
+std::uint32_t map_shared(std::uint32_t address, unsigned rank) {
+  const Block* block = Multiprocessor::here().cluster() + rank;
+  return shared_address(block->window) + address % window_bytes;
+}
+
+}  // namespace imgrec::sim
