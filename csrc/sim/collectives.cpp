@@ -74,6 +74,9 @@ void warp_collective(const char* name, WarpOperation operation, std::uint32_t ma
   Warp& warp = me.block->warps[me.number / warp_lanes];
   const int lane = me.lane();
   if (!(mask >> lane & 1)) fail((std::string(name) + ": the mask leaves out this lane").c_str(), site);
+  if (aligned && warp.running != all_lanes)
+    fail((std::string(name) + ": needs all 32 lanes of the warp, of which some have returned or never were").c_str(),
+         site);
   Collective& pending = find_collective(warp, name, operation, mask, aligned, site);
   pending.arguments[lane] = argument;
   pending.arrived |= 1u << lane;
