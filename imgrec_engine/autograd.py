@@ -182,7 +182,7 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
         outputs, pullback = result
         several = type(outputs) is tuple
         node = None
-        if _mode.recording and pullback is not None and any([tensor.requires_grad for tensor in tensors]):
+        if _mode.recording and pullback is not None and any(tensor.requires_grad for tensor in tensors):
             node = Node(name, tuple(map(_edge, inputs)), pullback, several)
         results = tuple([_wrap(array, array_type, tensors, node) for array in (outputs if several else (outputs,))])
         if node is not None:
@@ -232,7 +232,7 @@ class _Slot(NamedTuple):
 
 
 def _unwrap(op: str, slot: _Slot, values: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Replaces the tensor(s) given for one parameter by their arrays, and returns the tensor(s), or what else it was."""
+    """Replaces what was given for one parameter by its array(s); returns it with every array as a tensor."""
     where: Any = values
     key: Any = slot.place
     if slot.place >= len(values):

@@ -49,7 +49,7 @@ def set_state(state: tuple[int, int]) -> None:
 
 
 def next_state(like: Any) -> Any:
-    """The state for one draw, where ``like`` lives. Whoever needs the same numbers again, as a backward pass, keeps it."""
+    """The state for one draw, on the device of ``like``; a backward pass that needs the same numbers again keeps it."""
     state = devices.place(_state.copy(), type(like))
     _state[1] += 1
     return state

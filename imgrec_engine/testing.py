@@ -110,9 +110,7 @@ def _check_directions(
         analytic = sum(float((v * gradient).sum()) for v, gradient in zip(direction, gradients, strict=True))
         difference = abs(analytic - numeric)
         if not difference <= allowed(np.asarray(numeric)):
-            raise AssertionError(
-                f"gradcheck: {where}: backward gives {analytic:.8g}, finite differences {numeric:.8g}"
-            )
+            raise AssertionError(f"gradcheck: {where}: backward gives {analytic:.8g}, finite differences {numeric:.8g}")
         worst = max(worst, difference)
     return worst
 

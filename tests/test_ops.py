@@ -23,11 +23,11 @@ THREADS = {"cpu": (1, 2, 3), "sim": (1, 2)}
 DEVICES = devices.names()
 
 
-def rows(calls, dtypes=lambda case: [None], given=DEVICES):
+def rows(calls, dtypes=lambda case: [None]):
     """Parameters (case, call, device), or (case, call, dtype, device), for each call of each row of the table."""
     parameters = []
     for case in CASES:
-        for (i, made), dtype, device in itertools.product(enumerate(calls(case)), dtypes(case), given):
+        for (i, made), dtype, device in itertools.product(enumerate(calls(case)), dtypes(case), DEVICES):
             own = () if dtype is None else (dtype,)
             name = "-".join([case.name, str(i), *(dtype.name for dtype in own), device])
             parameters.append(pytest.param(case, made, *own, device, id=name))
@@ -211,7 +211,7 @@ def test_bits_do_not_depend_on_threads_or_memory(case, sample, device):
         pool.pool_poison(False)
 
 
-@pytest.mark.parametrize(("case", "sample", "device"), rows(lambda c: c.samples[:1], given=[d for d in DEVICES if d != "cpu"]))
+@pytest.mark.parametrize(("case", "sample", "device"), [p for p in SAMPLES if p.values[-1] != "cpu"])
 def test_no_kernel_of_the_cpu_serves_another_device(case, sample, device, monkeypatch):
     cpu, context = kernels.load("cpu")
     memory_only = types.SimpleNamespace(empty=cpu.empty)  # numbers given for tensors are arrays of the host
