@@ -35,7 +35,7 @@ def _simulator() -> str:
     try:
         _, context = kernels.load("sim")
     except (DeviceError, ValueError) as error:  # the module is absent, or a variable of the environment is wrong
-        return f"absent: {error}"
+        return "absent: " + str(error).removeprefix("device 'sim' is not available: ")
     checkers = os.environ["IMGREC_SIM_CHECK"] if simulator.is_checked() else "none"
     return (
         f"CUDA kernels on {context.sm_count} simulated SMs (IMGREC_SIM_SMS) with {context.max_shared_bytes // 1024} KB "
