@@ -47,7 +47,7 @@ struct SimtTile {
   using Number = T;
   static constexpr int side = Side;  // of a thread's square of sums
   static constexpr int threads = 256;
-  static constexpr int rows = 16 * Side, columns = 16 * Side, depth = 16;
+  static constexpr int rows = 16 * Side, columns = 16 * Side, depth = 64 / Side;
 };
 
 /// What a product covers.
