@@ -103,11 +103,11 @@ void synchronise(ThreadClock* const* threads, int count) {
   }
 }
 
-void synchronise_block(BlockClock& block, ThreadClock* threads) {
+void synchronise_block(BlockClock& block, ThreadClock* const* threads) {
   std::shared_ptr<Knowledge> of_others;
   const Knowledge* last = nullptr;
   for (std::uint32_t i = 0; i < block.threads; ++i) {
-    const auto& mine = threads[i].knowledge;
+    const auto& mine = threads[i]->knowledge;
     if (!mine || mine.get() == last) continue;
     if (!of_others) of_others = std::make_shared<Knowledge>();
     of_others->join(*mine);
@@ -119,8 +119,8 @@ void synchronise_block(BlockClock& block, ThreadClock* threads) {
   }
   block.base = ++block.newest;
   for (std::uint32_t i = 0; i < block.threads; ++i) {
-    threads[i].stamp = block.base;
-    threads[i].knowledge = of_others;
+    threads[i]->stamp = block.base;
+    threads[i]->knowledge = of_others;
   }
 }
 

@@ -72,6 +72,6 @@ void acquire(ThreadClock& thread, const Knowledge& from);
 
 /// All of these threads learn what any of them knows.
 void synchronise(ThreadClock* const* threads, int count);
-void synchronise_block(BlockClock& block, ThreadClock* threads);
+void synchronise_block(BlockClock& block, ThreadClock* const* threads);
 
 }  // namespace imgrec::sim::check

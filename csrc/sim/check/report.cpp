@@ -1,5 +1,6 @@
 #include "sim/check/report.h"
 
+#include <algorithm>
 #include <set>
 #include <tuple>
 #include <vector>
@@ -38,12 +39,13 @@ void reports_begin(const Launch& launch) {
   seen_.clear();
 }
 
-void report(const char* kind, const std::string& what, Access who) { report(kind, what, who, "", {}); }
-
-void report(const char* kind, const std::string& what, Access who, const std::string& relation, Access other) {
+bool is_new(const char* kind, Access who, Access other) {
   const SiteId site = who.site, other_site = other.site;
-  if (seen_.emplace(kind, site, other_site).second)
-    reports_.push_back({std::string(kind) + ": " + what, relation, who, other});
+  return seen_.emplace(kind, site, other_site).second;
+}
+
+void add_report(const char* kind, Access who, const std::string& what, const char* relation, Access other) {
+  reports_.push_back({std::string(kind) + ": " + what, relation, who, other});
 }
 
 std::string reports_text() {

@@ -16,11 +16,15 @@ struct Access {
 
 void reports_begin(const Launch& launch);
 
-/// Adds a report, unless the same was found at the same places before.
-void report(const char* kind, const std::string& what, Access who);
+/// Whether this was not found at these places before; asked first, because to put a finding into words takes time.
+bool is_new(const char* kind, Access who, Access other);
+void add_report(const char* kind, Access who, const std::string& what, const char* relation, Access other);
 
-/// ... with the other thread that it takes: "which conflicts with" a write.
-void report(const char* kind, const std::string& what, Access who, const std::string& relation, Access other);
+/// Adds a report of what() and, where it takes two, how the other thread is involved.
+template <class Text>
+void report(const char* kind, Access who, Text&& what, const char* relation = "", Access other = {}) {
+  if (is_new(kind, who, other)) add_report(kind, who, what(), relation, other);
+}
 
 /// Everything found in this launch, empty where that is nothing.
 std::string reports_text();
