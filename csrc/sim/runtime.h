@@ -41,7 +41,7 @@ void cluster_arrive(Site site);
 void cluster_wait(Site site);
 
 /// Carries out a warp operation for all lanes at once. arguments[lane] is what that lane handed in, null for lanes
-/// outside of `mask`.
+/// outside of `mask`. Null where lanes only wait for each other: that alone also orders what they do to memory.
 using WarpOperation = void (*)(void* const* arguments, std::uint32_t mask);
 
 /// Waits until all lanes of `mask` that still run have come; the last one runs the operation. `aligned`: all lanes of
