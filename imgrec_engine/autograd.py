@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, overloa
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import debug
+from imgrec_engine import debug, kernels
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import SUPPORTED, is_floating
 from imgrec_engine.errors import AutogradError, DeviceError, DTypeError, ImgrecError, OutOfMemoryError
@@ -69,7 +69,7 @@ class Version:
 
 def owner_of(array: Any) -> Any:
     """The array at the end of a chain of views."""
-    while isinstance(array.base, np.ndarray):
+    while isinstance(array.base, kernels.ARRAYS):
         array = array.base
     return array
 
@@ -173,6 +173,9 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
         inputs = [_unwrap(name, slot, values, kwargs) for slot in slots]
         tensors = _tensors(inputs)
         array_type = _array_type(name, slots, inputs, tensors)
+        if array_type is not np.ndarray and (gpu := devices.elsewhere(tensors[0]._array)):
+            with gpu:
+                return call(*args, **kwargs)
         with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
             try:
                 result = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
@@ -259,18 +262,18 @@ _NUMBERS = (int, float, np.generic)
 def _as_tensor(op: str, parameter: str, given: Any) -> Any:
     if isinstance(given, _tensor_type):
         return given
-    if not isinstance(given, (np.ndarray, np.generic)):
+    if not isinstance(given, (*kernels.ARRAYS, np.generic)):
         raise TypeError(f"{op}: {parameter} is {_describe(given)}, expected a Tensor")
     if given.dtype not in SUPPORTED:
         raise DTypeError(f"{op}: {parameter} is {given.dtype.name}; there are no tensors of this dtype")
-    return _tensor_type(np.asarray(given))
+    return _tensor_type(np.asarray(given) if isinstance(given, (np.ndarray, np.generic)) else given)
 
 
 def _array_type(op: str, slots: list[_Slot], inputs: list[Any], tensors: list[Tensor]) -> type:
     """The type of array on the device where all the tensors are; DeviceError where they are on several."""
     found: type = type(tensors[0]._array) if tensors else np.ndarray
     for tensor in tensors:
-        if type(tensor._array) is not found:
+        if type(tensor._array) is not found or (found is not np.ndarray and tensor.device != tensors[0].device):
             named = [
                 (f"{slot.name}[{i}]" if slot.takes_sequence else slot.name, item)
                 for slot, given in zip(slots, inputs, strict=True)
@@ -359,7 +362,7 @@ def _note_saved(node: Node, slots: list[_Slot], inputs: list[Any], outputs: tupl
 
 def _find_arrays(content: Any, held: set[int]) -> None:
     """Adds the owners of all arrays that a function's closure holds, also within containers and inner functions."""
-    if isinstance(content, np.ndarray):
+    if isinstance(content, kernels.ARRAYS):
         held.add(id(owner_of(content)))
     elif isinstance(content, (list, tuple)):
         for item in content:

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from imgrec_engine.autograd import Node
-from imgrec_engine.device import place
-from imgrec_engine.errors import AutogradError, DeviceError
+from imgrec_engine.device import elsewhere, on, place
+from imgrec_engine.errors import AutogradError, DeviceError, OutOfMemoryError
 from imgrec_engine.tensor import Tensor
 
 
 def backward(root: Tensor, gradient: Tensor | None = None) -> None:
     """Adds d root / d leaf, times ``gradient``, to the ``.grad`` of every leaf that requires it."""
-    _walk("backward", root, gradient, None)
+    with on(root._array):
+        _walk("backward", root, gradient, None)
 
 
 def grad(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -37,12 +38,18 @@ def grad(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
         if not tensor.requires_grad:
             raise AutogradError(f"grad: inputs[{position}] of shape {tensor.shape} does not require a gradient")
     found: dict[Any, Any] = {_key(tensor): None for tensor in wanted}
-    _walk("grad", output, None, found)
+    with on(output._array):
+        _walk("grad", output, None, found)
     results = (found[_key(tensor)] for tensor in wanted)
     return [
-        Tensor(np.zeros_like(tensor._array) if array is None else array.copy())  # it may be a read-only view
+        Tensor(_zeros_like(tensor._array) if array is None else _copy(array))  # it may be a read-only view
         for tensor, array in zip(wanted, results, strict=True)
     ]
+
+
+def _zeros_like(array: Any) -> Any:
+    with on(array):
+        return np.zeros_like(array)
 
 
 def _key(tensor: Tensor) -> Any:
@@ -107,10 +114,16 @@ def _pull(node: Node, gradients: list[Any]) -> list[tuple[Any, Any]]:
             f"backward of {node.name} a second time: what it had saved was freed by the first backward pass; "
             "run the forward pass again"
         )
+    if gpu := elsewhere(next(array for array in gradients if array is not None)):
+        with gpu:
+            return _pull(node, gradients)
     node.check_unchanged()
     needs = tuple(_needs(edge) for edge in node.edges)
-    with np.errstate(all="ignore"):
-        results = node.pullback(tuple(gradients) if node.several else gradients[0], needs)
+    try:
+        with np.errstate(all="ignore"):
+            results = node.pullback(tuple(gradients) if node.several else gradients[0], needs)
+    except MemoryError as error:
+        raise OutOfMemoryError(f"backward of {node.name}: {error}") from error
     pairs: list[tuple[Any, Any]] = []
     for edge, result in _pair(node, node.edges, results, "one for each parameter annotated as Array"):
         if not isinstance(edge, tuple):
@@ -166,9 +179,21 @@ def _deliver(leaf: Tensor, array: Any, found: dict[Any, Any] | None) -> None:
         return
     with _accumulating:
         # A copy: the same array may be on its way to other tensors, and gradients are changed in place by clipping.
-        leaf.grad = Tensor(array.copy() if leaf.grad is None else _add(leaf.grad._array, array))
+        leaf.grad = Tensor(_copy(array) if leaf.grad is None else _add(leaf.grad._array, array))
 
 
 def _add(before: Any, array: Any) -> Any:
     """The sum of gradients; an array also without dimensions, where NumPy's sum would be a number."""
-    return array if before is None else place(before + array, type(array))
+    if before is None:
+        return array
+    if gpu := elsewhere(array):
+        with gpu:
+            return before + array
+    return place(before + array, type(array))
+
+
+def _copy(array: Any) -> Any:
+    if gpu := elsewhere(array):
+        with gpu:
+            return array.copy()
+    return array.copy()

@@ -23,7 +23,8 @@ def full(shape: Shape, value: float, dtype: Any = float32, device: str = "cpu", 
     array([7., 7.], dtype=float32)
     """
     array = devices.empty_on(device, lengths_of((shape,)), as_dtype(dtype))
-    array.fill(value)
+    with devices.on(array):
+        array.fill(value)
     return Tensor(array, requires_grad)
 
 
@@ -61,9 +62,9 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any 
 def from_dlpack(source: Any, copy: bool | None = None) -> Tensor:
     """A tensor that shares the memory of an array of another library (PyTorch, NumPy, JAX, ...), bfloat16 included.
 
-    ``source`` has ``__dlpack__`` and ``__dlpack_device__`` and lives on the CPU. ``copy=True`` copies, ``copy=False``
-    refuses to (BufferError where the source cannot share), None copies where it must. A write on either side shows on
-    the other; writes by the other library escape autograd's check of what it has saved.
+    ``source`` has ``__dlpack__`` and ``__dlpack_device__`` and lives on the CPU or a GPU. ``copy=True`` copies,
+    ``copy=False`` refuses to (BufferError where the source cannot share), None copies where it must. A write on either
+    side shows on the other; writes by the other library escape autograd's check of what it has saved.
 
     >>> import numpy as np
     >>> array = np.zeros(2, dtype=np.float32)

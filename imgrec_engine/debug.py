@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from imgrec_engine import device as devices
 from imgrec_engine import kernels
 from imgrec_engine.dtypes import is_floating
 
@@ -47,6 +48,6 @@ def traced(name: str, op: Callable[..., Any], args: list[Any], kwargs: dict[str,
     print(f"imgrec: {name}({shown}) -> {arrow} {chosen} {elapsed:.3f} ms", file=sys.stderr)  # noqa: T201
     if level >= 2:
         for output in outputs:
-            if is_floating(output.dtype) and not np.isfinite(np.asarray(output, dtype=np.float64)).all():
+            if is_floating(output.dtype) and not np.isfinite(devices.to_numpy(output).astype(np.float64)).all():
                 raise FloatingPointError(f"{name}: its output {_describe(output)} holds NaN or Inf")
     return result

@@ -1,7 +1,8 @@
-"""Devices: where arrays live, where their memory comes from, and how many threads serve them."""
+"""Devices: where arrays live, where their memory comes from, how they move, and how many threads serve them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,20 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import kernels
+from imgrec_engine import cuda, kernels
 from imgrec_engine.errors import DeviceError
 
 MOST_THREADS = 1024  # more serve no machine, and a system may refuse to start them
-KINDS = ("cpu", "cuda", "sim")  # a build has some of them
+_NOTHING: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
 
 def names() -> tuple[str, ...]:
-    """The devices that this build has.
+    """The devices that this build has on this machine, GPUs beyond the first one left out.
 
     >>> names()[0]
     'cpu'
     """
-    return tuple(name for name in kernels.ARRAY_TYPES if _is_present(name))
+    return tuple(name for name in kernels.KINDS if _is_present(name))
 
 
 def _is_present(device: str) -> bool:
@@ -33,28 +34,73 @@ def _is_present(device: str) -> bool:
     return True
 
 
+def is_name(text: Any) -> bool:
+    """Whether it is a name of a device, present or not, and not of a dtype."""
+    return isinstance(text, str) and text.partition(":")[0] in kernels.KINDS
+
+
 def check(device: str) -> str:
-    """Returns the device's name if this build has it; DeviceError, which says what to do, otherwise."""
+    """The device's name, as ``of`` gives it, if it is present; DeviceError, which says what to do, otherwise."""
     kernels.load(device)
-    return device
+    return device if device in kernels.HOST_TYPES else cuda.name_of(cuda.index_of(device))
 
 
 def of(array: Any) -> str:
     """The name of the device that holds an array."""
-    return kernels.DEVICES[type(array)]
+    return kernels.HOST_DEVICES.get(type(array)) or cuda.device_of(array)
+
+
+def on(array: Any) -> contextlib.AbstractContextManager[Any]:
+    """Makes the GPU that holds the array, where one does, the current one."""
+    return cuda.elsewhere(array) or _NOTHING
+
+
+def elsewhere(array: Any) -> contextlib.AbstractContextManager[Any] | None:
+    """The same where it makes a difference: where the array is on a GPU that is not the current one."""
+    return None if isinstance(array, np.ndarray) else cuda.elsewhere(array)
 
 
 def to_numpy(array: Any) -> NDArray[Any]:
     """The array's values on the host: the array itself, or a plain view of it, where it lives there already."""
-    return np.asarray(array)
+    return np.asarray(array) if isinstance(array, np.ndarray) else cuda.to_host(array)
 
 
 def place(array: Any, array_type: type) -> Any:
-    """The array as one of the device whose arrays are of this type.
+    """The array as one of the device whose arrays are of this type; of the current GPU where that is cuda.
 
-    NumPy computes with any device's arrays on the host, and now and then gives a plain array or a number for them.
+    NumPy computes with any host device's arrays, and now and then gives a plain array or a number for them.
     """
-    return array if type(array) is array_type else np.asarray(array).view(array_type)
+    if type(array) is array_type:
+        return array
+    return np.asarray(array).view(array_type) if issubclass(array_type, np.ndarray) else cuda.place(array)
+
+
+def beside(array: Any, like: Any) -> Any:
+    """The array where that of ``like`` can be used with it: itself, or a copy from or to a GPU."""
+    if isinstance(array, np.ndarray) and isinstance(like, np.ndarray):
+        return array
+    return array if of(array) == of(like) else to_device(array, of(like))
+
+
+def as_array(source: Any) -> Any:
+    """Numbers, nested lists and whatever NumPy takes as its array; what is on a GPU, CuPy's or not, as CuPy's."""
+    if not isinstance(source, np.ndarray) and hasattr(source, "__cuda_array_interface__"):
+        kernels.load("cuda")
+        return cuda.share(source)
+    return np.asarray(source)
+
+
+def is_writable(array: Any) -> bool:
+    """False where an array is read-only, or on a GPU where several elements share one place."""
+    return array.flags.writeable if isinstance(array, np.ndarray) else not cuda.repeats(array)  # type: ignore[no-any-return]
+
+
+def write(target: Any, source: Any) -> None:
+    """Overwrites an array with one of any device, broadcast and converted; ValueError where the shapes do not fit."""
+    if isinstance(target, np.ndarray):
+        np.copyto(target, to_numpy(source), casting="unsafe")
+    else:
+        cuda.write(target, source)
 
 
 def empty(shape: Sequence[int], dtype: np.dtype[Any], like: Any) -> Any:
@@ -64,7 +110,12 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any], like: Any) -> Any:
 
 def empty_on(device: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
     """The same from the pool of the device of this name."""
-    return kernels.EMPTY[kernels.ARRAY_TYPES[check(device)]](shape, dtype)
+    kernels.load(device)
+    array_type = kernels.HOST_TYPES.get(device)
+    if array_type is not None:
+        return kernels.EMPTY[array_type](shape, dtype)
+    with cuda.on(cuda.index_of(device)):
+        return cuda.empty(shape, dtype)
 
 
 def empty_like(array: Any) -> Any:
@@ -91,7 +142,7 @@ def contiguous(array: Any) -> Any:
 def to_device(array: Any, device: str) -> Any:
     """Copies an array into memory of the device's pool."""
     copy = empty_on(device, array.shape, array.dtype)
-    np.copyto(copy, array)
+    write(copy, array)
     return copy
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from imgrec_engine import simulator
+from imgrec_engine import cuda, simulator
 from imgrec_engine.errors import DeviceError
 from imgrec_engine.simulator import SimArray
 
@@ -23,12 +23,15 @@ except ImportError as error:
         "(`pip install .`) instead of importing it from its sources, or build in place with `make dev`"
     ) from error
 
-# A device is known by the type of its arrays: that is all that a call has to look at.
-ARRAY_TYPES = MappingProxyType[str, type]({"cpu": np.ndarray, "sim": SimArray})
-DEVICES = MappingProxyType({array_type: name for name, array_type in ARRAY_TYPES.items()})
+# A device is known by the type of its arrays: that is all that a call has to look at. CuPy's, which know their GPU, join
+# these tables when a process first asks for `cuda`.
+HOST_TYPES = MappingProxyType[str, type]({"cpu": np.ndarray, "sim": SimArray})
+HOST_DEVICES = MappingProxyType({array_type: name for name, array_type in HOST_TYPES.items()})
+KINDS = (*HOST_TYPES, "cuda")
 
-_OF_TYPE: dict[type, tuple[Any, Any]] = {np.ndarray: (_cpu, _cpu.Context(threads=1))}
+ARRAYS: Any = (np.ndarray,)  # the types that arrays are instances of
 EMPTY: dict[type, Callable[[Sequence[int], np.dtype[Any]], Any]] = {np.ndarray: _cpu.empty}  # an array of this type
+_OF_TYPE: dict[type, tuple[Any, Any]] = {np.ndarray: (_cpu, _cpu.Context(threads=1))}
 _loading = threading.Lock()
 
 
@@ -37,14 +40,20 @@ def of(array: Any) -> tuple[Any, Any]:
 
     An op reads ``module, context = kernels.of(x)`` and then calls ``module.conv2d_forward(context, y, x, ...)``.
     """
-    return _OF_TYPE[type(array)]
+    return _OF_TYPE.get(type(array)) or cuda.of(array)
 
 
 def load(device: str) -> tuple[Any, Any]:
     """The module and the context of a device, imported at its first use; DeviceError where this build lacks it."""
-    array_type = ARRAY_TYPES.get(device)
+    global ARRAYS
+    array_type = HOST_TYPES.get(device)
     if array_type is None:
-        raise DeviceError(f"device {device!r} is not available; this version has {', '.join(ARRAY_TYPES)}")
+        if device.partition(":")[0] != "cuda":
+            raise DeviceError(f"device {device!r} is not available; this version has {', '.join(KINDS)}")
+        module, context = cuda.load(cuda.index_of(device))
+        ARRAYS = (np.ndarray, cuda.array_type())
+        EMPTY[cuda.array_type()] = cuda.empty
+        return module, context
     if array_type not in _OF_TYPE:
         with _loading:  # one context, whose threads set_num_threads then sets
             if array_type not in _OF_TYPE:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imgrec_engine import device as devices
 from imgrec_engine import kernels
@@ -18,7 +17,7 @@ from imgrec_engine.errors import DTypeError
 from imgrec_engine.ops.shape import lengths_of
 from imgrec_engine.tensor import Tensor
 
-_state: NDArray[np.int64] = np.zeros(2, dtype=np.int64)
+_state: Any = np.zeros(2, dtype=np.int64)  # on the device of the last draw
 
 
 def manual_seed(seed: int) -> None:
@@ -35,23 +34,26 @@ def manual_seed(seed: int) -> None:
         raise TypeError(f"manual_seed: seed is {seed!r}, expected a whole number")
     if not 0 <= seed < 2**63:
         raise ValueError(f"manual_seed: seed is {seed}, expected 0 <= seed < 2**63")
-    _state[:] = seed, 0
+    set_state((seed, 0))
 
 
 def get_state() -> tuple[int, int]:
     """(seed, offset): where the random numbers stand."""
-    return int(_state[0]), int(_state[1])
+    seed, offset = devices.to_numpy(_state).tolist()
+    return seed, offset
 
 
 def set_state(state: tuple[int, int]) -> None:
     """Continues from a state that ``get_state`` returned."""
-    _state[:] = state
+    devices.write(_state, np.array(state, dtype=np.int64))
 
 
 def next_state(like: Any) -> Any:
     """The state for one draw, on the device of ``like``; a backward pass that needs the same numbers again keeps it."""
+    global _state
+    _state = devices.beside(_state, like)
     state = devices.place(_state.copy(), type(like))
-    _state[1] += 1
+    _state[1:] += 1
     return state
 
 
@@ -62,9 +64,10 @@ def _draw(
     if not is_floating(wanted):
         raise DTypeError(f"{kernel}: dtype is {wanted.name}, expected a floating one")
     out = devices.empty_on(device, shape, float64 if wanted == float64 else float32)
-    module, context = kernels.of(out)
-    getattr(module, kernel)(context, out, next_state(out), first, second)
-    return Tensor(out.astype(wanted, copy=False), requires_grad)
+    with devices.on(out):
+        module, context = kernels.of(out)
+        getattr(module, kernel)(context, out, next_state(out), first, second)
+        return Tensor(out.astype(wanted, copy=False), requires_grad)
 
 
 def rand(

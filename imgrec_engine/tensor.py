@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import autograd, dlpack
+from imgrec_engine import autograd, dlpack, kernels
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import as_dtype, float32, float64, is_floating
 from imgrec_engine.errors import AutogradError, DTypeError, ShapeError
@@ -95,7 +95,8 @@ class Tensor(Methods):
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self._array == getattr(value, "_array", value)).any())
+        with devices.on(self._array):
+            return bool((self._array == getattr(value, "_array", value)).any())
 
     def __format__(self, specification: str) -> str:
         return format(self.item() if specification and self.ndim == 0 else str(self), specification)
@@ -135,7 +136,7 @@ class Tensor(Methods):
     # --- out of and into it -------------------------------------------------------------------------------------------
 
     def numpy(self) -> NDArray[Any]:
-        """The values as a plain NumPy array that shares this tensor's memory."""
+        """The values as a plain NumPy array: one that shares this tensor's memory, or a copy of what is on a GPU."""
         return devices.to_numpy(self._array)
 
     def item(self) -> float | int | bool:
@@ -162,7 +163,11 @@ class Tensor(Methods):
         return dlpack.export(self, stream, max_version, dl_device, copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return dlpack.CPU_DEVICE
+        return dlpack.device_of(self._array)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return dlpack.cuda_array_interface(self)
 
     def to(self, *targets: Any, device: str | None = None, dtype: Any = None) -> Tensor:
         """The tensor on another device, in another dtype, or both: ``x.to("sim")``, ``x.to("float16")``.
@@ -171,7 +176,8 @@ class Tensor(Methods):
         """
         result = self
         for target in (*targets, *named_targets(device, dtype)):
-            if isinstance(target, str) and target in devices.KINDS:
+            if devices.is_name(target):
+                target = devices.check(target)
                 result = result if result.device == target else autograd.transfer(result, target)
                 continue
             dtype = as_dtype(target)
@@ -209,7 +215,8 @@ class Tensor(Methods):
     def __setitem__(self, index: Index, value: Any) -> None:
         self._write("x[index] = value", value)
         try:
-            self._array[indexing.plain(index)] = value._array if isinstance(value, Tensor) else value
+            with devices.on(self._array):
+                self._array[indexing.plain(index, self._array)] = _writable_value(value, self._array)
         except IndexError as error:
             raise IndexError(f"x[index] = value for a tensor of shape {self.shape}: {error}") from None
         except ValueError as error:
@@ -218,9 +225,9 @@ class Tensor(Methods):
     def copy_(self, source: Any) -> Tensor:
         """Overwrites the values with those of ``source``, broadcast and converted, and returns this tensor."""
         self._write("copy_", source)
-        array = source._array if isinstance(source, Tensor) else np.asarray(source)
+        array = source._array if isinstance(source, Tensor) else devices.as_array(source)
         try:
-            np.copyto(self._array, array, casting="unsafe")
+            devices.write(self._array, array)
         except ValueError:
             raise ShapeError(f"copy_: source of shape {array.shape} does not broadcast to {self.shape}") from None
         return self
@@ -228,7 +235,8 @@ class Tensor(Methods):
     def fill_(self, value: float) -> Tensor:
         """Overwrites every element with a number, and returns this tensor."""
         self._write("fill_")
-        self._array[...] = value
+        with devices.on(self._array):
+            self._array[...] = value
         return self
 
     def _assign(self, what: str, result: Tensor) -> Tensor:
@@ -250,12 +258,18 @@ class Tensor(Methods):
                 f"{what}: {which} requires a gradient, and a write in place cannot be differentiated; "
                 "use `with no_grad():`, or `where` and `concatenate` to make a new tensor"
             )
-        if not self._array.flags.writeable:
+        if not devices.is_writable(self._array):
             raise ValueError(f"{what}: this tensor's memory is read-only (expanded, or shared so); clone() it first")
         self._version.count += 1
 
 
 autograd.set_tensor_type(Tensor)
+
+
+def _writable_value(value: Any, target: Any) -> Any:
+    """What ``x[index] = value`` writes: numbers as they are, else an array on the device of x."""
+    given = value._array if isinstance(value, Tensor) else value
+    return given if isinstance(given, (int, float, np.generic)) else devices.beside(devices.as_array(given), target)
 
 
 def named_targets(device: str | None, dtype: Any) -> tuple[Any, ...]:
@@ -264,19 +278,21 @@ def named_targets(device: str | None, dtype: Any) -> tuple[Any, ...]:
 
 
 def tensor(array: Any, dtype: Any = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
-    """A new tensor with a copy of ``array``: numbers, nested lists, a NumPy array, another Tensor.
+    """A new tensor with a copy of ``array``: numbers, nested lists, a NumPy or CuPy array, another Tensor.
 
     Without ``dtype``, Python floats become float32 and Python integers int64; arrays keep their dtype.
 
     >>> tensor([1, 2]).dtype.name, tensor([1.0, 2]).dtype.name, tensor([1.0], dtype="bfloat16").dtype.name
     ('int64', 'float32', 'bfloat16')
     """
-    given = array.numpy() if isinstance(array, Tensor) else array
-    source = np.asarray(given)
+    given = array._array if isinstance(array, Tensor) else array
+    source = devices.as_array(given)
     if dtype is not None:
         wanted = as_dtype(dtype)
-    elif source.dtype == float64 and not isinstance(given, (np.ndarray, np.generic)):
+    elif source.dtype == float64 and not isinstance(given, (*kernels.ARRAYS, np.generic)):
         wanted = float32
     else:
         wanted = as_dtype(source.dtype)
-    return Tensor(devices.to_device(source.astype(wanted, copy=False), device), requires_grad)
+    with devices.on(source):
+        converted = source.astype(wanted, copy=False)
+    return Tensor(devices.to_device(converted, device), requires_grad)

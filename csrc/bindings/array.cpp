@@ -58,37 +58,91 @@ bool find_dtype(const py::dtype& dtype, DType& found) {
   return true;
 }
 
-bool make_view(py::handle object, Array& view) {
+/// What NumPy's and CuPy's arrays tell of themselves; strides in bytes.
+struct Layout {
+  py::dtype dtype;
+  void* data;
+  int ndim;
+  const py::ssize_t *shape, *strides;
+};
+
+static void fill_view(const Layout& layout, Array& view) {
+  if (!find_dtype(layout.dtype, view.dtype))
+    throw DTypeError("an array of dtype " + std::string(py::str(layout.dtype)) +
+                     " was given, expected float32, float64, float16, bfloat16, int64, int32, uint8 or bool" +
+                     " in this machine's byte order");
+  if (layout.ndim > max_dimensions)
+    throw ShapeError("an array has " + std::to_string(layout.ndim) + " dimensions, expected at most " +
+                     std::to_string(max_dimensions));
+  view.data = layout.data;
+  view.ndim = layout.ndim;
+  const std::int64_t item = size_of(view.dtype);
+  bool aligned = reinterpret_cast<std::uintptr_t>(layout.data) % item == 0;
+  for (int i = 0; i < view.ndim; ++i) {
+    view.shape[i] = layout.shape[i];
+    view.strides[i] = layout.strides[i] / item;
+    aligned &= layout.strides[i] % item == 0 || layout.shape[i] < 2;
+  }
+  if (!aligned && view.size() > 0)
+    throw ShapeError("an array's elements do not lie at multiples of their size in memory; copy it first");
+}
+
+bool make_host_view(py::handle object, HostArray& view) {
   if (object.is_none()) {
-    view = Array{};
+    view = {};
     return true;
   }
   if (!py::isinstance<py::array>(object)) return false;
   const auto* array = py::detail::array_proxy(object.ptr());
-  const auto dtype = py::reinterpret_borrow<py::dtype>(array->descr);
-  if (!find_dtype(dtype, view.dtype))
-    throw DTypeError("an array of dtype " + std::string(py::str(dtype)) +
-                     " was given, expected float32, float64, float16, bfloat16, int64, int32, uint8 or bool" +
-                     " in this machine's byte order");
-  if (array->nd > max_dimensions)
-    throw ShapeError("an array has " + std::to_string(array->nd) + " dimensions, expected at most " +
-                     std::to_string(max_dimensions));
-  view.data = array->data;
-  view.ndim = array->nd;
-  const std::int64_t item = size_of(view.dtype);
-  bool aligned = py::detail::check_flags(object.ptr(), py::detail::npy_api::NPY_ARRAY_ALIGNED_);
-  for (int i = 0; i < view.ndim; ++i) {
-    view.shape[i] = array->dimensions[i];
-    view.strides[i] = array->strides[i] / item;
-    aligned &= array->strides[i] % item == 0 || array->dimensions[i] < 2;
-  }
-  if (!aligned) throw ShapeError("an array's elements do not lie at multiples of their size in memory; copy it first");
+  fill_view({py::reinterpret_borrow<py::dtype>(array->descr), array->data, array->nd, array->dimensions, array->strides},
+            view);
   return true;
+}
+
+/// The type of the arrays that the module serves where Python has named one; null for NumPy's and its subclasses.
+static PyTypeObject* served_type = nullptr;
+
+static void serve_arrays(const py::type& type) { served_type = reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr()); }
+
+/// Fills `view` from the attributes of an array of CuPy, which are NumPy's but for the address, `array.data.ptr`.
+static void fill_view_from_attributes(py::handle array, Array& view) {
+  static PyObject* const names[] = {PyUnicode_InternFromString("dtype"), PyUnicode_InternFromString("data"),
+                                    PyUnicode_InternFromString("ptr"), PyUnicode_InternFromString("shape"),
+                                    PyUnicode_InternFromString("strides")};
+  const auto get = [](py::handle object, int name) { return py::getattr(object, names[name]); };
+  const py::tuple shape = get(array, 3), strides = get(array, 4);
+  py::ssize_t lengths[max_dimensions], steps[max_dimensions];
+  for (std::size_t i = 0; i < shape.size() && i < max_dimensions; ++i) {
+    lengths[i] = shape[i].cast<py::ssize_t>();
+    steps[i] = strides[i].cast<py::ssize_t>();
+  }
+  const auto address = get(get(array, 1), 2).cast<std::uintptr_t>();
+  fill_view({get(array, 0), reinterpret_cast<void*>(address), static_cast<int>(shape.size()), lengths, steps}, view);
+}
+
+bool make_view(py::handle object, Array& view) {
+  if (!served_type && serves_host_memory()) {
+    HostArray array;
+    if (!make_host_view(object, array)) return false;
+    view = array;
+    return true;
+  }
+  if (object.is_none()) {
+    view = Array{};
+    return true;
+  }
+  if (Py_TYPE(object.ptr()) == served_type) {
+    fill_view_from_attributes(object, view);
+    return true;
+  }
+  if (!py::isinstance<py::array>(object)) return false;
+  throw py::type_error("an array of NumPy was given, but the kernels of this module work on the memory of a GPU");
 }
 
 bool make_output_view(py::handle object, Output& view) {
   if (!make_view(object, view)) return false;
-  if (view && !py::detail::check_flags(object.ptr(), py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+  if (py::isinstance<py::array>(object) &&
+      !py::detail::check_flags(object.ptr(), py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
     throw ShapeError("the array " + describe(view) + " is to be written, but it is read-only");
   return true;
 }
@@ -184,7 +238,8 @@ static void translate_errors(std::exception_ptr pointer) {
 }
 
 /// Beyond any machine, and small enough that no size of scratch memory overflows.
-constexpr std::int64_t most_threads = 1 << 16, most_multiprocessors = 1 << 16, most_shared_bytes = 1 << 30;
+constexpr std::int64_t most_threads = 1 << 16, most_multiprocessors = 1 << 16, most_shared_bytes = 1 << 30,
+                       most_devices = 1 << 10;
 
 template <class T>
 static T checked(const char* name, T value, std::int64_t least, std::int64_t most) {
@@ -193,8 +248,11 @@ static T checked(const char* name, T value, std::int64_t least, std::int64_t mos
                         " to " + std::to_string(most));
 }
 
-static Context make_context(int threads, int sm_count, std::int64_t max_shared_bytes) {
-  return Context{.sm_count = checked("sm_count", sm_count, 0, most_multiprocessors),
+static Context make_context(int threads, int sm_count, std::int64_t max_shared_bytes, std::uintptr_t stream,
+                            int device) {
+  return Context{.stream = reinterpret_cast<void*>(stream),
+                 .device = checked("device", device, 0, most_devices),
+                 .sm_count = checked("sm_count", sm_count, 0, most_multiprocessors),
                  .max_shared_bytes = checked("max_shared_bytes", max_shared_bytes, 0, most_shared_bytes),
                  .threads = checked("threads", threads, 1, most_threads)};
 }
@@ -205,9 +263,13 @@ static void bind_common(py::module_& module) {
   py::register_local_exception_translator(translate_errors);
   // Local to the module: every device's module registers the same types, and one process may load them all.
   py::class_<Context>(module, "Context", "Where and with what an operation runs.", py::module_local())
-      .def(py::init(&make_context), py::arg("threads"), py::arg("sm_count") = 0, py::arg("max_shared_bytes") = 0)
+      .def(py::init(&make_context), py::arg("threads"), py::arg("sm_count") = 0, py::arg("max_shared_bytes") = 0,
+           py::arg("stream") = 0, py::arg("device") = 0)
       .def_readonly("sm_count", &Context::sm_count)
       .def_readonly("max_shared_bytes", &Context::max_shared_bytes)
+      .def_property_readonly("stream",
+                             [](const Context& context) { return reinterpret_cast<std::uintptr_t>(context.stream); })
+      .def_readonly("device", &Context::device)
       .def_property(
           "threads", [](const Context& context) { return context.threads; },
           [](Context& context, int threads) { context.threads = checked("threads", threads, 1, most_threads); });
@@ -215,6 +277,8 @@ static void bind_common(py::module_& module) {
       .def_readonly("algorithm", &Plan::algorithm)
       .def_readonly("workspace_bytes", &Plan::workspace_bytes)
       .def_readonly("reserve_bytes", &Plan::reserve_bytes);
+  module.def("serve_arrays", &serve_arrays, py::arg("type"),
+             "From now on the arrays of this type, whose attributes are those of cupy.ndarray, and no others.");
   for (Registration registration : registrations()) registration(module);
 }
 

@@ -26,9 +26,16 @@ struct DTypeError : std::runtime_error {
 /// What an operation writes: a view that only writable arrays become.
 struct Output : Array {};
 
-/// Fills `view` from a NumPy array or None; false where the object is neither, so that pybind11 reports a TypeError.
-/// An array that the contract cannot describe is an error.
+/// What lies in the host's memory on every device, where the contract says so.
+struct HostArray : Array {};
+
+/// Fills `view` from None or an array of the kind that the module serves: NumPy's, or those of the type that Python has
+/// named with `serve_arrays`, which are CuPy's. False where the object is no array, so that pybind11 reports a
+/// TypeError; an array of another kind, or one that the contract cannot describe, is an error.
 bool make_view(py::handle object, Array& view);
+
+/// The same for an array of NumPy, whatever the module serves.
+bool make_host_view(py::handle object, HostArray& view);
 
 /// The same for an array that is to be written.
 bool make_output_view(py::handle object, Output& view);
@@ -93,6 +100,16 @@ struct type_caster<imgrec::Array> {
   PYBIND11_TYPE_CASTER(imgrec::Array, const_name("numpy.typing.NDArray[typing.Any] | None"));
   bool load(handle source, bool) {
     if (!imgrec::bindings::make_view(source, value)) return false;
+    imgrec::give_array(value, false);
+    return true;
+  }
+};
+
+template <>
+struct type_caster<imgrec::bindings::HostArray> {
+  PYBIND11_TYPE_CASTER(imgrec::bindings::HostArray, const_name("numpy.typing.NDArray[typing.Any] | None"));
+  bool load(handle source, bool) {
+    if (!imgrec::bindings::make_host_view(source, value)) return false;
     imgrec::give_array(value, false);
     return true;
   }

@@ -1,6 +1,7 @@
 #include "ops/recurrent.h"
 
 #include <array>
+#include <tuple>
 
 #include "bindings/array.h"
 
@@ -16,7 +17,7 @@ RecurrentCell cell_named(const std::string& name) {
 }
 
 /// x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, lengths: one sequence from Python.
-using Tensors = std::array<Array, 8>;
+using Tensors = std::tuple<Array, Array, Array, Array, Array, Array, Array, HostArray>;
 
 RecurrentInputs inputs_of(const Tensors& tensors, const std::string& cell, bool reverse) {
   const auto& [x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, lengths] = tensors;

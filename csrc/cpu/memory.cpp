@@ -2,6 +2,7 @@
 
 namespace imgrec {
 
+bool serves_host_memory() { return true; }
 bool poisons_memory() { return false; }
 void begin_operation() {}
 void give_array(const Array&, bool) {}

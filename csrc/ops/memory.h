@@ -1,10 +1,13 @@
-// What the bindings tell a device about memory. The simulator with checkers holds kernels to it; for other devices the
-// functions do nothing.
+// What the bindings ask and tell a device about memory. The simulator with checkers holds kernels to it; for other
+// devices the functions that tell do nothing.
 #pragma once
 
 #include "ops/array.h"
 
 namespace imgrec {
+
+/// Whether the kernels work on memory of the host: on the arrays of NumPy, that is, and not on those of CuPy.
+bool serves_host_memory();
 
 /// Two bytes that fill memory which nothing was written to yet: NaN in every floating dtype.
 constexpr std::uint16_t memory_poison = 0xFFF7;

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self, TypeVar
 
-import numpy as np
-
 from imgrec_engine.autograd import no_grad
-from imgrec_engine.device import KINDS
+from imgrec_engine.device import as_array, check, is_name
 from imgrec_engine.dtypes import as_dtype, is_floating
 from imgrec_engine.errors import CheckpointError, DTypeError
 from imgrec_engine.nn.summary import summary
@@ -160,7 +158,7 @@ class Module:
         own = dict(self._named_state())
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
-        arrays = {name: np.asarray(state_dict[name]) for name in own if name in state_dict}
+        arrays = {name: as_array(state_dict[name]) for name in own if name in state_dict}
         reshaped = [
             f"{name} {array.shape}, expected {own[name].shape}"
             for name, array in arrays.items()
@@ -205,8 +203,8 @@ class Module:
         The tensors stay the same objects, so an optimiser made before goes on working.
         """
         targets = (*targets, *named_targets(device, dtype))
-        devices = [target for target in targets if isinstance(target, str) and target in KINDS]
-        dtypes = [as_dtype(target) for target in targets if target not in devices]
+        devices = [check(target) for target in targets if is_name(target)]
+        dtypes = [as_dtype(target) for target in targets if not is_name(target)]
         for dtype in dtypes:
             if not is_floating(dtype):
                 raise DTypeError(f"{type(self).__name__}.to: dtype is {dtype.name}, expected a floating one")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from imgrec_engine.arrays import where
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import empty
 from imgrec_engine.dtypes import bool_, float32, int64, is_floating, promote
@@ -21,9 +22,9 @@ def operands(name: str, x: Any, y: Any) -> tuple[Array, Array, tuple[int, ...]]:
 
     A Python number takes the other's dtype, except that a float lifts integers to float32.
     """
-    if not isinstance(x, np.ndarray):
+    if isinstance(x, _NUMBERS):
         x = _scalar(name, x, y)
-    elif not isinstance(y, np.ndarray):
+    elif isinstance(y, _NUMBERS):
         y = _scalar(name, y, x)
     if x.dtype != y.dtype:
         dtype = promote(x.dtype, y.dtype)
@@ -38,16 +39,19 @@ def operands(name: str, x: Any, y: Any) -> tuple[Array, Array, tuple[int, ...]]:
         ) from None
 
 
+_NUMBERS = (int, float, np.generic)
+
+
 def _scalar(name: str, value: Any, other: Any) -> Array:
-    if not isinstance(other, np.ndarray):
+    if isinstance(other, _NUMBERS):
         raise TypeError(f"{name}: {value!r} and {other!r} are plain numbers, expected a Tensor at least for one")
     if is_floating(other.dtype):
-        return np.asarray(value, dtype=other.dtype)
+        return other.dtype.type(value)
     if isinstance(value, (float, np.floating)):
-        return np.asarray(value, dtype=float32)
+        return np.float32(value)
     dtype = int64 if other.dtype == bool_ and not isinstance(value, (bool, np.bool_)) else other.dtype
     try:
-        return np.asarray(int(value), dtype=dtype)
+        return dtype.type(int(value))
     except OverflowError:
         raise OverflowError(
             f"{name}: the number {value} does not fit into {dtype.name}; cast the tensor first"
@@ -65,7 +69,12 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
 
 def _apply(function: Callable[..., Any], name: str, x: Any, y: Any) -> tuple[Array, Array, Array]:
     x, y, shape = operands(name, x, y)
-    return x, y, function(x, y, out=empty(shape, x.dtype, x))
+    return x, y, function(x, y, out=_empty(x, y, shape))
+
+
+def _empty(x: Any, y: Any, shape: tuple[int, ...]) -> Array:
+    """Memory for a result, beside that operand which is an array."""
+    return empty(shape, x.dtype, y if isinstance(x, np.generic) else x)
 
 
 @differentiable
@@ -135,7 +144,7 @@ def divide(x: Array | float, y: Array | float) -> Result:
     x, y, shape = operands("divide", x, y)
     if not is_floating(x.dtype):
         x, y = x.astype(float32), y.astype(float32)
-    z = np.divide(x, y, out=empty(shape, x.dtype, x))
+    z = np.divide(x, y, out=_empty(x, y, shape))
     x_shape = x.shape
 
     def backward(dz: Array, needs: Needs) -> Gradients:
@@ -160,16 +169,16 @@ def power(x: Array | float, y: Array | float) -> Result:
     if not is_floating(x.dtype) and (y < 0).any():
         raise ValueError(f"power: y has negative integers for {x.dtype.name}; make x or y floating")
     square = y.ndim == 0 and y == 2
-    z = np.multiply(x, x) if square else np.power(x, y, out=empty(shape, x.dtype, x))
+    z = np.multiply(x, x) if square else np.power(x, y, out=_empty(x, y, shape))
 
     def backward(dz: Array, needs: Needs) -> Gradients:
         zero, one = dz.dtype.type(0), dz.dtype.type(1)
         dx = dy = None
         if needs[0]:
-            slope = x + x if square else np.where(y == 0, zero, y * np.power(x, y - one))
+            slope = x + x if square else where(y == 0, zero, y * np.power(x, y - one), dz.dtype)
             dx = unbroadcast(dz * slope, x.shape)
         if needs[1]:
-            dy = unbroadcast(dz * np.where(x == 0, zero, z * np.log(x)), y.shape)
+            dy = unbroadcast(dz * where(x == 0, zero, z * np.log(x), dz.dtype), y.shape)
         return dx, dy
 
     return z, backward
@@ -180,9 +189,9 @@ def _extreme(function: Callable[..., Any], compare: Callable[..., Any], x: Any, 
 
     def backward(dz: Array, needs: Needs) -> Gradients:
         zero = dz.dtype.type(0)
-        shared = np.where(x == y, dz * dz.dtype.type(0.5), zero)
-        dx = unbroadcast(np.where(compare(x, y), dz, shared), x.shape) if needs[0] else None
-        dy = unbroadcast(np.where(compare(y, x), dz, shared), y.shape) if needs[1] else None
+        shared = where(x == y, dz * dz.dtype.type(0.5), zero, dz.dtype)
+        dx = unbroadcast(where(compare(x, y), dz, shared, dz.dtype), x.shape) if needs[0] else None
+        dy = unbroadcast(where(compare(y, x), dz, shared, dz.dtype), y.shape) if needs[1] else None
         return dx, dy
 
     return z, backward

@@ -30,7 +30,7 @@ __all__ = [
 def _compare(function: Callable[..., Any], x: Any, y: Any) -> Result:
     if not (_is_whole(x) or _is_whole(y)):  # a whole number may lie outside of the dtype; NumPy compares it as it is
         x, y, _ = operands(function.__name__, x, y)
-    return np.asarray(function(x, y), dtype=bool_), None
+    return function(x, y), None
 
 
 def _is_whole(value: Any) -> bool:

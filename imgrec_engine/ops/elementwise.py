@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from imgrec_engine import arrays
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import empty, empty_like
 from imgrec_engine.dtypes import bool_, float32, is_floating
@@ -168,7 +169,7 @@ def clip(x: Array, min: float | None = None, max: float | None = None) -> Result
             y = bound(*operands("clip", y, limit)[:2])
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        return (np.where(x == y, dy, dy.dtype.type(0)),)
+        return (arrays.where(x == y, dy, dy.dtype.type(0), dy.dtype),)
 
     return y, backward
 
@@ -188,13 +189,13 @@ def where(condition: Array, x: Array | float, y: Array | float) -> Result:
         shape = np.broadcast_shapes(condition.shape, shape)
     except ValueError:
         raise ShapeError(f"where: condition {condition.shape} and values {shape} do not broadcast") from None
-    z: Array = np.where(condition, x, y)
+    z = arrays.where(condition, x, y, x.dtype)
     shapes = x.shape, y.shape
 
     def backward(dz: Array, needs: Needs) -> Gradients:
         zero = dz.dtype.type(0)
-        dx = unbroadcast(np.where(condition, dz, zero), shapes[0]) if needs[1] else None
-        dy = unbroadcast(np.where(condition, zero, dz), shapes[1]) if needs[2] else None
+        dx = unbroadcast(arrays.where(condition, dz, zero, dz.dtype), shapes[0]) if needs[1] else None
+        dy = unbroadcast(arrays.where(condition, zero, dz, dz.dtype), shapes[1]) if needs[2] else None
         return None, dx, dy
 
     return z, backward

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from imgrec_engine.arrays import take_rows
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import empty
 from imgrec_engine.errors import ShapeError
@@ -26,7 +25,7 @@ def embedding(indices: Array, weight: Array) -> Result:
     rows, features = weight.shape
     check_indices("embedding", indices, rows)
     y = empty((*indices.shape, features), weight.dtype, weight)
-    np.take(weight, indices, axis=0, out=y, mode="clip")  # checked above; "raise" would buffer the output
+    take_rows(weight, indices, y)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         return None, add_rows(dy.reshape(indices.size, features), indices.ravel(), rows)

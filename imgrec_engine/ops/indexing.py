@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from imgrec_engine import kernels
+from imgrec_engine.arrays import namespace
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
-from imgrec_engine.device import zeros
+from imgrec_engine.device import beside, zeros
 from imgrec_engine.dtypes import bool_, float64, int64, is_floating
 from imgrec_engine.errors import DTypeError, ShapeError
 from imgrec_engine.ops.shape import position
@@ -16,11 +18,14 @@ from imgrec_engine.ops.shape import position
 __all__ = ["gather", "getitem"]
 
 
-def plain(index: Any) -> Any:
-    """An index with arrays in place of tensors."""
+def plain(index: Any, like: Any) -> Any:
+    """An index into ``like`` with arrays, where it can use them, in place of tensors."""
     if isinstance(index, tuple):
-        return tuple(map(plain, index))
-    return getattr(index, "_array", index)
+        return tuple(plain(part, like) for part in index)
+    part = getattr(index, "_array", index)
+    if isinstance(part, list):
+        part = np.array(part, dtype=None if part else int64)
+    return beside(part, like) if isinstance(part, kernels.ARRAYS) else part
 
 
 def add_rows(rows: Array, positions: Array, count: int) -> Array:
@@ -33,21 +38,26 @@ def add_rows(rows: Array, positions: Array, count: int) -> Array:
         return y
     order = np.argsort(positions, kind="stable")
     ordered = positions[order]
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
     y[ordered[starts]] = _sum_runs(rows[order], starts)
     return y
 
 
 def _sum_runs(rows: Array, starts: Array) -> Array:
-    """The sums, in float64 and in order, of the runs of rows that begin at ``starts``."""
-    lengths = np.diff(starts, append=len(rows))
-    if lengths.max() > 32:  # long runs: NumPy's loop over them pays off
-        return np.add.reduceat(rows, starts, axis=0, dtype=float64)
-    sums = rows[starts].astype(float64)
-    longer = np.flatnonzero(lengths > 1)
-    for k in range(1, int(lengths.max())):
-        sums[longer] += rows[starts[longer] + k]
-        longer = longer[lengths[longer] > k + 1]
+    """The sums, in float64, of the runs of rows that begin at ``starts``.
+
+    In each run neighbours are added in pairs until one row is left, in all runs at once.
+    """
+    sums = rows.astype(float64)
+    while len(sums) > len(starts):
+        begins = zeros((len(sums),), int64, starts)
+        begins[starts] = 1
+        runs = np.cumsum(begins) - 1
+        is_second = (namespace(rows).arange(len(sums)) - starts[runs]) % 2 == 1
+        seconds = np.flatnonzero(is_second)
+        sums[seconds - 1] += sums[seconds]
+        sums = sums[~is_second]
+        starts = np.flatnonzero(begins[~is_second])
     return sums
 
 
@@ -62,48 +72,69 @@ def getitem(x: Array, index: object) -> Result:
     >>> x[:, -1].numpy(), x[ie.tensor([0, 0]), 1:].numpy().tolist(), x[x > 4].numpy()
     (array([3, 6]), [[2, 3], [2, 3]], array([5, 6]))
     """
-    parts = _parts(index)
+    parts = _parts(index, x)
     try:
+        if not isinstance(x, np.ndarray):
+            _check_places(parts, x.shape)
         y = x[parts]
     except IndexError as error:
         raise IndexError(f"getitem: x[{_describe(parts)}] of a tensor of shape {x.shape}: {error}") from None
     shape, size = x.shape, x.size
-    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    arrays = [part for part in parts if isinstance(part, kernels.ARRAYS)]
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         if all(array.dtype == bool_ for array in arrays):  # slices and masks name no element twice
             dx = zeros(shape, dy.dtype, dy)
             dx[parts] = dy
-        elif len(parts) == 2 and isinstance(parts[0], np.ndarray):  # whole rows
+        elif len(parts) == 2 and isinstance(parts[0], kernels.ARRAYS):  # whole rows
             positions = parts[0].ravel().astype(int64) % shape[0]
             dx = add_rows(dy.reshape(positions.size, math.prod(shape[1:])), positions, shape[0])
         else:
-            positions = np.arange(size).reshape(shape)[parts].ravel()
+            positions = namespace(dy).arange(size).reshape(shape)[parts].ravel()
             dx = add_rows(dy.reshape(-1), positions, size)
         return (dx.reshape(shape),)
 
     return y, backward
 
 
-def _parts(index: Any) -> tuple[Any, ...]:
+def _parts(index: Any, x: Array) -> tuple[Any, ...]:
     """The index as a tuple with an ellipsis, through which an element comes as a view and not as a number."""
-    found = plain(index)
+    found = plain(index, x)
     parts = [_own(part) for part in (found if isinstance(found, tuple) else (found,))]
     return tuple(parts) if any(part is Ellipsis for part in parts) else (*parts, Ellipsis)
 
 
 def _own(part: Any) -> Any:
-    """A copy of an array or list: who changes an index after the call does not change where gradients go."""
-    if isinstance(part, list):
-        return np.array(part, dtype=None if part else int64)
-    if not isinstance(part, np.ndarray):
+    """A copy of an array: who changes an index after the call does not change where gradients go."""
+    if not isinstance(part, kernels.ARRAYS):
         return part
     return int(part) if part.ndim == 0 and part.dtype.kind in "iu" else part.copy()
 
 
+def _check_places(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+    """IndexError where an array of integers names a place outside of its axis, which CuPy takes as another one."""
+    taken = [_axes_taken(part) for part in parts]
+    axis = 0
+    for i, part in enumerate(parts):
+        if part is Ellipsis:
+            axis = len(shape) - sum(taken[i:])
+        elif taken[i] == 1 and isinstance(part, kernels.ARRAYS) and part.dtype != bool_ and part.size:
+            length = shape[axis]
+            if int(part.min()) < -length or int(part.max()) >= length:
+                raise IndexError(f"an index is out of bounds for axis {axis} with size {length}")
+        axis += taken[i]
+
+
+def _axes_taken(part: Any) -> int:
+    """How many axes one part of an index stands for; an ellipsis takes what the others leave."""
+    if part is None or part is Ellipsis:
+        return 0
+    return part.ndim if isinstance(part, kernels.ARRAYS) and part.dtype == bool_ else 1
+
+
 def _describe(parts: tuple[Any, ...]) -> str:
     return ", ".join(
-        f"{part.dtype.name}{list(part.shape)}" if isinstance(part, np.ndarray) else repr(part) for part in parts
+        f"{part.dtype.name}{list(part.shape)}" if isinstance(part, kernels.ARRAYS) else repr(part) for part in parts
     )
 
 
@@ -130,7 +161,7 @@ def gather(x: Array, axis: int, indices: Array) -> Result:
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         size = math.prod(shape)
-        places = np.take_along_axis(np.arange(size).reshape(shape), indices, along)
+        places = np.take_along_axis(namespace(dy).arange(size).reshape(shape), indices, along)
         return add_rows(dy.reshape(-1), places.ravel(), size).reshape(shape), None
 
     return np.take_along_axis(x, indices, along), backward

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from imgrec_engine.arrays import comparable, where
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
+from imgrec_engine.device import empty
 from imgrec_engine.dtypes import float32, float64, int64, is_floating
 from imgrec_engine.errors import DTypeError, ShapeError
 
@@ -143,13 +145,16 @@ def _extreme(name: str, x: Array, axis: Axis, keepdims: bool) -> Result:
     axes, shape = _axes(name, x, axis), x.shape
     if _length(x, axes) == 0:
         raise ShapeError(f"{name}: axis {axis} of a tensor of shape {shape} has no elements to choose from")
-    kept_y = getattr(np, name)(x, axis=axes, keepdims=True)
-    kept = kept_y.shape
+    kept = _without(shape, axes, keepdims=True)
+    if x.size == 0:  # of no elements CuPy makes none, though there is none to choose
+        kept_y = empty(kept, x.dtype, x)
+    else:
+        kept_y = getattr(np, name)(comparable(x), axis=axes, keepdims=True).astype(x.dtype, copy=False)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         chosen = x == kept_y
         share = dy.reshape(kept) / chosen.sum(axis=axes, keepdims=True).astype(dy.dtype)
-        return (np.where(chosen, share, dy.dtype.type(0)),)
+        return (where(chosen, share, dy.dtype.type(0), dy.dtype),)
 
     return kept_y.reshape(_without(shape, axes, keepdims)), backward
 
@@ -181,8 +186,9 @@ def _position(name: str, x: Array, axis: int | None, keepdims: bool) -> Result:
     axes = _axes(name, x, axis)
     if _length(x, axes) == 0:
         raise ShapeError(f"{name}: axis {axis} of a tensor of shape {x.shape} has no elements to choose from")
-    y = getattr(np, name)(x, axis=axis, keepdims=keepdims)
-    return np.asarray(y, dtype=int64), None
+    if x.size == 0:
+        return empty(_without(x.shape, axes, keepdims), int64, x), None
+    return getattr(np, name)(comparable(x), axis=axis, keepdims=keepdims).astype(int64, copy=False), None
 
 
 @differentiable
@@ -215,7 +221,7 @@ def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     >>> all(ie.tensor([True, False])).item()
     False
     """
-    return np.asarray(np.all(x, axis=_axes("all", x, axis), keepdims=keepdims)), None
+    return np.all(x, axis=_axes("all", x, axis), keepdims=keepdims), None
 
 
 @differentiable
@@ -226,7 +232,7 @@ def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     >>> any(ie.tensor([True, False])).item()
     True
     """
-    return np.asarray(np.any(x, axis=_axes("any", x, axis), keepdims=keepdims)), None
+    return np.any(x, axis=_axes("any", x, axis), keepdims=keepdims), None
 
 
 @differentiable

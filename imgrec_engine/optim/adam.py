@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from imgrec_engine import kernels
 from imgrec_engine.creation import zeros
-from imgrec_engine.device import contiguous
+from imgrec_engine.device import contiguous, empty
+from imgrec_engine.dtypes import float64
 from imgrec_engine.optim.optimizer import Group, Optimizer, check_setting
 from imgrec_engine.optim.sgd import buffer_dtype
 from imgrec_engine.tensor import Tensor
@@ -53,8 +52,11 @@ class Adam(Optimizer):
             state["step"] = zeros((), dtype="int64", device=parameter.device)
             state["exp_avg"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
             state["exp_avg_sq"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
-        state["step"].fill_(state["step"].item() + 1)
-        array = parameter._array
+        array, step = parameter._array, state["step"]
+        step._write(f"{type(self).__name__}.step")
+        step._array += 1
+        progress = empty((2,), float64, array)
+        progress[0], progress[1] = group["lr"], step._array
         module, context = kernels.of(array)
         parameter._write(f"{type(self).__name__}.step")
         module.adam_update(
@@ -63,7 +65,7 @@ class Adam(Optimizer):
             state["exp_avg"]._array,
             state["exp_avg_sq"]._array,
             contiguous(gradient._array),
-            np.array([group["lr"], state["step"].item()]),
+            progress,
             *group["betas"],
             group["eps"],
             group["weight_decay"],

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from imgrec_engine import kernels
-from imgrec_engine.device import contiguous, empty
+from imgrec_engine.device import beside, contiguous, empty, on
 from imgrec_engine.dtypes import float64
 from imgrec_engine.tensor import Tensor
 
@@ -38,21 +38,25 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> f
     gradients = _gradients(parameters)
     if not gradients:
         return 0.0
-    first = gradients[0]._array
-    squares = empty((len(gradients),), float64, first)
+    with on(gradients[0]._array):
+        norm = _joint_norm(gradients)
+        if math.isfinite(norm) and norm > max_norm:
+            factor = beside(np.array([max_norm / (norm + 1e-6)]), gradients[0]._array)
+            for gradient in gradients:
+                module, context = kernels.of(gradient._array)
+                module.scale_in_place(context, gradient._array, factor)
+                gradient._version.count += 1
+    return norm
+
+
+def _joint_norm(gradients: list[Tensor]) -> float:
+    squares = empty((len(gradients),), float64, gradients[0]._array)
     for position, gradient in enumerate(gradients):
         module, context = kernels.of(gradient._array)
         plan = module.squared_norm_plan(context, gradient.size)
         workspace = kernels.workspace(plan, gradient._array)
         module.squared_norm(context, squares[position : position + 1], gradient._array, workspace)
-    norm = math.sqrt(float(squares.sum()))
-    if math.isfinite(norm) and norm > max_norm:
-        factor = np.array([max_norm / (norm + 1e-6)])
-        for gradient in gradients:
-            module, context = kernels.of(gradient._array)
-            module.scale_in_place(context, gradient._array, factor)
-            gradient._version.count += 1
-    return norm
+    return math.sqrt(float(squares.sum()))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
@@ -68,4 +72,5 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     if clip_value < 0:
         raise ValueError(f"clip_grad_value_: clip_value is {clip_value}, expected 0 or more")
     for gradient in _gradients(parameters):
-        gradient.copy_(np.clip(gradient._array, -clip_value, clip_value))
+        with on(gradient._array):
+            gradient.copy_(np.clip(gradient._array, -clip_value, clip_value))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from imgrec_engine.autograd import no_grad
+from imgrec_engine.device import on
 from imgrec_engine.errors import CheckpointError
 from imgrec_engine.tensor import Tensor, tensor
 
@@ -82,7 +83,8 @@ class Optimizer:
                     state = self.state.setdefault(parameter, {})
                     for entry, value in state.items():
                         state[entry] = value.to(parameter.device)  # which may have moved since the last step
-                    self.update(parameter, parameter.grad, state, group)
+                    with on(parameter._array):
+                        self.update(parameter, parameter.grad, state, group)
 
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
         """Changes one parameter in place; ``state`` is empty the first time. Nothing is recorded here."""

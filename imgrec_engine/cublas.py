@@ -1,0 +1,86 @@
+"""Matrix products of the device `cuda`: cuBLAS, through the functions and handles that CuPy has of it.
+
+`cupy.matmul` would do but for the 16-bit dtypes, whose batched products it refuses (bfloat16) or computes by way of
+float32 copies (float16), and for transposed operands, which it copies.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from imgrec_engine.dtypes import bfloat16, float16, float32, float64
+
+_NO_TRANSPOSE, _TRANSPOSE = 0, 1
+_PLAN = SimpleNamespace(algorithm="cublas", workspace_bytes=0, reserve_bytes=0)
+
+
+class Products:
+    """The contract of csrc/ops/matmul.h: c (batch, m, n) = a (batch, m, k) b (batch, k, n), of one floating dtype.
+
+    float16 and bfloat16 accumulate in float32.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        self._cuda = cupy.cuda
+        self._cublas: Any = None  # loaded by the first product: it takes a while
+        runtime = cupy.cuda.runtime
+        self._codes = {
+            float32: runtime.CUDA_R_32F,
+            float64: runtime.CUDA_R_64F,
+            float16: runtime.CUDA_R_16F,
+            bfloat16: runtime.CUDA_R_16BF,
+        }
+        self._factors = {wide: (np.ones((), wide), np.zeros((), wide)) for wide in (float32, float64)}
+
+    def plan(self, context: Any, batch: int, m: int, n: int, k: int, dtype: np.dtype[Any]) -> Any:
+        """What a product needs besides its operands: nothing."""
+        return _PLAN
+
+    def multiply(self, context: Any, c: Any, a: Any, b: Any, workspace: Any) -> None:
+        """Writes the products of the matrices of a and b into c, which has no gaps; a and b may be strided."""
+        batch, m, n = c.shape
+        k = a.shape[2]
+        if c.size == 0:
+            return
+        if k == 0:
+            c.fill(0)
+            return
+        if self._cublas is None:
+            self._cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
+        wide = float64 if c.dtype == float64 else float32
+        one, zero = self._factors[wide]
+        code, library = self._codes[c.dtype], self._cublas
+        left, left_transposed, left_step, left_stride = _layout(a)
+        right, right_transposed, right_step, right_stride = _layout(b)
+        # cuBLAS has matrices by columns: what it sees are the transposes, and c^T = b^T a^T.
+        library.gemmStridedBatchedEx(
+            self._cuda.get_cublas_handle(),
+            _TRANSPOSE if right_transposed else _NO_TRANSPOSE,
+            _TRANSPOSE if left_transposed else _NO_TRANSPOSE,
+            *(n, m, k),
+            one.ctypes.data,
+            *(right.data.ptr, code, right_step, right_stride),
+            *(left.data.ptr, code, left_step, left_stride),
+            zero.ctypes.data,
+            *(c.data.ptr, code, n, m * n),
+            batch,
+            library.CUBLAS_COMPUTE_64F if wide == float64 else library.CUBLAS_COMPUTE_32F,
+            library.CUBLAS_GEMM_DEFAULT,
+        )
+
+
+def _layout(x: Any) -> tuple[Any, bool, int, int]:
+    """How cuBLAS is to read the matrices of x (batch, rows, columns): x itself or a copy without gaps, whether columns
+    lie one after another instead of rows, the distance between them, and that between matrices.
+    """
+    _, rows, columns = x.shape
+    matrix, row, column = (stride // x.itemsize for stride in x.strides)
+    if (column == 1 or columns == 1) and (row >= columns or rows == 1):
+        return x, False, row if rows > 1 else columns, matrix
+    if (row == 1 or rows == 1) and (column >= rows or columns == 1):
+        return x, True, column if columns > 1 else rows, matrix
+    return x.copy(order="C"), False, columns, rows * columns
