@@ -222,10 +222,11 @@ def _brought(array: Any, device: Any) -> Any:
         return array
     here = _cupy.cuda.get_current_stream(device.id)
     with array.device:
+        source = _cupy.ascontiguousarray(array)
         written = _cupy.cuda.get_current_stream().record()
     here.wait_event(written)
     copy = _cupy.empty(array.shape, array.dtype)
-    _cupy.copyto(copy, _cupy.ascontiguousarray(array))
+    _cupy.copyto(copy, source)
     copied = here.record()
     with array.device:
         _cupy.cuda.get_current_stream().wait_event(copied)  # before its memory is given to somebody else

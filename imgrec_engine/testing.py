@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_engine.autograd import no_grad
 from imgrec_engine.dtypes import float64
 from imgrec_engine.tensor import Tensor, tensor
 
@@ -41,9 +42,21 @@ def gradcheck(
     (True, True)
     """
     inputs = [inputs] if isinstance(inputs, Tensor) else inputs
+    checked = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    if not checked:
+        raise ValueError("gradcheck: none of the inputs requires a gradient")
+    for x in checked:
+        if x.dtype != float64:
+            raise ValueError(f"gradcheck: an input is {x.dtype.name}; finite differences need float64")
+        x.grad = None
+    values = [x.numpy() for x in checked]  # moved below; on a GPU these are copies
     weights: list[Tensor] = []
 
     def scalar() -> Tensor:
+        with no_grad():
+            for x, value in zip(checked, values, strict=True):
+                if not isinstance(x._array, np.ndarray):
+                    x.copy_(value)
         outputs = function(*inputs)
         parts = [y for y in (outputs if isinstance(outputs, (tuple, list)) else (outputs,)) if y.dtype == float64]
         if not weights:
@@ -54,13 +67,6 @@ def gradcheck(
             total = total + (part * weight).sum()
         return total
 
-    checked = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
-    if not checked:
-        raise ValueError("gradcheck: none of the inputs requires a gradient")
-    for x in checked:
-        if x.dtype != float64:
-            raise ValueError(f"gradcheck: an input is {x.dtype.name}; finite differences need float64")
-        x.grad = None
     center = scalar()
     center.backward()
     gradients = [np.zeros(x.shape) if x.grad is None else x.grad.numpy() for x in checked]
@@ -73,7 +79,6 @@ def gradcheck(
     def allowed(numeric: Values) -> Values:
         return atol + rtol * np.abs(numeric)
 
-    values = [x.numpy() for x in checked]
     if directions is not None:
         return _check_directions(values, gradients, slope, allowed, directions)
     return _check_elements(values, gradients, slope, allowed)

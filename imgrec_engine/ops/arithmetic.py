@@ -175,7 +175,7 @@ def power(x: Array | float, y: Array | float) -> Result:
         zero, one = dz.dtype.type(0), dz.dtype.type(1)
         dx = dy = None
         if needs[0]:
-            slope = x + x if square else where(y == 0, zero, y * np.power(x, y - one), dz.dtype)
+            slope = x + x if square else where(y == 0, zero, np.multiply(y, np.power(x, y - one)), dz.dtype)
             dx = unbroadcast(dz * slope, x.shape)
         if needs[1]:
             dy = unbroadcast(dz * where(x == 0, zero, z * np.log(x), dz.dtype), y.shape)
@@ -189,7 +189,7 @@ def _extreme(function: Callable[..., Any], compare: Callable[..., Any], x: Any, 
 
     def backward(dz: Array, needs: Needs) -> Gradients:
         zero = dz.dtype.type(0)
-        shared = where(x == y, dz * dz.dtype.type(0.5), zero, dz.dtype)
+        shared = where(np.equal(x, y), dz * dz.dtype.type(0.5), zero, dz.dtype)
         dx = unbroadcast(where(compare(x, y), dz, shared, dz.dtype), x.shape) if needs[0] else None
         dy = unbroadcast(where(compare(y, x), dz, shared, dz.dtype), y.shape) if needs[1] else None
         return dx, dy

@@ -120,8 +120,10 @@ def _check_places(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
             axis = len(shape) - sum(taken[i:])
         elif taken[i] == 1 and isinstance(part, kernels.ARRAYS) and part.dtype != bool_ and part.size:
             length = shape[axis]
-            if int(part.min()) < -length or int(part.max()) >= length:
-                raise IndexError(f"an index is out of bounds for axis {axis} with size {length}")
+            low, high = int(part.min()), int(part.max())
+            if low < -length or high >= length:
+                wrong = high if high >= length else low
+                raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {length}")
         axis += taken[i]
 
 
