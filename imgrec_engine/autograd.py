@@ -262,7 +262,8 @@ _NUMBERS = (int, float, np.generic)
 def _as_tensor(op: str, parameter: str, given: Any) -> Any:
     if isinstance(given, _tensor_type):
         return given
-    if not isinstance(given, (*kernels.ARRAYS, np.generic)):
+    kinds: Any = (*kernels.ARRAYS, np.generic)
+    if not isinstance(given, kinds):
         raise TypeError(f"{op}: {parameter} is {_describe(given)}, expected a Tensor")
     if given.dtype not in SUPPORTED:
         raise DTypeError(f"{op}: {parameter} is {given.dtype.name}; there are no tensors of this dtype")

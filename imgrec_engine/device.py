@@ -92,7 +92,7 @@ def as_array(source: Any) -> Any:
 
 def is_writable(array: Any) -> bool:
     """False where an array is read-only, or on a GPU where several elements share one place."""
-    return array.flags.writeable if isinstance(array, np.ndarray) else not cuda.repeats(array)  # type: ignore[no-any-return]
+    return array.flags.writeable if isinstance(array, np.ndarray) else not cuda.repeats(array)
 
 
 def write(target: Any, source: Any) -> None:

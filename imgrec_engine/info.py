@@ -9,7 +9,7 @@ import platform
 import numpy as np
 
 import imgrec_engine
-from imgrec_engine import kernels, simulator
+from imgrec_engine import cuda, kernels, simulator
 from imgrec_engine.errors import DeviceError
 
 
@@ -22,11 +22,27 @@ def report() -> str:
             f"imgrec_engine  {imgrec_engine.__version__}",
             f"python         {platform.python_version()}, numpy {np.__version__}",
             f"device cpu     kernels built for {target()}, {kernels.get_threads()} threads (IMGREC_NUM_THREADS)",
-            "device cuda    absent: this version has no CUDA module",
+            f"device cuda    {_gpus()}",
             f"device sim     {_simulator()}",
             "default device cpu",
             f"optional       {', '.join(found) or 'none'} (of {', '.join(optional)})",
         ]
+    )
+
+
+def _gpus() -> str:
+    """The first GPU and how many there are, or what is missing."""
+    try:
+        module, context = kernels.load("cuda")
+    except DeviceError as error:
+        return "absent: " + str(error).removeprefix("device 'cuda' is not available: ")
+    cupy = cuda.namespace()
+    count, driver = cupy.cuda.runtime.getDeviceCount(), cupy.cuda.runtime.driverGetVersion()
+    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    return (
+        f"{name} ({context.sm_count} SMs, {context.max_shared_bytes // 1024} KB shared memory a block), the first of "
+        f"{count}; kernels built for {module.kernel_target()}; CuPy {cupy.__version__}, driver for CUDA "
+        f"{driver // 1000}.{driver % 1000 // 10}"
     )
 
 

@@ -23,8 +23,8 @@ except ImportError as error:
         "(`pip install .`) instead of importing it from its sources, or build in place with `make dev`"
     ) from error
 
-# A device is known by the type of its arrays: that is all that a call has to look at. CuPy's, which know their GPU, join
-# these tables when a process first asks for `cuda`.
+# A device is known by the type of its arrays: that is all that a call has to look at. CuPy's join these tables when a
+# process first asks for `cuda`; they know their GPU.
 HOST_TYPES = MappingProxyType[str, type]({"cpu": np.ndarray, "sim": SimArray})
 HOST_DEVICES = MappingProxyType({array_type: name for name, array_type in HOST_TYPES.items()})
 KINDS = (*HOST_TYPES, "cuda")

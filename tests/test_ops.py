@@ -17,7 +17,7 @@ from imgrec_engine.testing import gradcheck
 
 TOLERANCES = {float32: (1.3e-6, 1e-5), float16: (1e-3, 1e-5), bfloat16: (1.6e-2, 1e-5), float64: (1e-11, 1e-11)}
 LARGEST_GRADCHECK = 2_000  # elements of a sample whose gradient is checked one by one
-DIRECTIONS = {"cpu": None, "sim": 2, "cuda": 2}  # for gradcheck: simulated kernels are too slow to run for every element
+DIRECTIONS = {"cpu": None, "sim": 2, "cuda": 2}  # for gradcheck: simulated kernels are too slow for every element
 THREADS = {"cpu": (1, 2, 3), "sim": (1, 2), "cuda": (1,)}
 DEVICES = devices.names()
 

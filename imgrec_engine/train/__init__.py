@@ -1,8 +1,12 @@
-"""Training and prediction: `Trainer` for a loop, `Run` for a run folder, `Recogniser` for a trained model."""
+"""Training and prediction: `Trainer` for a loop, `Run` for a run folder, `Recogniser` for a trained model.
+
+`prefetch` brings batches to a device for loops of one's own.
+"""
 
 from imgrec_engine.train.evaluation import evaluate
+from imgrec_engine.train.prefetch import prefetch
 from imgrec_engine.train.recogniser import Prediction, Recogniser
 from imgrec_engine.train.run import Run, RunConfig
 from imgrec_engine.train.trainer import Progress, Trainer
 
-__all__ = ["Prediction", "Progress", "Recogniser", "Run", "RunConfig", "Trainer", "evaluate"]
+__all__ = ["Prediction", "Progress", "Recogniser", "Run", "RunConfig", "Trainer", "evaluate", "prefetch"]

@@ -11,6 +11,7 @@ from imgrec_engine.functional import cross_entropy
 from imgrec_engine.metrics import Evaluation, confusion_matrix
 from imgrec_engine.nn import Module
 from imgrec_engine.tensor import Tensor
+from imgrec_engine.train.prefetch import prefetch
 
 
 def device_of(model: Module) -> str:
@@ -24,7 +25,7 @@ def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluat
     device = device_of(model)
     total, count, confusion = 0.0, 0, np.zeros((0, 0), dtype=np.int64)
     with no_grad():
-        for images, labels in ((images.to(device), labels.to(device)) for images, labels in batches):
+        for images, labels in prefetch(batches, device):
             logits = model(images)
             total += float(cross_entropy(logits, labels)) * len(labels)
             count += len(labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from imgrec_engine.optim import Optimizer, clip_grad_norm_
 from imgrec_engine.optim.schedulers import Scheduler
 from imgrec_engine.tensor import Tensor
 from imgrec_engine.train.evaluation import device_of, evaluate
+from imgrec_engine.train.prefetch import prefetch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -86,9 +88,8 @@ class Trainer:
         progress, done = self.progress, self.progress.batch
         loader.set_epoch(progress.epoch)
         start = time.perf_counter()
-        for position, (images, labels) in enumerate(loader):
-            if position < done:
-                continue  # seen before the stop that this call continues after
+        rest = itertools.islice(loader, done, None)  # after a stop, without what was seen before it
+        for images, labels in prefetch(rest, device_of(self.model)):
             self.train_batch(images, labels)
             if not after_batch(progress, time.perf_counter() - start):
                 return progress

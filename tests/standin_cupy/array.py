@@ -1,0 +1,231 @@
+"""The array, the functions that make arrays, and what all operations are held to."""
+
+import functools
+import types
+import weakref
+
+import numpy as np
+
+from standin_cupy.gpu import Device, MemoryPointer, get_current_stream, get_default_memory_pool, is_pinned, thread
+
+ALIGNMENT = 512
+
+cupy = types.ModuleType("cupy")
+
+
+class ndarray:  # noqa: N801
+    __array_priority__ = 100
+
+    def __init__(self, host, device_id, base=None):
+        self._host, self._device_id, self.base = host, device_id, base
+
+    shape = property(lambda self: self._host.shape)
+    strides = property(lambda self: self._host.strides)
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    nbytes = property(lambda self: self._host.nbytes)
+    itemsize = property(lambda self: self._host.itemsize)
+    device = property(lambda self: Device(self._device_id))
+    data = property(lambda self: MemoryPointer(self._host, self._device_id))
+    T = property(lambda self: self.transpose())
+
+    @property
+    def flags(self):
+        flags = self._host.flags
+        return types.SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous)
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        function = getattr(cupy, ufunc.__name__, None)
+        if method != "__call__" or function is None:
+            return NotImplemented
+        (out,) = kwargs.pop("out", (None,))
+        return function(*inputs, out=out, **kwargs)
+
+    def __array_function__(self, function, kinds, args, kwargs):
+        own = getattr(cupy, function.__name__, None)
+        return NotImplemented if own is None else own(*args, **kwargs)
+
+    def get(self, stream=None, order="C", out=None, blocking=True):
+        get_current_stream(self._device_id).synchronize()
+        return np.array(self._host, order=order)
+
+    def set(self, source, stream=None):
+        stream = stream or get_current_stream(self._device_id)
+        if source.dtype != self.dtype or source.shape != self.shape:
+            raise ValueError(f"{source.dtype} {source.shape} cannot be set into {self.dtype} {self.shape}")
+        assert source.flags.c_contiguous
+        assert self._host.flags.c_contiguous
+        stream.issue(functools.partial(np.copyto, self._host, source))
+        if not is_pinned(source):
+            stream.synchronize()
+
+    def item(self):
+        return self.get().item()
+
+    def tolist(self):
+        return self.get().tolist()
+
+    def fill(self, value):
+        check([self, value])
+        self._host.fill(value)
+
+    def __getitem__(self, index):
+        check([self, *(index if isinstance(index, tuple) else (index,))])
+        try:
+            return wrap(self._host[plain(index)], self)
+        except IndexError as error:
+            if "out of bounds" in str(error) and "array" in repr(index):
+                raise RuntimeError("CuPy takes an index out of bounds for another one") from error
+            raise
+
+    def __setitem__(self, index, value):
+        check([self, value, *(index if isinstance(index, tuple) else (index,))])
+        self._host[plain(index)] = plain(value)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __len__(self):
+        return len(self._host)
+
+    def __bool__(self):
+        return bool(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __float__(self):
+        return float(self.get())
+
+    def __format__(self, specification):
+        return format(self.get(), specification)
+
+    def __repr__(self):
+        return f"array of {self.dtype} {self.shape} on GPU {self._device_id}"
+
+    __hash__ = None
+
+    @property
+    def __cuda_array_interface__(self):
+        described = {
+            **self._host.__array_interface__,
+            "version": 3,
+            "stream": get_current_stream(self._device_id).ptr or 1,
+        }
+        return {**described, "strides": None if self._host.flags.c_contiguous else self.strides}
+
+    def __dlpack_device__(self):
+        return 2, self._device_id
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        assert stream is None or isinstance(stream, int)
+        get_current_stream(self._device_id).synchronize()  # more than the consumer's stream waiting for it
+        return types.SimpleNamespace(shares=self.copy() if copy else self)
+
+
+def _method(name, *allowed):
+    def method(self, *args, **kwargs):
+        check([self, *args, *kwargs.values()], kwargs, allowed)
+        return wrap(getattr(self._host, name)(*map(plain, args), **{k: plain(v) for k, v in kwargs.items()}), self)
+
+    setattr(ndarray, name, method)
+
+
+for _name in ("reshape", "ravel", "transpose", "swapaxes", "squeeze", "view"):
+    _method(_name)
+_method("astype", "order", "copy")
+_method("copy", "order")
+_method("take", "axis", "out")
+for _name in ("sum", "cumsum"):
+    _method(_name, "axis", "dtype", "out", "keepdims")
+for _name in ("all", "any"):
+    _method(_name, "axis", "keepdims")
+
+
+def check(values, kwargs=(), allowed=()):
+    """Refuses what CuPy refuses, and arrays of another GPU than the current one."""
+    if not set(kwargs) <= {*allowed, "out"}:
+        raise TypeError(f"got an unexpected keyword argument among {sorted(kwargs)}")
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            check(value)
+        elif isinstance(value, np.ndarray):
+            raise TypeError(f"Unsupported type {type(value)}")
+        elif isinstance(value, ndarray) and value._device_id != thread.device:
+            raise RuntimeError(
+                f"an array of GPU {value._device_id} is used while GPU {thread.device} is the current one"
+            )
+    get_current_stream().synchronize()  # operations come after what their own stream had to do before
+
+
+def plain(value):
+    if isinstance(value, ndarray):
+        return value._host
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def wrap(result, *sources):
+    """A result as arrays: a view of a source, or memory of the pool."""
+    if isinstance(result, (list, tuple)):
+        return type(result)(wrap(item, *sources) for item in result)
+    host = np.asarray(result)
+    for source in sources:
+        if isinstance(source, ndarray) and host.base is not None and np.may_share_memory(host, source._host):
+            return ndarray(host, source._device_id, source if source.base is None else source.base)
+    array = empty(host.shape, host.dtype, strides_of=host)
+    array._host[...] = host
+    return array
+
+
+def empty(shape, dtype=float, strides_of=None):
+    """Memory of the pool, filled with NaN; rows may lie as those of an array of NumPy do."""
+    dtype = np.dtype(dtype)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    pool = get_default_memory_pool()
+    pool.take(size)
+    try:
+        memory = np.full(size + ALIGNMENT, 0xFF, np.uint8)
+    except BaseException:
+        pool.give_back(size)
+        raise
+    weakref.finalize(memory, pool.give_back, size)
+    start = -memory.__array_interface__["data"][0] % ALIGNMENT
+    strides = None
+    if strides_of is not None and not strides_of.flags.c_contiguous and size:
+        strides = np.empty_like(strides_of).strides
+    return ndarray(np.ndarray(shape, dtype, memory[start:], strides=strides), thread.device)
+
+
+def asarray(source, dtype=None):
+    if isinstance(source, ndarray):
+        return source if dtype in (None, source.dtype) else source.astype(dtype)
+    if hasattr(source, "__cuda_array_interface__"):
+        described = source.__cuda_array_interface__
+        shared = np.asarray(types.SimpleNamespace(__array_interface__=described))
+        return ndarray(shared, thread.device, source)
+    host = np.asarray(source, dtype)
+    array = empty(host.shape, host.dtype)
+    array._host[...] = host
+    return array
+
+
+def from_dlpack(source, copy=None):
+    capsule = source.__dlpack__(stream=get_current_stream().ptr or 1, max_version=(1, 0), dl_device=None, copy=copy)
+    return capsule.shares[...]
+
+
+def copyto(target, source, casting="same_kind"):
+    same = target.dtype == source.dtype and target.shape == source.shape
+    if target._device_id != source._device_id:
+        assert same
+        assert target._host.flags.c_contiguous
+        assert source._host.flags.c_contiguous
+        get_current_stream(source._device_id).synchronize()
+    else:
+        check([target, source])
+    np.copyto(target._host, source._host, casting=casting)
