@@ -347,8 +347,8 @@ def test_an_array_made_on_another_stream_is_waited_for(cupy):
     pinned = np.ndarray(values.shape, values.dtype, cupy.cuda.alloc_pinned_memory(values.nbytes))
     pinned[...] = values
     for share in (ie.from_dlpack, lambda array: ie.tensor(array, device="cuda")):
-        array = cupy.empty(values.shape, values.dtype)
         with cupy.cuda.Stream(non_blocking=True) as stream:
+            array = cupy.empty(values.shape, values.dtype)
             array.set(pinned, stream=stream)
             shared = share(array)
         stream.synchronize()

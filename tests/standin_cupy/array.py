@@ -2,11 +2,10 @@
 
 import functools
 import types
-import weakref
 
 import numpy as np
 
-from standin_cupy.gpu import Device, MemoryPointer, get_current_stream, get_default_memory_pool, is_pinned, thread
+from standin_cupy.gpu import Block, Device, MemoryPointer, get_current_stream, is_pinned, note_copy, thread
 
 ALIGNMENT = 512
 
@@ -16,8 +15,8 @@ cupy = types.ModuleType("cupy")
 class ndarray:  # noqa: N801
     __array_priority__ = 100
 
-    def __init__(self, host, device_id, base=None):
-        self._host, self._device_id, self.base = host, device_id, base
+    def __init__(self, host, device_id, block, base=None):
+        self._host, self._device_id, self._block, self.base = host, device_id, block, base
 
     shape = property(lambda self: self._host.shape)
     strides = property(lambda self: self._host.strides)
@@ -27,8 +26,12 @@ class ndarray:  # noqa: N801
     nbytes = property(lambda self: self._host.nbytes)
     itemsize = property(lambda self: self._host.itemsize)
     device = property(lambda self: Device(self._device_id))
-    data = property(lambda self: MemoryPointer(self._host, self._device_id))
     T = property(lambda self: self.transpose())
+
+    @property
+    def data(self):
+        self._block.use(get_current_stream(self._device_id))
+        return MemoryPointer(self._host, self._device_id)
 
     @property
     def flags(self):
@@ -50,6 +53,7 @@ class ndarray:  # noqa: N801
         return NotImplemented if own is None else own(*args, **kwargs)
 
     def get(self, stream=None, order="C", out=None, blocking=True):
+        self._block.use(get_current_stream(self._device_id))
         get_current_stream(self._device_id).synchronize()
         return np.array(self._host, order=order)
 
@@ -59,6 +63,9 @@ class ndarray:  # noqa: N801
             raise ValueError(f"{source.dtype} {source.shape} cannot be set into {self.dtype} {self.shape}")
         assert source.flags.c_contiguous
         assert self._host.flags.c_contiguous
+        self._block.use(stream)
+        if is_pinned(source):
+            note_copy(source, stream)
         stream.issue(functools.partial(np.copyto, self._host, source))
         if not is_pinned(source):
             stream.synchronize()
@@ -122,8 +129,8 @@ class ndarray:  # noqa: N801
         return 2, self._device_id
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        assert stream is None or isinstance(stream, int)
-        get_current_stream(self._device_id).synchronize()  # more than the consumer's stream waiting for it
+        if stream not in (None, get_current_stream(self._device_id).ptr or 1):
+            raise NotImplementedError("the stand-in shares arrays on the current stream only")
         return types.SimpleNamespace(shares=self.copy() if copy else self)
 
 
@@ -159,7 +166,9 @@ def check(values, kwargs=(), allowed=()):
             raise RuntimeError(
                 f"an array of GPU {value._device_id} is used while GPU {thread.device} is the current one"
             )
-    get_current_stream().synchronize()  # operations come after what their own stream had to do before
+        elif isinstance(value, ndarray):
+            value._block.use(get_current_stream())
+    get_current_stream().run(get_current_stream().issued)  # operations come after what their stream had to do before
 
 
 def plain(value):
@@ -175,7 +184,7 @@ def wrap(result, *sources):
     host = np.asarray(result)
     for source in sources:
         if isinstance(source, ndarray) and host.base is not None and np.may_share_memory(host, source._host):
-            return ndarray(host, source._device_id, source if source.base is None else source.base)
+            return ndarray(host, source._device_id, source._block, source if source.base is None else source.base)
     array = empty(host.shape, host.dtype, strides_of=host)
     array._host[...] = host
     return array
@@ -186,19 +195,13 @@ def empty(shape, dtype=float, strides_of=None):
     dtype = np.dtype(dtype)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    pool = get_default_memory_pool()
-    pool.take(size)
-    try:
-        memory = np.full(size + ALIGNMENT, 0xFF, np.uint8)
-    except BaseException:
-        pool.give_back(size)
-        raise
-    weakref.finalize(memory, pool.give_back, size)
+    block = Block(size)
+    memory = np.full(size + ALIGNMENT, 0xFF, np.uint8)
     start = -memory.__array_interface__["data"][0] % ALIGNMENT
     strides = None
     if strides_of is not None and not strides_of.flags.c_contiguous and size:
         strides = np.empty_like(strides_of).strides
-    return ndarray(np.ndarray(shape, dtype, memory[start:], strides=strides), thread.device)
+    return ndarray(np.ndarray(shape, dtype, memory[start:], strides=strides), thread.device, block)
 
 
 def asarray(source, dtype=None):
@@ -207,7 +210,7 @@ def asarray(source, dtype=None):
     if hasattr(source, "__cuda_array_interface__"):
         described = source.__cuda_array_interface__
         shared = np.asarray(types.SimpleNamespace(__array_interface__=described))
-        return ndarray(shared, thread.device, source)
+        return ndarray(shared, thread.device, Block(0), source)
     host = np.asarray(source, dtype)
     array = empty(host.shape, host.dtype)
     array._host[...] = host
@@ -225,7 +228,8 @@ def copyto(target, source, casting="same_kind"):
         assert same
         assert target._host.flags.c_contiguous
         assert source._host.flags.c_contiguous
-        get_current_stream(source._device_id).synchronize()
+        for array in (source, target):
+            array._block.use(get_current_stream())
     else:
         check([target, source])
     np.copyto(target._host, source._host, casting=casting)

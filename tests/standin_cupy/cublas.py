@@ -16,7 +16,7 @@ def gemm_strided_batched_ex(
     """Its matrices lie by columns: element (i, j) of one is at i + j ld."""
 
     def matrices(address, code, rows, columns, step, stride):
-        if step < max(1, rows):
+        if step < max(1, rows) or k == 0:
             raise RuntimeError("CUBLAS_STATUS_INVALID_VALUE")
         dtype = _DTYPES[code]
         last = (batch - 1) * stride + (columns - 1) * step + rows

@@ -12,7 +12,7 @@ GPUS = 2
 class _Thread(threading.local):
     def __init__(self):
         self.device = 0
-        self.streams = [Stream.null] * GPUS
+        self.streams = list(_null_streams)
 
 
 class Device:
@@ -34,28 +34,38 @@ class Device:
 
 class Event:
     def __init__(self, block=False, disable_timing=False):
-        self._recorded = None
+        self._stream = None
 
     def record(self, stream=None):
-        stream = stream or get_current_stream()
-        self._recorded = stream, stream.issued
+        self._stream = stream or get_current_stream()
+        self._issued = self._stream.issued
+        self._known = {**self._stream.known, self._stream: self._stream.clock}
+
+    def run(self):
+        """What had been issued when it was recorded is done now; returns up to where work of which streams is."""
+        if self._stream is None:
+            raise RuntimeError("an event is waited for that was never recorded")
+        self._stream.run(self._issued)
+        return self._known
 
     def synchronize(self):
-        if self._recorded is None:
-            raise RuntimeError("an event is waited for that was never recorded")
-        stream, issued = self._recorded
-        stream.run(issued)
+        _learn(_host, self.run())
 
 
 class Stream:
-    null = None
+    """Knows up to what time it comes after other streams; a time passes with each use that it makes of memory."""
+
     _made = 0
 
     def __init__(self, null=False, non_blocking=False):
         Stream._made += not null
         self.ptr = 0 if null else 0x1000 + Stream._made
-        self.issued = self._done = 0
+        self.issued = self._done = self.clock = 0
+        self.known = {}
         self._waiting = []
+
+    def knows(self, other, time):
+        return other is self or max(self.known.get(other, -1), _host.get(other, -1)) >= time
 
     def issue(self, work):
         self.issued += 1
@@ -70,9 +80,10 @@ class Stream:
 
     def synchronize(self):
         self.run(self.issued)
+        _learn(_host, {**self.known, self: self.clock})
 
     def wait_event(self, event):
-        event.synchronize()
+        _learn(self.known, event.run())
 
     def record(self, event=None):
         event = event or Event()
@@ -88,12 +99,44 @@ class Stream:
         thread.streams[thread.device] = self._before
 
 
-Stream.null = Stream(null=True)
+def _learn(known, more):
+    for stream, time in more.items():
+        known[stream] = max(known.get(stream, -1), time)
+
+
+_host = {}  # up to what time of each stream the host knows that it is done
+_null_streams = [Stream(null=True) for _ in range(GPUS)]
 thread = _Thread()
 
 
 def get_current_stream(device_id=-1):
     return thread.streams[thread.device if device_id < 0 else device_id]
+
+
+class Block:
+    """Memory of the pool of a stream, which is the current one when it is taken and gets it back when it dies.
+
+    Whoever uses it must come after all that used it before, and its stream after all of them when it dies.
+    """
+
+    faults = []  # what finalizers, which cannot raise, have to tell
+
+    def __init__(self, size):
+        self._pool, self._size, self._owner = get_default_memory_pool(), size, get_current_stream()
+        self._pool.take(size)
+        self._used = {}
+        self.use(self._owner)
+
+    def use(self, stream):
+        if not all(stream.knows(other, time) for other, time in self._used.items()):
+            raise RuntimeError("a stream uses memory that another one used before, for which it has not waited")
+        stream.clock += 1
+        self._used[stream] = stream.clock
+
+    def __del__(self):
+        self._pool.give_back(self._size)
+        if not all(self._owner.knows(other, time) for other, time in self._used.items()):
+            self.faults.append("memory goes back to a stream that has not waited for the last use of it")
 
 
 class OutOfMemoryError(MemoryError):
@@ -143,10 +186,22 @@ class PinnedMemory(bytearray):
     pass
 
 
+_copies = []  # from pinned memory, with the time of the stream that makes them
+
+
 def is_pinned(array):
     while isinstance(array, (np.ndarray, memoryview)):
         array = array.base if isinstance(array, np.ndarray) else array.obj
     return isinstance(array, PinnedMemory)
+
+
+def note_copy(source, stream):
+    """The host has filled pinned memory, so it must know that the copies made of it before are done."""
+    for other, copying, time in _copies:
+        if _host.get(copying, -1) < time and np.shares_memory(other, source):
+            raise RuntimeError("pinned memory was written while a copy of what it held may not be done yet")
+    _copies[:] = [copy for copy in _copies if _host.get(copy[1], -1) < copy[2]]
+    _copies.append((source, stream, stream.clock))
 
 
 class MemoryPointer:
