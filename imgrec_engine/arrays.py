@@ -20,6 +20,14 @@ def namespace(array: Any) -> Any:
     return np if isinstance(array, np.ndarray) else cuda.namespace()
 
 
+def number(value: Any, dtype: np.dtype[Any], like: Any) -> Any:
+    """A Python number in the dtype given, as a second operand beside an array: OverflowError where it does not fit.
+
+    To a GPU it travels with the call, while an array without dimensions would have to lie there first.
+    """
+    return np.asarray(value, dtype=dtype) if isinstance(like, np.ndarray) else dtype.type(value)
+
+
 def where(condition: Any, x: Any, y: Any, dtype: np.dtype[Any]) -> Any:
     """X where the condition holds and y elsewhere, in the dtype given: CuPy's has none for bfloat16 and gives float32.
 

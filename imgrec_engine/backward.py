@@ -17,8 +17,7 @@ from imgrec_engine.tensor import Tensor
 
 def backward(root: Tensor, gradient: Tensor | None = None) -> None:
     """Adds d root / d leaf, times ``gradient``, to the ``.grad`` of every leaf that requires it."""
-    with on(root._array):
-        _walk("backward", root, gradient, None)
+    _walk("backward", root, gradient, None)
 
 
 def grad(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -38,8 +37,7 @@ def grad(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
         if not tensor.requires_grad:
             raise AutogradError(f"grad: inputs[{position}] of shape {tensor.shape} does not require a gradient")
     found: dict[Any, Any] = {_key(tensor): None for tensor in wanted}
-    with on(output._array):
-        _walk("grad", output, None, found)
+    _walk("grad", output, None, found)
     results = (found[_key(tensor)] for tensor in wanted)
     return [
         Tensor(_zeros_like(tensor._array) if array is None else _copy(array))  # it may be a read-only view
@@ -82,6 +80,10 @@ def _seed(name: str, root: Tensor, gradient: Tensor | None) -> Any:
 
 def _walk(name: str, root: Tensor, gradient: Tensor | None, found: dict[Any, Any] | None) -> None:
     """Visits the nodes from the newest to the oldest, so that each has its whole gradient when its turn comes."""
+    if gpu := elsewhere(root._array):
+        with gpu:
+            _walk(name, root, gradient, found)
+        return
     seed = _seed(name, root, gradient)
     if root._node is None:
         _deliver(root, seed, found)
@@ -114,7 +116,7 @@ def _pull(node: Node, gradients: list[Any]) -> list[tuple[Any, Any]]:
             f"backward of {node.name} a second time: what it had saved was freed by the first backward pass; "
             "run the forward pass again"
         )
-    if gpu := elsewhere(next(array for array in gradients if array is not None)):
+    if gpu := elsewhere(gradients[0] if len(gradients) == 1 else next(g for g in gradients if g is not None)):
         with gpu:
             return _pull(node, gradients)
     node.check_unchanged()

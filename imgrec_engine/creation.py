@@ -23,8 +23,7 @@ def full(shape: Shape, value: float, dtype: Any = float32, device: str = "cpu", 
     array([7., 7.], dtype=float32)
     """
     array = devices.empty_on(device, lengths_of((shape,)), as_dtype(dtype))
-    with devices.on(array):
-        array.fill(value)
+    devices.fill(array, value)
     return Tensor(array, requires_grad)
 
 

@@ -130,6 +130,15 @@ def zeros(shape: Sequence[int], dtype: np.dtype[Any], like: Any) -> Any:
     return array
 
 
+def fill(array: Any, value: float) -> None:
+    """Overwrites every element with a number."""
+    if gpu := elsewhere(array):
+        with gpu:
+            array.fill(value)
+    else:
+        array.fill(value)
+
+
 def contiguous(array: Any) -> Any:
     """The array itself if it is row-major without gaps, else a copy that is."""
     if array.flags.c_contiguous:

@@ -53,7 +53,7 @@ def next_state(like: Any) -> Any:
     global _state
     _state = devices.beside(_state, like)
     state = devices.place(_state.copy(), type(like))
-    _state[1:] += 1
+    _state[1] += 1
     return state
 
 

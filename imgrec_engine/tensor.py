@@ -235,8 +235,7 @@ class Tensor(Methods):
     def fill_(self, value: float) -> Tensor:
         """Overwrites every element with a number, and returns this tensor."""
         self._write("fill_")
-        with devices.on(self._array):
-            self._array[...] = value
+        devices.fill(self._array, value)
         return self
 
     def _assign(self, what: str, result: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from imgrec_engine.arrays import where
+from imgrec_engine import kernels
+from imgrec_engine.arrays import number, where
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import empty
 from imgrec_engine.dtypes import bool_, float32, int64, is_floating, promote
@@ -22,9 +23,9 @@ def operands(name: str, x: Any, y: Any) -> tuple[Array, Array, tuple[int, ...]]:
 
     A Python number takes the other's dtype, except that a float lifts integers to float32.
     """
-    if isinstance(x, _NUMBERS):
+    if not isinstance(x, kernels.ARRAYS):
         x = _scalar(name, x, y)
-    elif isinstance(y, _NUMBERS):
+    elif not isinstance(y, kernels.ARRAYS):
         y = _scalar(name, y, x)
     if x.dtype != y.dtype:
         dtype = promote(x.dtype, y.dtype)
@@ -39,19 +40,16 @@ def operands(name: str, x: Any, y: Any) -> tuple[Array, Array, tuple[int, ...]]:
         ) from None
 
 
-_NUMBERS = (int, float, np.generic)
-
-
 def _scalar(name: str, value: Any, other: Any) -> Array:
-    if isinstance(other, _NUMBERS):
+    if not isinstance(other, kernels.ARRAYS):
         raise TypeError(f"{name}: {value!r} and {other!r} are plain numbers, expected a Tensor at least for one")
     if is_floating(other.dtype):
-        return other.dtype.type(value)
+        return number(value, other.dtype, other)
     if isinstance(value, (float, np.floating)):
-        return np.float32(value)
+        return number(value, float32, other)
     dtype = int64 if other.dtype == bool_ and not isinstance(value, (bool, np.bool_)) else other.dtype
     try:
-        return dtype.type(int(value))
+        return number(int(value), dtype, other)
     except OverflowError:
         raise OverflowError(
             f"{name}: the number {value} does not fit into {dtype.name}; cast the tensor first"
@@ -69,12 +67,7 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
 
 def _apply(function: Callable[..., Any], name: str, x: Any, y: Any) -> tuple[Array, Array, Array]:
     x, y, shape = operands(name, x, y)
-    return x, y, function(x, y, out=_empty(x, y, shape))
-
-
-def _empty(x: Any, y: Any, shape: tuple[int, ...]) -> Array:
-    """Memory for a result, beside that operand which is an array."""
-    return empty(shape, x.dtype, y if isinstance(x, np.generic) else x)
+    return x, y, function(x, y, out=empty(shape, x.dtype, y if isinstance(x, np.generic) else x))
 
 
 @differentiable
@@ -144,7 +137,7 @@ def divide(x: Array | float, y: Array | float) -> Result:
     x, y, shape = operands("divide", x, y)
     if not is_floating(x.dtype):
         x, y = x.astype(float32), y.astype(float32)
-    z = np.divide(x, y, out=_empty(x, y, shape))
+    z = np.divide(x, y, out=empty(shape, x.dtype, y if isinstance(x, np.generic) else x))
     x_shape = x.shape
 
     def backward(dz: Array, needs: Needs) -> Gradients:
@@ -169,7 +162,11 @@ def power(x: Array | float, y: Array | float) -> Result:
     if not is_floating(x.dtype) and (y < 0).any():
         raise ValueError(f"power: y has negative integers for {x.dtype.name}; make x or y floating")
     square = y.ndim == 0 and y == 2
-    z = np.multiply(x, x) if square else np.power(x, y, out=_empty(x, y, shape))
+    z = (
+        np.multiply(x, x)
+        if square
+        else np.power(x, y, out=empty(shape, x.dtype, y if isinstance(x, np.generic) else x))
+    )
 
     def backward(dz: Array, needs: Needs) -> Gradients:
         zero, one = dz.dtype.type(0), dz.dtype.type(1)

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from imgrec_engine import kernels
 from imgrec_engine.creation import zeros
-from imgrec_engine.device import contiguous, empty
-from imgrec_engine.dtypes import float64
-from imgrec_engine.optim.optimizer import Group, Optimizer, check_setting
+from imgrec_engine.device import contiguous
+from imgrec_engine.optim.optimizer import Group, Optimizer, advance, check_setting, progress
 from imgrec_engine.optim.sgd import buffer_dtype
 from imgrec_engine.tensor import Tensor
 
@@ -54,9 +53,7 @@ class Adam(Optimizer):
             state["exp_avg_sq"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
         array, step = parameter._array, state["step"]
         step._write(f"{type(self).__name__}.step")
-        step._array += 1
-        progress = empty((2,), float64, array)
-        progress[0], progress[1] = group["lr"], step._array
+        advance(step._array)
         module, context = kernels.of(array)
         parameter._write(f"{type(self).__name__}.step")
         module.adam_update(
@@ -65,7 +62,7 @@ class Adam(Optimizer):
             state["exp_avg"]._array,
             state["exp_avg_sq"]._array,
             contiguous(gradient._array),
-            progress,
+            progress(group["lr"], step._array, array),
             *group["betas"],
             group["eps"],
             group["weight_decay"],

@@ -6,8 +6,11 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from imgrec_engine.autograd import no_grad
-from imgrec_engine.device import on
+from imgrec_engine.device import elsewhere, empty
+from imgrec_engine.dtypes import float64
 from imgrec_engine.errors import CheckpointError
 from imgrec_engine.tensor import Tensor, tensor
 
@@ -83,8 +86,14 @@ class Optimizer:
                     state = self.state.setdefault(parameter, {})
                     for entry, value in state.items():
                         state[entry] = value.to(parameter.device)  # which may have moved since the last step
-                    with on(parameter._array):
-                        self.update(parameter, parameter.grad, state, group)
+                    self._update_on_its_device(parameter, state, group)
+
+    def _update_on_its_device(self, parameter: Tensor, state: dict[str, Tensor], group: Group) -> None:
+        if gpu := elsewhere(parameter._array):
+            with gpu:
+                self._update_on_its_device(parameter, state, group)
+        elif parameter.grad is not None:
+            self.update(parameter, parameter.grad, state, group)
 
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
         """Changes one parameter in place; ``state`` is empty the first time. Nothing is recorded here."""
@@ -146,6 +155,23 @@ class Optimizer:
 def _settings(group: Mapping[str, Any]) -> Group:
     """A group without its parameters."""
     return {key: value for key, value in group.items() if key != "params"}
+
+
+def advance(step: Any) -> None:
+    """Adds one to the number of a step, without asking the GPU for it where it is on one."""
+    if isinstance(step, np.ndarray):
+        step.fill(step.item() + 1)
+    else:
+        step += 1
+
+
+def progress(learning_rate: float, step: Any, like: Any) -> Any:
+    """[learning rate, step] in float64 beside an array: what the kernels read anew in every step."""
+    if isinstance(like, np.ndarray):
+        return np.array([learning_rate, float(step)])
+    state = empty((2,), float64, like)
+    state[0], state[1] = learning_rate, step
+    return state
 
 
 def check_setting(optimizer: str, name: str, value: float, below: float = float("inf")) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 
 from imgrec_engine import kernels
 from imgrec_engine.creation import zeros
-from imgrec_engine.device import beside, contiguous
+from imgrec_engine.device import contiguous
 from imgrec_engine.dtypes import float32, float64
-from imgrec_engine.optim.optimizer import Group, Optimizer, check_setting
+from imgrec_engine.optim.optimizer import Group, Optimizer, check_setting, progress
 from imgrec_engine.tensor import Tensor
 
 
@@ -56,7 +56,7 @@ class SGD(Optimizer):
             array,
             buffer,
             contiguous(gradient._array),
-            beside(np.array([group["lr"], 1.0]), array),
+            progress(group["lr"], 1, array),
             group["momentum"],
             group["weight_decay"],
             group["nesterov"],

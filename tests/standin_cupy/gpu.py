@@ -3,6 +3,7 @@
 import ctypes
 import threading
 import types
+from typing import ClassVar
 
 import numpy as np
 
@@ -119,12 +120,12 @@ class Block:
     Whoever uses it must come after all that used it before, and its stream after all of them when it dies.
     """
 
-    faults = []  # what finalizers, which cannot raise, have to tell
+    faults: ClassVar = []  # what finalizers, which cannot raise, have to tell
 
     def __init__(self, size):
-        self._pool, self._size, self._owner = get_default_memory_pool(), size, get_current_stream()
+        self._pool, self._size, self._owner, self._used = get_default_memory_pool(), 0, get_current_stream(), {}
         self._pool.take(size)
-        self._used = {}
+        self._size = size
         self.use(self._owner)
 
     def use(self, stream):
