@@ -51,11 +51,11 @@ class Adam(Optimizer):
             state["step"] = zeros((), dtype="int64", device=parameter.device)
             state["exp_avg"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
             state["exp_avg_sq"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
-        array, step = parameter._array, state["step"]
-        step._write(f"{type(self).__name__}.step")
+        array, step, name = parameter._array, state["step"], f"{type(self).__name__}.step"
+        step._write(name)
         advance(step._array)
         module, context = kernels.of(array)
-        parameter._write(f"{type(self).__name__}.step")
+        parameter._write(name)
         module.adam_update(
             context,
             array,

@@ -168,7 +168,7 @@ def advance(step: Any) -> None:
 def progress(learning_rate: float, step: Any, like: Any) -> Any:
     """[learning rate, step] in float64 beside an array: what the kernels read anew in every step."""
     if isinstance(like, np.ndarray):
-        return np.array([learning_rate, float(step)])
+        return np.array([learning_rate, step if isinstance(step, int) else step.item()])
     state = empty((2,), float64, like)
     state[0], state[1] = learning_rate, step
     return state
