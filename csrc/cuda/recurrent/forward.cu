@@ -187,7 +187,6 @@ void forward(const Context& context, const Array& output, const Array& h_n, cons
 Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape, DType dtype, RecurrentCell cell,
                             bool training) {
   Plan plan{.algorithm = "persistent"};
-  if (shape.batch == 0) return plan;
   cuda::for_floating(dtype, [&](auto type) {
     using T = decltype(type);
     const cuda::recurrent::CellLayout layout = cuda::recurrent::layout_of(cell);

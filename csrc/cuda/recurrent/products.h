@@ -44,6 +44,7 @@ void product(const Context& context, const A& a, const B& b, const ProductExtent
 template <class T>
 DepthSplit weight_split(std::int64_t rows, std::int64_t columns, std::int64_t depth) {
   using Tile = ProductTile<T>;
+  if (columns == 0) return {1, depth};
   return DepthSplit::of(TileGrid::covering<Tile>(rows, columns).blocks(), depth);
 }
 

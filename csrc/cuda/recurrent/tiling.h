@@ -176,8 +176,10 @@ Tiling stepwise_tiling(const Context& context, const ProductShape& shape) {
   return tiling;
 }
 
+/// An empty batch gets the tiling of one sample.
 template <class T>
-Tiling tiling_of(const Context& context, const ProductShape& shape) {
+Tiling tiling_of(const Context& context, ProductShape shape) {
+  shape.batch = std::max<std::int64_t>(shape.batch, 1);
   const Tiling tiling = persistent_tiling<T>(context, shape);
   return tiling.groups != 0 ? tiling : stepwise_tiling<T>(context, shape);
 }
