@@ -48,32 +48,45 @@ __device__ __forceinline__ void finish_unit(const BackwardArguments<T>& all, std
   if (all.dh_0) all.dh_0[place] = narrow<T>(all.cell == RecurrentCell::gru ? dh + carry : dh);
 }
 
+/// What one unit of one sample reads for one step, whatever the other units do.
+template <class Number>
+struct StepInputs {
+  Number slots[most_saved], previous, given;  // activations; c (lstm) or h (gru) before the step; dh but from weight_hh
+};
+
+template <class T>
+__device__ __forceinline__ void fetch_inputs(StepInputs<Compute<T>>& inputs, const BackwardArguments<T>& all,
+                                             std::int64_t sample, std::int64_t unit, std::int64_t step) {
+  const std::int64_t length = all.order.length(sample), place = sample * all.hidden + unit;
+  if (step < 0 || step >= length) return;
+  const std::int64_t row = all.order.row(sample, step, length);
+  const int saved = layout_of(all.cell).saved;
+#pragma unroll
+  for (int slot = 0; slot < most_saved; ++slot)
+    if (slot < saved) inputs.slots[slot] = all.saved[(row * saved + slot) * all.hidden + unit];
+  inputs.previous = all.first ? widen(all.first[place]) : Compute<T>(0);
+  if (step > 0) {
+    const std::int64_t before = all.order.reverse ? row + 1 : row - 1;
+    inputs.previous = all.saved[(before * saved + saved - 1) * all.hidden + unit];
+  }
+  inputs.given = all.doutput ? widen(all.doutput[row * all.hidden + unit]) : Compute<T>(0);
+  if (step == length - 1 && all.dh_n) inputs.given += widen(all.dh_n[place]);
+}
+
 /// One unit of one sample in one step; `dh` is what came through weight_hh, next_state (N, width) what the step before
 /// will read.
 template <class T>
 __device__ __forceinline__ void retreat_unit(const BackwardArguments<T>& all, std::int64_t sample, std::int64_t unit,
-                                             std::int64_t step, Compute<T>* next_state, Compute<T> dh,
-                                             Compute<T>& carry) {
-  using Number = Compute<T>;
+                                             std::int64_t step, const StepInputs<Compute<T>>& inputs, Compute<T> dh,
+                                             Compute<T>* next_state, Compute<T>& carry) {
   const CellLayout layout = layout_of(all.cell);
-  const std::int64_t length = all.order.length(sample), place = sample * all.hidden + unit;
-  const bool within = step < length;
-  const std::int64_t row = within ? all.order.row(sample, step, length) : sample * all.order.steps.divisor + step;
-  Number gradients[most_gates] = {};
-  if (within) {
-    if (step == length - 1) dh = all.dh_n ? widen(all.dh_n[place]) : Number(0);
-    if (all.doutput) dh += widen(all.doutput[row * all.hidden + unit]);
-    Number slots[most_saved], previous(0);
-#pragma unroll
-    for (int slot = 0; slot < most_saved; ++slot)
-      if (slot < layout.saved) slots[slot] = all.saved[(row * layout.saved + slot) * all.hidden + unit];
-    if (step > 0) {
-      const std::int64_t before = all.order.reverse ? row + 1 : row - 1;
-      previous = all.saved[(before * layout.saved + layout.saved - 1) * all.hidden + unit];
-    } else if (all.first) {
-      previous = widen(all.first[place]);
-    }
-    differentiate_cell(all.cell, gradients, slots, dh, previous, carry);
+  const std::int64_t length = all.order.length(sample);
+  std::int64_t row = sample * all.order.steps.divisor + step;
+  Compute<T> gradients[most_gates] = {};  // zeros are left past the sample's length
+  if (step < length) {
+    row = all.order.row(sample, step, length);
+    if (step == length - 1) dh = 0;
+    differentiate_cell(all.cell, gradients, inputs.slots, inputs.given + dh, inputs.previous, carry);
 #pragma unroll
     for (int gate = 0; gate < most_gates; ++gate)
       if (gate < layout.gates)
@@ -83,6 +96,36 @@ __device__ __forceinline__ void retreat_unit(const BackwardArguments<T>& all, st
 #pragma unroll
   for (int slot = 0; slot < most_gates; ++slot)
     if (slot < layout.gradients) all.slots[(row * layout.gradients + slot) * all.hidden + unit] = gradients[slot];
+}
+
+/// The block's units of a tile's samples in one round.
+template <class T>
+__device__ __forceinline__ void retreat_units(const BackwardArguments<T>& all, StateProduct<T>& product,
+                                              const Share& share, int tile, std::int64_t round, Compute<T>* carry) {
+  const Tiling& tiling = all.tiling;
+  const std::int64_t step = all.order.steps.divisor - 1 - round, first_sample = share.first_sample + tile;
+  const int rows = min(tiling.rows, share.samples - tile);
+  Compute<T>* const next_state = all.state + (round + 1) % 2 * all.batch * tiling.width;
+  int i = threadIdx.x, row = i / share.units, column = i % share.units;
+  StepInputs<Compute<T>> inputs;
+  const auto fetch = [&] {
+    if (i < rows * share.units) fetch_inputs(inputs, all, first_sample + row, share.first_unit + column, step);
+  };
+  fetch();  // arrives during the product; those of further units after it
+  product.compute(all.state + (round % 2 * all.batch + first_sample) * tiling.width, rows);
+  while (i < rows * share.units) {
+    const std::int64_t sample = first_sample + row, unit = share.first_unit + column;
+    const std::int64_t place = sample * all.hidden + unit;
+    Compute<T>& kept = carry[(tile + row) * tiling.units + column];
+    Compute<T> now = round > 0 ? kept : all.dc_n ? widen(all.dc_n[place]) : Compute<T>(0);
+    if (step < 0)
+      finish_unit(all, place, product.sum(row, column), now);
+    else
+      retreat_unit(all, sample, unit, step, inputs, product.sum(row, column), next_state, now);
+    kept = now;
+    i += block_threads, row = i / share.units, column = i % share.units;
+    fetch();
+  }
 }
 
 /// Round r undoes step T - 1 - r of the forward pass; step -1 stands for the initial states.
@@ -96,24 +139,8 @@ __global__ void __launch_bounds__(block_threads)
   Compute<T>* const carry =
       tiling.carry_on_chip ? product.carry() : all.carry + static_cast<std::int64_t>(blockIdx.x) * tiling.carry_elements();
   for (std::int64_t round = first_round; round < last_round; ++round) {
-    const std::int64_t step = all.order.steps.divisor - 1 - round;
-    const Compute<T>* const state = all.state + (round % 2 * all.batch + share.first_sample) * tiling.width;
-    Compute<T>* const next_state = all.state + (round + 1) % 2 * all.batch * tiling.width;
     for (int tile = 0; tile < share.samples; tile += tiling.rows) {
-      const int rows = min(tiling.rows, share.samples - tile);
-      product.compute(state + static_cast<std::int64_t>(tile) * tiling.width, rows);
-      for (int i = threadIdx.x; i < rows * share.units; i += block_threads) {
-        const int row = i / share.units, column = i % share.units;
-        const std::int64_t sample = share.first_sample + tile + row, unit = share.first_unit + column;
-        const std::int64_t place = sample * all.hidden + unit;
-        Compute<T>& kept = carry[(tile + row) * tiling.units + column];
-        Compute<T> now = round > 0 ? kept : all.dc_n ? widen(all.dc_n[place]) : Compute<T>(0);
-        if (step < 0)
-          finish_unit(all, place, product.sum(row, column), now);
-        else
-          retreat_unit(all, sample, unit, step, next_state, product.sum(row, column), now);
-        kept = now;
-      }
+      retreat_units(all, product, share, tile, round, carry);
       __syncthreads();  // before the sums are written again
     }
     if (round + 1 < last_round && tiling.groups > 1) grid_barrier(all.barrier);

@@ -41,11 +41,24 @@ struct ForwardArguments {
   unsigned* barrier;
 };
 
-/// One unit of one sample in one step, from the sums of its products.
+/// Reads the input projections of one unit of one sample for one step.
+template <class T>
+__device__ __forceinline__ void fetch_projections(Compute<T> (&slots)[most_saved], const ForwardArguments<T>& all,
+                                                  std::int64_t sample, std::int64_t unit, std::int64_t step) {
+  const std::int64_t length = all.order.length(sample);
+  if (step >= length) return;
+  const Compute<T>* const from = all.slots + all.order.row(sample, step, length) * all.slot_stride + unit;
+  const int gates = layout_of(all.cell).gates;
+#pragma unroll
+  for (int gate = 0; gate < most_gates; ++gate)
+    if (gate < gates) slots[gate] = from[gate * all.hidden];
+}
+
+/// One unit of one sample in one step, from its projections and the sums of its products.
 template <class T>
 __device__ __forceinline__ void advance_unit(const ForwardArguments<T>& all, const StateProduct<T>& product, int row,
                                              int column, std::int64_t sample, std::int64_t unit, std::int64_t step,
-                                             Compute<T>& kept) {
+                                             Compute<T> (&slots)[most_saved], Compute<T>& kept) {
   using Number = Compute<T>;
   const CellLayout layout = layout_of(all.cell);
   const std::int64_t length = all.order.length(sample), place = sample * all.hidden + unit;
@@ -54,14 +67,10 @@ __device__ __forceinline__ void advance_unit(const ForwardArguments<T>& all, con
     return;
   }
   const std::int64_t at = all.order.row(sample, step, length);
-  Number* const from = all.slots + at * all.slot_stride + unit;
-  Number slots[most_saved], products[most_gates];
+  Number products[most_gates];
 #pragma unroll
   for (int gate = 0; gate < most_gates; ++gate)
-    if (gate < layout.gates) {
-      slots[gate] = from[gate * all.hidden];
-      products[gate] = product.sum(row, gate * all.tiling.units + column);
-    }
+    if (gate < layout.gates) products[gate] = product.sum(row, gate * all.tiling.units + column);
   Number carry = step > 0 ? kept : all.first_carry ? widen(all.first_carry[place]) : Number(0);
   const Number bias = all.hidden_bias ? widen(all.hidden_bias[unit]) : Number(0);
   const Number h = advance_cell(all.cell, slots, products, bias, carry);
@@ -72,10 +81,32 @@ __device__ __forceinline__ void advance_unit(const ForwardArguments<T>& all, con
   if (all.training)
 #pragma unroll
     for (int slot = 0; slot < most_saved; ++slot)
-      if (slot < layout.saved) from[slot * all.hidden] = slots[slot];
+      if (slot < layout.saved) all.slots[at * all.slot_stride + slot * all.hidden + unit] = slots[slot];
   if (step < length - 1) return;
   all.h_n[place] = narrow<T>(h);
   if (all.c_n) all.c_n[place] = narrow<T>(carry);
+}
+
+/// The block's units of a tile's samples in one step.
+template <class T>
+__device__ __forceinline__ void advance_units(const ForwardArguments<T>& all, StateProduct<T>& product,
+                                              const Share& share, int tile, std::int64_t step, Compute<T>* carry) {
+  const Tiling& tiling = all.tiling;
+  const std::int64_t first_sample = share.first_sample + tile;
+  const int rows = min(tiling.rows, share.samples - tile);
+  int i = threadIdx.x, row = i / share.units, column = i % share.units;
+  Compute<T> slots[most_saved];
+  const auto fetch = [&] {
+    if (i < rows * share.units) fetch_projections(slots, all, first_sample + row, share.first_unit + column, step);
+  };
+  fetch();  // arrives during the product; those of further units after it
+  product.compute(all.state + (step % 2 * all.batch + first_sample) * tiling.width, rows);
+  while (i < rows * share.units) {
+    advance_unit(all, product, row, column, first_sample + row, share.first_unit + column, step, slots,
+                 carry[(tile + row) * tiling.units + column]);
+    i += block_threads, row = i / share.units, column = i % share.units;
+    fetch();
+  }
 }
 
 template <class T>
@@ -88,15 +119,8 @@ __global__ void __launch_bounds__(block_threads)
   Compute<T>* const carry =
       tiling.carry_on_chip ? product.carry() : all.carry + static_cast<std::int64_t>(blockIdx.x) * tiling.carry_elements();
   for (std::int64_t step = first_step; step < last_step; ++step) {
-    const Compute<T>* const state = all.state + (step % 2 * all.batch + share.first_sample) * tiling.width;
     for (int tile = 0; tile < share.samples; tile += tiling.rows) {
-      const int rows = min(tiling.rows, share.samples - tile);
-      product.compute(state + static_cast<std::int64_t>(tile) * tiling.width, rows);
-      for (int i = threadIdx.x; i < rows * share.units; i += block_threads) {
-        const int row = i / share.units, column = i % share.units;
-        advance_unit(all, product, row, column, share.first_sample + tile + row, share.first_unit + column, step,
-                     carry[(tile + row) * tiling.units + column]);
-      }
+      advance_units(all, product, share, tile, step, carry);
       __syncthreads();  // before the sums are written again
     }
     if (step + 1 < last_step && tiling.groups > 1) grid_barrier(all.barrier);

@@ -142,11 +142,21 @@ Tiling tiling_with(const ProductShape& shape, std::int64_t units, std::int64_t r
   return tiling;
 }
 
-/// The persistent tiling that needs the fewest cycles for a step, by a rough model of the units' throughput and of what
-/// a grid barrier takes; groups == 0 where the weights do not fit on the chip.
+/// A rough model of a step, in a multiprocessor's cycles: the product, each block's way to the L2 cache, what the cache
+/// gives to all of them, and the grid barrier.
+template <class T>
+double step_cycles(const Tiling& tiling) {
+  constexpr double sums_per_cycle = on_tensor_cores<T> ? 256 : sizeof(T) == 8 ? 32 : 64;
+  constexpr double block_bytes_per_cycle = 64, cache_bytes_per_cycle = 3000, barrier_cycles = 2500;
+  const double rows = round_up_to(tiling.block_rows, tiling.rows);
+  const double state_bytes = double{sizeof(Compute<T>)} * tiling.block_rows * tiling.width;
+  return rows * tiling.columns * tiling.width / sums_per_cycle + state_bytes / block_bytes_per_cycle +
+         state_bytes * tiling.blocks() / cache_bytes_per_cycle + (tiling.groups > 1 ? barrier_cycles : 0);
+}
+
+/// The persistent tiling with the fewest cycles; groups == 0 where the weights do not fit on the chip.
 template <class T>
 Tiling persistent_tiling(const Context& context, const ProductShape& shape) {
-  constexpr double sums_per_cycle = on_tensor_cores<T> ? 512 : sizeof(T) == 8 ? 32 : 64, barrier_cycles = 2500;
   Tiling best;
   double least = 0;
   for (std::int64_t wanted = 1; wanted <= std::min<std::int64_t>(context.sm_count, shape.hidden); ++wanted) {
@@ -156,8 +166,7 @@ Tiling persistent_tiling(const Context& context, const ProductShape& shape) {
     Tiling tiling = tiling_with<T>(shape, units, std::min(context.sm_count / groups, most_row_blocks));
     tiling.resident = true;
     if (!fit<T>(tiling, context.max_shared_bytes)) continue;
-    const double sums = double(round_up_to(tiling.block_rows, tiling.rows)) * tiling.columns * tiling.width;
-    const double cycles = sums / sums_per_cycle + (groups > 1 ? barrier_cycles : 0);
+    const double cycles = step_cycles<T>(tiling);
     if (best.groups != 0 && cycles >= least) continue;
     best = tiling;
     least = cycles;
