@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--grey", dest="channels", action="store_const", const=1, help="turn colour images to grey")
     train.add_argument("--seed", type=_natural, help="default 0")
     train.add_argument("--workers", type=_natural, help="threads that prepare batches ahead (default 0)")
+    train.add_argument("--device", help="see `imgrec info` (default cpu)")
     train.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     train.set_defaults(command=_train)
 
@@ -80,12 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path)
     evaluate.add_argument("data", nargs="?", help="default: what the run was trained on")
     evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--device", default="cpu")
     evaluate.set_defaults(command=_evaluate)
 
     predict = commands.add_parser("predict", help="say what photos show")
     predict.add_argument("run", type=Path)
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
     predict.add_argument("--top", type=_positive, default=1)
+    predict.add_argument("--device", default="cpu")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     predict.set_defaults(command=_predict)
@@ -135,7 +138,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from imgrec_engine.train import Recogniser
     from imgrec_engine.train.run import read_config
 
-    recogniser = Recogniser.load(options.run)
+    recogniser = Recogniser.load(options.run, options.device)
     data = options.data or read_config(options.run).data
     print(recogniser.evaluate(load(data, options.split)).report(recogniser.classes))
     return 0
@@ -145,7 +148,7 @@ def _predict(options: argparse.Namespace) -> int:
     from imgrec_engine.data import read_image
     from imgrec_engine.train import Recogniser
 
-    recogniser = Recogniser.load(options.run)
+    recogniser = Recogniser.load(options.run, options.device)
     recognised, skipped = 0, list[str]()
     for path in _files(options.paths):
         try:
