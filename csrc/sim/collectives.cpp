@@ -112,18 +112,35 @@ static std::uint32_t running_in_cluster(const Block* cluster, unsigned blocks) {
   return running;
 }
 
-void cluster_sync(Site site) {
+/// Ends a phase of the cluster's barrier when all threads have arrived.
+static void end_cluster_phase_if_complete(Multiprocessor& here, Block* cluster) {
+  Barrier& barrier = cluster->cluster_barrier;
+  if (barrier.arrived == 0 || barrier.arrived < running_in_cluster(cluster, here.launch().cluster)) return;
+  release(here, barrier, nullptr);
+  ++cluster->cluster_phase;
+}
+
+void cluster_arrive(Site site) {
   Multiprocessor& here = Multiprocessor::here();
   Thread& me = here.current();
   Block* cluster = here.cluster();
-  Barrier& barrier = cluster->cluster_barrier;
-  ++barrier.arrived;
-  me.next_waiting = barrier.waiting;
-  barrier.waiting = &me;
-  if (barrier.arrived >= running_in_cluster(cluster, here.launch().cluster))
-    release(here, barrier, &me);
-  else
-    here.wait("cluster_sync", 0, site);
+  if (me.in_cluster_phase) fail("cluster_arrive: this thread has arrived already and not waited", site);
+  me.in_cluster_phase = true;
+  me.cluster_phase = cluster->cluster_phase;
+  ++cluster->cluster_barrier.arrived;
+  end_cluster_phase_if_complete(here, cluster);
+}
+
+void cluster_wait(Site site) {
+  Multiprocessor& here = Multiprocessor::here();
+  Thread& me = here.current();
+  Block* cluster = here.cluster();
+  if (!me.in_cluster_phase) fail("cluster_wait: this thread has not arrived", site);
+  me.in_cluster_phase = false;
+  if (me.cluster_phase != cluster->cluster_phase) return;
+  me.next_waiting = cluster->cluster_barrier.waiting;
+  cluster->cluster_barrier.waiting = &me;
+  here.wait("cluster_wait", 0, site);
 }
 
 void thread_returned(Multiprocessor& here) {
@@ -137,9 +154,9 @@ void thread_returned(Multiprocessor& here) {
   for (Barrier& barrier : block.barriers)
     if (barrier.expected == 0 && complete(block, barrier)) release(here, barrier, nullptr);
   Block* cluster = here.cluster();
-  Barrier& barrier = cluster->cluster_barrier;
-  if (barrier.arrived > 0 && barrier.arrived >= running_in_cluster(cluster, here.launch().cluster))
-    release(here, barrier, nullptr);
+  // Who arrived and returns without waiting counts no longer, neither as running nor as arrived.
+  if (me.in_cluster_phase && me.cluster_phase == cluster->cluster_phase) --cluster->cluster_barrier.arrived;
+  end_cluster_phase_if_complete(here, cluster);
 }
 
 }  // namespace imgrec::sim

@@ -26,7 +26,7 @@ namespace {
 constexpr std::size_t stack_bytes = 64 << 10;
 constexpr std::uint64_t canary =
     0x5AFE57ACC0DEF00Dull;  // at a stack's end, since guard pages exhaust the system's maps
-constexpr std::uint64_t most_idle_rounds = 256;
+constexpr std::uint64_t most_idle_rounds = 4096;
 constexpr unsigned char shared_poison = 0xFF;  // NaN in every floating dtype
 
 /// Starts of stacks are staggered, so that they do not compete for the same lines of the cache.
@@ -121,6 +121,7 @@ void Multiprocessor::start_block(unsigned slot, std::int64_t number) {
   std::memset(block.window, shared_poison, static_cast<std::size_t>(launch.shared_bytes));
   for (Barrier& barrier : block.barriers) barrier = {};
   block.cluster_barrier = {};
+  block.cluster_phase = 0;
   block.warps.resize((block.threads + warp_lanes - 1) / warp_lanes);
   for (std::uint32_t i = 0; i < block.threads; ++i) {
     Thread& thread = threads_[thread_count_];
@@ -153,6 +154,7 @@ bool Multiprocessor::run(const Launch& launch, std::int64_t max_shared_bytes, st
   thread_count_ = ready_first_ = ready_count_ = 0;
   idle_spins_ = 0;
   error_.clear();
+  async_.reset(count * per_block);
   for (unsigned slot = 0; slot < count; ++slot) start_block(slot, first + slot);
   running_ = thread_count_;
   for (std::uint32_t i = 0; i < thread_count_; ++i)
@@ -178,6 +180,11 @@ bool Multiprocessor::in_stacks(const void* address) const {
   return byte >= stacks_ && byte < stacks_ + stacks_bytes_;
 }
 
+bool Multiprocessor::in_arena(const void* address) const {
+  const auto* byte = static_cast<const unsigned char*>(address);
+  return byte >= arena_ && byte < arena_ + arena_bytes_;
+}
+
 void Multiprocessor::make_ready(Thread& thread) {
   thread.waits_for = nullptr;
   std::uint32_t place = ready_first_ + ready_count_++;
@@ -195,6 +202,7 @@ Thread* Multiprocessor::take_ready() {
 
 void Multiprocessor::resume(Thread& next) {
   Thread& before = *current_;
+  if (&next == &before) return;
   current_ = &next;
   writable_thread_index = next.index;
   writable_block_index = next.block->index;
@@ -206,26 +214,32 @@ void Multiprocessor::wait(const char* what, std::uint32_t mask, Site site) {
   current_->waits_for = what;
   current_->mask = mask;
   current_->site = site;
+  resume(next_thread());
+}
+
+/// Who is to run when the current thread cannot: copies under way may have to land first.
+Thread& Multiprocessor::next_thread() {
   Thread* next = take_ready();
+  while (!next && async_.advance()) next = take_ready();
   if (!next) report_deadlock("no thread can go on");
-  resume(*next);
+  return *next;
 }
 
 void Multiprocessor::spin(const char* what, Site site) {
-  if (++idle_spins_ > most_idle_rounds * (ready_count_ + 1)) {
-    for (std::uint32_t i = 0; i < thread_count_; ++i)
-      if (!threads_[i].done && !threads_[i].waits_for) threads_[i].waits_for = "a spin loop";
-    current_->waits_for = what;
-    current_->site = site;
+  Thread& me = *current_;
+  me.waits_for = what;
+  me.site = site;
+  me.mask = 0;
+  ++idle_spins_;
+  // Everyone has had a turn and found nothing new.
+  if (idle_spins_ > ready_count_ + 1 && async_.advance()) progress();
+  if (idle_spins_ > most_idle_rounds * (ready_count_ + 1))
     report_deadlock(launch_->cooperative || launch_->cluster > 1
                         ? "all threads that can run spin without progress"
                         : "all threads that can run spin without progress; blocks that wait for each other need a "
                           "cooperative launch");
-  }
-  if (ready_count_ == 0) return;
-  Thread& me = *current_;
   make_ready(me);
-  me.site = site;
+  me.waits_for = what;
   resume(*take_ready());
 }
 
@@ -245,10 +259,22 @@ void Multiprocessor::finish() {
     imgrec_sim_switch(&current_->stack_pointer, main_stack_pointer_);
     std::abort();
   }
-  Thread* next = take_ready();
-  if (!next) report_deadlock("no thread can go on");
-  resume(*next);
+  resume(next_thread());
   std::abort();
+}
+
+/// A line for each barrier that some have come to, for the report of a deadlock.
+std::string Multiprocessor::unfinished_barriers() const {
+  std::string lines;
+  for (const Thread* thread = threads_.get(); thread < threads_.get() + thread_count_; thread += thread->block->threads)
+    for (int id = 0; id < named_barriers; ++id) {
+      const Barrier& barrier = thread->block->barriers[id];
+      if (barrier.arrived > 0)
+        lines += "\n  block " + text_of(thread->block->index) + ", barrier " + std::to_string(id) + ": " +
+                 std::to_string(barrier.arrived) + " of " +
+                 std::to_string(barrier.expected ? barrier.expected : thread->block->running) + " threads have come";
+    }
+  return lines;
 }
 
 void Multiprocessor::report_deadlock(const char* how) {
@@ -274,6 +300,7 @@ void Multiprocessor::report_deadlock(const char* how) {
     error_ += "\n  block " + text_of(blocks_[block].index) + ", " + std::to_string(numbers.size()) + " threads from " +
               std::to_string(numbers.front()) + " to " + std::to_string(numbers.back()) + " wait for " + what + lanes;
   }
+  error_ += unfinished_barriers() + async_.report();
   error_ += "\n  " + std::to_string(returned) + " of " + std::to_string(thread_count_) + " threads have returned";
   imgrec_sim_switch(&current_->stack_pointer, main_stack_pointer_);
   std::abort();

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/async.h"
 #include "sim/launch.h"
 #include "sim/runtime.h"
 
@@ -20,7 +21,9 @@ struct Thread {
   uint3 index{};             // threadIdx
   std::uint32_t number = 0;  // in its block
   Block* block = nullptr;
-  Thread* next_waiting = nullptr;  // of those at the same barrier
+  Thread* next_waiting = nullptr;   // of those at the same barrier
+  bool in_cluster_phase = false;    // has come to the cluster's barrier and not waited for it
+  std::uint32_t cluster_phase = 0;  // of its coming
   // What it waits for, for the report of a deadlock; null where it runs.
   const char* waits_for = nullptr;
   Site site;
@@ -71,6 +74,7 @@ struct Block {
   std::vector<SharedArray> arrays;
   Barrier barriers[named_barriers];
   Barrier cluster_barrier;  // of the cluster whose first block this is
+  std::uint32_t cluster_phase = 0;
   std::vector<Warp> warps;
 };
 
@@ -102,6 +106,9 @@ class Multiprocessor {
   /// The first block of the current thread's cluster; the others follow it.
   Block* cluster() { return &blocks_[(current_->block - blocks_.data()) / launch_->cluster * launch_->cluster]; }
   Thread& current() { return *current_; }
+  /// The current thread's number among all that run together.
+  std::uint32_t current_number() const { return static_cast<std::uint32_t>(current_ - threads_.get()); }
+  AsyncEngine& async() { return async_; }
   const Launch& launch() const { return *launch_; }
   unsigned char* arena() const { return arena_; }
   std::int64_t max_shared_bytes() const { return max_shared_bytes_; }
@@ -111,12 +118,16 @@ class Multiprocessor {
   void wait(const char* what, std::uint32_t mask, Site site);
   /// Leaves the current thread at the end of the queue.
   void spin(const char* what, Site site);
+  /// Notes that memory has changed that spinning threads may be waiting for.
+  void progress() { idle_spins_ = 0; }
   [[noreturn]] void fail(std::string message);
   /// Leaves a returned thread for good.
   [[noreturn]] void finish();
 
   /// Whether an address lies in the memory of some fiber's stack.
   bool in_stacks(const void* address) const;
+  /// Whether it lies in the shared memory of some block.
+  bool in_arena(const void* address) const;
 
   ~Multiprocessor();
 
@@ -125,6 +136,8 @@ class Multiprocessor {
   void start_block(unsigned slot, std::int64_t number);
   void resume(Thread& next);
   Thread* take_ready();
+  Thread& next_thread();
+  std::string unfinished_barriers() const;
   [[noreturn]] void report_deadlock(const char* how);
   void check_stacks();
 
@@ -144,6 +157,7 @@ class Multiprocessor {
   std::vector<Thread*> ready_;  // a ring: each thread is in it once at most
   std::uint32_t ready_first_ = 0, ready_count_ = 0;
   std::uint64_t idle_spins_ = 0;  // turns that were only spent on waiting, since the last that was not
+  AsyncEngine async_{*this};
   std::string error_;
 };
 

@@ -39,6 +39,8 @@ void fail(const char* what, Site site) { Multiprocessor::here().fail(std::string
 
 void spin_hint(const char* name, Site site) { Multiprocessor::here().spin(name, site); }
 
+void progress() { Multiprocessor::here().progress(); }
+
 int lane() { return me().lane(); }
 
 std::uint32_t running_lanes() { return me().block->warps[me().number / warp_lanes].running; }
@@ -65,9 +67,17 @@ std::uint32_t shared_address(const void* pointer) {
 
 void* shared_pointer(std::uint32_t address) { return Multiprocessor::here().arena() + address; }
 
-std::uint32_t map_shared(std::uint32_t address, unsigned rank) {
-  const Block* block = Multiprocessor::here().cluster() + rank;
-  return shared_address(block->window) + address % window_bytes;
+void require_shared(const char* name, const void* pointer, std::uint32_t alignment, Site site) {
+  if (!Multiprocessor::here().in_arena(pointer))
+    fail((std::string(name) + ": the address is not in shared memory").c_str(), site);
+  if (shared_address(pointer) % alignment != 0)
+    fail((std::string(name) + ": the shared address is not a multiple of " + std::to_string(alignment)).c_str(), site);
+}
+
+void* map_shared_rank(const void* pointer, unsigned rank, Site site) {
+  require_shared("map_shared_rank", pointer, 1, site);
+  if (rank >= cluster_blocks()) fail("map_shared_rank: the cluster has no block of this rank", site);
+  return Multiprocessor::here().cluster()[rank].window + shared_address(pointer) % window_bytes;
 }
 
 }  // namespace imgrec::sim

@@ -36,8 +36,9 @@ void barrier_sync(const char* name, int id, int threads, Site site);
 /// bar.arrive: counts for the barrier without waiting.
 void barrier_arrive(const char* name, int id, int threads, Site site);
 
-/// barrier.cluster: waits until all threads of the cluster's blocks have come.
-void cluster_sync(Site site);
+/// barrier.cluster: says that this thread has come; waits until all threads of the cluster's blocks have.
+void cluster_arrive(Site site);
+void cluster_wait(Site site);
 
 /// Carries out a warp operation for all lanes at once. arguments[lane] is what that lane handed in, null for lanes
 /// outside of `mask`.
@@ -50,6 +51,9 @@ void warp_collective(const char* name, WarpOperation operation, std::uint32_t ma
 
 /// Lets others run where a thread waits for memory to change. `name` is what a deadlock report says.
 void spin_hint(const char* name = "a spin loop", Site site = Site::current());
+
+/// Says that memory has changed that others may be waiting for in a spin loop.
+void progress();
 
 /// This thread's lane in its warp.
 int lane();
@@ -69,8 +73,11 @@ void* dynamic_shared();
 std::uint32_t shared_address(const void* pointer);
 void* shared_pointer(std::uint32_t address);
 
+/// Fails where a pointer is not into shared memory or not a multiple of `alignment`.
+void require_shared(const char* name, const void* pointer, std::uint32_t alignment, Site site);
+
 /// mapa: the same place in the shared memory of another block of the cluster.
-std::uint32_t map_shared(std::uint32_t address, unsigned rank);
+void* map_shared_rank(const void* pointer, unsigned rank, Site site);
 
 template <class T, class Key>
 T& shared(const char* name, Site site = Site::current()) {

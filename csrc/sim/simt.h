@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "sim/async.h"
 #include "sim/launch.h"
 #include "sim/runtime.h"
 
@@ -134,38 +135,43 @@ inline int __all_sync(unsigned mask, bool predicate, imgrec::sim::Site site = im
 // --- atomics: on integers only, since sums of floating-point numbers would depend on who comes first
 // ------------------
 
+namespace imgrec::sim {
+
+/// Replaces the number at `address` by change(number), and returns what it was.
+template <class T, class Change>
+T atomic_update(T* address, Change&& change) {
+  T before = __atomic_load_n(address, __ATOMIC_SEQ_CST);
+  while (!__atomic_compare_exchange_n(address, &before, change(before), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+  }
+  if (change(before) != before) progress();
+  return before;
+}
+
+}  // namespace imgrec::sim
+
 template <class T>
 T atomicAdd(T* address, T value) {
-  return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST);
+  return imgrec::sim::atomic_update(address, [&](T before) { return static_cast<T>(before + value); });
 }
 
 template <class T>
 T atomicExch(T* address, T value) {
-  return __atomic_exchange_n(address, value, __ATOMIC_SEQ_CST);
+  return imgrec::sim::atomic_update(address, [&](T) { return value; });
 }
 
 template <class T>
 T atomicCAS(T* address, T expected, T value) {
-  __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-  return expected;
+  return imgrec::sim::atomic_update(address, [&](T before) { return before == expected ? value : before; });
 }
 
 template <class T>
 T atomicMin(T* address, T value) {
-  T seen = __atomic_load_n(address, __ATOMIC_SEQ_CST);
-  while (value < seen &&
-         !__atomic_compare_exchange_n(address, &seen, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-  }
-  return seen;
+  return imgrec::sim::atomic_update(address, [&](T before) { return min(before, value); });
 }
 
 template <class T>
 T atomicMax(T* address, T value) {
-  T seen = __atomic_load_n(address, __ATOMIC_SEQ_CST);
-  while (value > seen &&
-         !__atomic_compare_exchange_n(address, &seen, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-  }
-  return seen;
+  return imgrec::sim::atomic_update(address, [&](T before) { return max(before, value); });
 }
 
 // --- small functions

@@ -28,6 +28,23 @@
 
 namespace imgrec::cuda {
 
+#ifdef __CUDACC__
+/// Where a kernel calls, which only the simulator wants to know.
+struct Site {
+  __host__ __device__ static constexpr Site current() { return {}; }
+};
+#else
+using sim::Site;
+#endif
+
+/// Goes into every loop that waits for memory to change. GPUs need no hint: the loops here are as short as their loads.
+__device__ __forceinline__ void spin_hint([[maybe_unused]] const char* name = "a spin loop",
+                                          [[maybe_unused]] Site site = Site::current()) {
+#ifndef __CUDACC__
+  sim::spin_hint(name, site);
+#endif
+}
+
 /// The shape of a launch. Cooperative: all blocks run at once, so that they may wait for each other. Cluster: so many
 /// consecutive blocks (along x) share their shared memory.
 struct LaunchConfig {
