@@ -1,7 +1,7 @@
 // The backward pass of rnn, lstm and gru; the mathematics by unit is in recurrent/cells.h.
 //
 //   saved (N T, saved, H)             the reserve: the gates' activations, and c (lstm) or h (gru)
-//   slots (N T, gradients, H)         gradients of the gates before their activations
+//   slots (N T, gradients, H)         gradients of the gates before their activations, in the storage type
 //   packed (groups, columns, width)   the columns of weight_hh (G H, H), a part for each group of hidden units
 //   state (2, N, width)               the gradients that weight_hh sees, by gate and unit: a step reads those of the step
 //                                     after it in one half and writes its own to the other
@@ -34,7 +34,8 @@ struct BackwardArguments {
   std::int64_t batch, hidden;
   const T* packed;
   const Compute<T>* saved;
-  Compute<T>*slots, *state, *carry;
+  T* slots;
+  Compute<T>*state, *carry;
   const T *first, *doutput, *dh_n, *dc_n;  // or null; first: c_0 (lstm) or h_0 (gru)
   T *dh_0, *dc_0;                          // or null
   unsigned* barrier;
@@ -95,7 +96,7 @@ __device__ __forceinline__ void retreat_unit(const BackwardArguments<T>& all, st
   }
 #pragma unroll
   for (int slot = 0; slot < most_gates; ++slot)
-    if (slot < layout.gradients) all.slots[(row * layout.gradients + slot) * all.hidden + unit] = gradients[slot];
+    if (slot < layout.gradients) all.slots[(row * layout.gradients + slot) * all.hidden + unit] = narrow<T>(gradients[slot]);
 }
 
 /// The block's units of a tile's samples in one round.
@@ -152,13 +153,13 @@ constexpr int sum_columns = 32, sum_rows = 8;
 /// dbias_ih, dbias_hh (G H): the columns of slots (rows, stride), summed.
 template <class T>
 __global__ void __launch_bounds__(sum_columns* sum_rows)
-    bias_gradients_kernel(T* dbias_ih, T* dbias_hh, const Compute<T>* slots, std::int64_t rows, std::int64_t stride,
+    bias_gradients_kernel(T* dbias_ih, T* dbias_hh, const T* slots, std::int64_t rows, std::int64_t stride,
                           std::int64_t hidden, RecurrentCell cell) {
   SHARED(Compute<T>, partial, [sum_rows][sum_columns]);
   const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * sum_columns + threadIdx.x;
   Compute<T> sum(0);
   if (column < stride)
-    for (std::int64_t row = threadIdx.y; row < rows; row += sum_rows) sum += slots[row * stride + column];
+    for (std::int64_t row = threadIdx.y; row < rows; row += sum_rows) sum += widen(slots[row * stride + column]);
   partial[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y != 0 || column >= stride) return;
@@ -178,20 +179,21 @@ Tiling backward_tiling(const Context& context, const RecurrentShape& shape, cons
 template <class T>
 struct BackwardMemory {
   using Number = Compute<T>;
-  Number *slots, *state, *carry, *partial;
-  T* packed;
+  T *slots, *packed;
+  Number *state, *carry, *partial;
   int* lengths;
   unsigned* barrier;
 
   BackwardMemory(const RecurrentShape& shape, const CellLayout& layout, const Tiling& tiling,
                  cpu::Workspace& workspace) {
     const std::int64_t rows = shape.batch * shape.steps, columns = layout.gates * shape.hidden;
-    slots = workspace.take<Number>(rows * layout.gradients * shape.hidden);
+    slots = workspace.take<T>(rows * layout.gradients * shape.hidden);
     state = workspace.take<Number>(2 * shape.batch * tiling.width);
     carry = workspace.take<Number>(tiling.carry_on_chip ? 0 : tiling.blocks() * tiling.carry_elements());
     std::int64_t scratch = 0;
     for (const std::int64_t width : {shape.input, shape.hidden}) {
-      const DepthSplit split = weight_split<T>(columns, width, rows);
+      if (width == 0) continue;
+      const DepthSplit split = weight_split(columns, width, rows);
       if (split.parts > 1) scratch = std::max(scratch, split.parts * columns * width);
     }
     partial = workspace.take<Number>(scratch);
@@ -207,27 +209,28 @@ class Gradients {
  public:
   using Number = Compute<T>;
 
-  Gradients(const Context& context, const RecurrentInputs& in, const Order& order, const Number* slots,
-            Number* partial)
+  Gradients(const Context& context, const RecurrentInputs& in, const Order& order, const T* slots, Number* partial)
       : context_(context), in_(in), order_(order), slots_(slots), partial_(partial), shape_(shape_of(in)) {}
 
   void input(const Array& to) const {
-    product<ProductTile<T>>(context_, MatrixSource<Number, true>{slots_, stride(), 1},
-                            MatrixSource<T, false>{in_.weight_ih.as<const T>(), 1, shape_.input},
-                            {.rows = rows(), .columns = shape_.input, .last = columns()},
-                            {.parts = 1, .part_depth = columns()},
-                            GradientEpilogue<T>{to.as<T>(), nullptr, 0, shape_.input});
+    product<T>(context_, MatrixSource<T, true>{slots_, stride(), 1},
+               MatrixSource<T, false>{in_.weight_ih.as<const T>(), 1, shape_.input},
+               {.rows = rows(), .columns = shape_.input, .last = columns()}, {.parts = 1, .part_depth = columns()},
+               GradientEpilogue<T>{to.as<T>(), nullptr, 0, shape_.input},
+               come_in_packs(shape_.input, shape_.hidden, in_.weight_ih));
   }
 
   void weight_ih(const Array& to) const {
     weight(to, {slots_, stride(), columns(), shape_.hidden},
-           {in_.x.as<const T>(), nullptr, shape_.input, order_, false});
+           {in_.x.as<const T>(), nullptr, shape_.input, order_, false},
+           come_in_packs(shape_.input, shape_.hidden, in_.x));
   }
 
   void weight_hh(const Array& to, const Array& output) const {
     const std::int64_t skip_from = in_.cell == RecurrentCell::gru ? 2 * shape_.hidden : columns();
     weight(to, {slots_, stride(), skip_from, shape_.hidden},
-           {output.as<const T>(), in_.h_0.as<const T>(), shape_.hidden, order_, true});
+           {output.as<const T>(), in_.h_0.as<const T>(), shape_.hidden, order_, true},
+           come_in_packs(shape_.hidden, shape_.hidden, output, in_.h_0));
   }
 
   void biases(const Array& ih, const Array& hh) const {
@@ -242,19 +245,19 @@ class Gradients {
   std::int64_t columns() const { return layout_of(in_.cell).gates * shape_.hidden; }
   std::int64_t stride() const { return layout_of(in_.cell).gradients * shape_.hidden; }
 
-  void weight(const Array& to, const GateGradients<Number>& gates, const StepRows<T>& inputs) const {
-    const DepthSplit split = weight_split<T>(columns(), inputs.width, rows());
+  void weight(const Array& to, const GateGradients<T>& gates, const StepRows<T>& inputs, bool in_packs) const {
+    if (inputs.width == 0) return;
+    const DepthSplit split = weight_split(columns(), inputs.width, rows());
     Number* const partial = split.parts > 1 ? partial_ : nullptr;
-    product<ProductTile<T>>(context_, gates, inputs,
-                            {.rows = columns(), .columns = inputs.width, .last = rows()}, split,
-                            GradientEpilogue<T>{to.as<T>(), partial, to.size(), inputs.width});
+    product<T>(context_, gates, inputs, {.rows = columns(), .columns = inputs.width, .last = rows()}, split,
+               GradientEpilogue<T>{to.as<T>(), partial, to.size(), inputs.width}, in_packs);
     if (partial) sum_parts(context_, to.as<T>(), partial, to.size(), split.parts);
   }
 
   const Context& context_;
   const RecurrentInputs& in_;
   const Order& order_;
-  const Number* slots_;
+  const T* slots_;
   Number* partial_;
   RecurrentShape shape_;
 };

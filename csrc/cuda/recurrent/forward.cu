@@ -159,10 +159,11 @@ void project_inputs(const Context& context, Compute<T>* slots, std::int64_t stri
   const ProjectionEpilogue<T> epilogue{slots, stride,
                                        in.cell == RecurrentCell::gru ? 2 * shape.hidden : columns,
                                        in.bias_ih.as<const T>(), in.bias_hh.as<const T>()};
-  product<ProductTile<T>>(context, MatrixSource<T, true>{in.x.as<const T>(), shape.input, 1},
-                          MatrixSource<T, true>{in.weight_ih.as<const T>(), shape.input, 1},
-                          {.rows = shape.batch * shape.steps, .columns = columns, .last = shape.input},
-                          {.parts = 1, .part_depth = shape.input}, epilogue);
+  product<T>(context, MatrixSource<T, true>{in.x.as<const T>(), shape.input, 1},
+             MatrixSource<T, true>{in.weight_ih.as<const T>(), shape.input, 1},
+             {.rows = shape.batch * shape.steps, .columns = columns, .last = shape.input},
+             {.parts = 1, .part_depth = shape.input}, epilogue,
+             come_in_packs(shape.input, shape.hidden, in.x, in.weight_ih));
 }
 
 template <class T>
