@@ -3,12 +3,14 @@
 //   saved (N T, saved, H)             the reserve: the gates' activations, and c (lstm) or h (gru)
 //   slots (N T, gradients, H)         gradients of the gates before their activations, in the storage type
 //   packed (groups, columns, width)   the columns of weight_hh (G H, H), a part for each group of hidden units
-//   state (2, N, width)               the gradients that weight_hh sees, by gate and unit: a step reads those of the step
+//   state (2, N, width)               the gradients that weight_hh sees, by gate and unit: a step reads those of the
+//   step
 //                                     after it in one half and writes its own to the other
 //
-// 1. From the last step to the first, dh = state times weight_hh, then the gates' gradients. "persistent" and "stepwise"
-//    are what they are in forward.cu, with one column instead of G a unit and the depth G H instead of H: one cooperative
-//    launch with one grid barrier a step, or a launch a step. One round more leads to h_0 and c_0.
+// 1. From the last step to the first, dh = state times weight_hh, then the gates' gradients. "persistent" and
+// "stepwise"
+//    are what they are in forward.cu, with one column instead of G a unit and the depth G H instead of H: one
+//    cooperative launch with one grid barrier a step, or a launch a step. One round more leads to h_0 and c_0.
 // 2. dx, dweight_ih and dweight_hh are one product each over all N T rows (products.h).
 // 3. The biases' gradients are sums of columns; a thread adds every eighth row, eight threads of a column in order.
 //
@@ -96,7 +98,8 @@ __device__ __forceinline__ void retreat_unit(const BackwardArguments<T>& all, st
   }
 #pragma unroll
   for (int slot = 0; slot < most_gates; ++slot)
-    if (slot < layout.gradients) all.slots[(row * layout.gradients + slot) * all.hidden + unit] = narrow<T>(gradients[slot]);
+    if (slot < layout.gradients)
+      all.slots[(row * layout.gradients + slot) * all.hidden + unit] = narrow<T>(gradients[slot]);
 }
 
 /// The block's units of a tile's samples in one round.
@@ -137,8 +140,9 @@ __global__ void __launch_bounds__(block_threads)
   const Tiling& tiling = all.tiling;
   StateProduct<T> product(tiling, all.packed, memory);
   const Share share(tiling, all.batch, all.hidden);
-  Compute<T>* const carry =
-      tiling.carry_on_chip ? product.carry() : all.carry + static_cast<std::int64_t>(blockIdx.x) * tiling.carry_elements();
+  Compute<T>* const carry = tiling.carry_on_chip
+                                ? product.carry()
+                                : all.carry + static_cast<std::int64_t>(blockIdx.x) * tiling.carry_elements();
   for (std::int64_t round = first_round; round < last_round; ++round) {
     for (int tile = 0; tile < share.samples; tile += tiling.rows) {
       retreat_units(all, product, share, tile, round, carry);
@@ -320,8 +324,8 @@ Plan recurrent_backward_plan(const Context& context, const RecurrentShape& shape
     cuda::BackwardMemory<T>(shape, layout, tiling, workspace);
     if (!tiling.resident) plan.algorithm = "stepwise";
     plan.workspace_bytes = workspace.used();
-    plan.reserve_bytes = shape.batch * shape.steps * layout.saved * shape.hidden *
-                         static_cast<std::int64_t>(sizeof(cuda::Compute<T>));
+    plan.reserve_bytes =
+        shape.batch * shape.steps * layout.saved * shape.hidden * static_cast<std::int64_t>(sizeof(cuda::Compute<T>));
   });
   return plan;
 }

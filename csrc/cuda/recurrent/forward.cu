@@ -1,15 +1,16 @@
 // The forward pass of rnn, lstm and gru; the mathematics is ops/recurrent.h's, by unit in recurrent/cells.h.
 //
-//   slots (N T, saved, H)       input projections, then the gates' activations: the reserve; (N T, G, H) scratch without
-//   packed (groups, columns, width)   weight_hh, a part for each group of hidden units
-//   state (2, N, width)         h in the compute type: a step reads one half and writes the other
+//   slots (N T, saved, H)       input projections, then the gates' activations: the reserve; (N T, G, H) scratch
+//   without packed (groups, columns, width)   weight_hh, a part for each group of hidden units state (2, N, width) h in
+//   the compute type: a step reads one half and writes the other
 //
 // 1. All input projections are one product (products.h).
-// 2. "persistent": one cooperative launch. A block owns some hidden units with all their gates for some samples; its part
+// 2. "persistent": one cooperative launch. A block owns some hidden units with all their gates for some samples; its
+// part
 //    of weight_hh stays in shared memory through all steps, its c (lstm) or h (gru) too. A step reads the states of its
-//    samples, which other blocks wrote, multiplies (state_product.h), applies the gates to the sums, a thread a unit of a
-//    sample, and ends with one grid barrier; with a __syncthreads where one block owns all units.
-//    "stepwise", where the weights do not fit on the chip: the same kernel, launched for each step; weights stream.
+//    samples, which other blocks wrote, multiplies (state_product.h), applies the gates to the sums, a thread a unit of
+//    a sample, and ends with one grid barrier; with a __syncthreads where one block owns all units. "stepwise", where
+//    the weights do not fit on the chip: the same kernel, launched for each step; weights stream.
 //
 // Tile, threads: tiling.h chooses; 256 threads. Shared memory: as much as the weights take, from 20 KB to the limit.
 // Bound by latency: a step is one barrier, one round trip to the L2 cache and the product.
@@ -34,7 +35,7 @@ struct ForwardArguments {
   std::int64_t batch, hidden;
   Compute<T>* slots;
   std::int64_t slot_stride;
-  bool training;  // whether activations are kept
+  bool training;                                // whether activations are kept
   const T *packed, *first_carry, *hidden_bias;  // or null: c_0 (lstm) or h_0 (gru), gru's bias_hn
   Compute<T>*state, *carry;
   T *output, *h_n, *c_n;
@@ -116,8 +117,9 @@ __global__ void __launch_bounds__(block_threads)
   const Tiling& tiling = all.tiling;
   StateProduct<T> product(tiling, all.packed, memory);
   const Share share(tiling, all.batch, all.hidden);
-  Compute<T>* const carry =
-      tiling.carry_on_chip ? product.carry() : all.carry + static_cast<std::int64_t>(blockIdx.x) * tiling.carry_elements();
+  Compute<T>* const carry = tiling.carry_on_chip
+                                ? product.carry()
+                                : all.carry + static_cast<std::int64_t>(blockIdx.x) * tiling.carry_elements();
   for (std::int64_t step = first_step; step < last_step; ++step) {
     for (int tile = 0; tile < share.samples; tile += tiling.rows) {
       advance_units(all, product, share, tile, step, carry);
@@ -156,8 +158,7 @@ template <class T>
 void project_inputs(const Context& context, Compute<T>* slots, std::int64_t stride, const RecurrentInputs& in) {
   const RecurrentShape shape = shape_of(in);
   const std::int64_t columns = layout_of(in.cell).gates * shape.hidden;
-  const ProjectionEpilogue<T> epilogue{slots, stride,
-                                       in.cell == RecurrentCell::gru ? 2 * shape.hidden : columns,
+  const ProjectionEpilogue<T> epilogue{slots, stride, in.cell == RecurrentCell::gru ? 2 * shape.hidden : columns,
                                        in.bias_ih.as<const T>(), in.bias_hh.as<const T>()};
   product<T>(context, MatrixSource<T, true>{in.x.as<const T>(), shape.input, 1},
              MatrixSource<T, true>{in.weight_ih.as<const T>(), shape.input, 1},
@@ -221,8 +222,8 @@ Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape,
     if (!tiling.resident) plan.algorithm = "stepwise";
     plan.workspace_bytes = workspace.used();
     if (training)
-      plan.reserve_bytes = shape.batch * shape.steps * layout.saved * shape.hidden *
-                           static_cast<std::int64_t>(sizeof(cuda::Compute<T>));
+      plan.reserve_bytes =
+          shape.batch * shape.steps * layout.saved * shape.hidden * static_cast<std::int64_t>(sizeof(cuda::Compute<T>));
   });
   return plan;
 }

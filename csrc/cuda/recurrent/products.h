@@ -6,10 +6,10 @@
 //   dweight_ih (G H, I)  = gradients^T x                        past a sample's length x counts as zero
 //   dweight_hh (G H, H)  = gradients^T h'                       h' the h of the step before
 //
-// `gradients` are slots (R, stride) in the storage type: rounded once, after the steps, which hand them on in the compute
-// type. 16-bit types run on tensor cores (gemm/tensor_core.h) where I and H are multiples of 8 and arrays aligned to 16
-// bytes, all else the exact main loop of gemm/simt.h; these files say how they map to threads. The depth of the last two
-// products, R, is cut into parts where their tiles are few (gemm/split.h).
+// `gradients` are slots (R, stride) in the storage type: rounded once, after the steps, which hand them on in the
+// compute type. 16-bit types run on tensor cores (gemm/tensor_core.h) where I and H are multiples of 8 and arrays
+// aligned to 16 bytes, all else the exact main loop of gemm/simt.h; these files say how they map to threads. The depth
+// of the last two products, R, is cut into parts where their tiles are few (gemm/split.h).
 #pragma once
 
 #include "cuda/gemm/simt.h"
