@@ -23,6 +23,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import operator
 import re
 import threading
 import types
@@ -33,8 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_engine import debug
+from imgrec_engine import device as devices
 from imgrec_engine.dtypes import SUPPORTED, is_floating
-from imgrec_engine.errors import AutogradError, DTypeError, ImgrecError, OutOfMemoryError
+from imgrec_engine.errors import AutogradError, DeviceError, DTypeError, ImgrecError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
@@ -124,7 +126,7 @@ class Node:
         self.edges = edges
         self.pullback: Pullback | None = pullback
         self.several = several  # whether the op returned a tuple, and its pullback gets one
-        self.outputs: list[tuple[tuple[int, ...], np.dtype[Any]]] = []
+        self.outputs: list[tuple[tuple[int, ...], np.dtype[Any], type]] = []  # what their gradients must be like
         self.saved: list[tuple[str, Version, int]] = []
         self.number = next(Node._numbers)  # consumers always have a higher number: the order of the backward pass
 
@@ -169,6 +171,8 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         values = list(args)
         inputs = [_unwrap(name, slot, values, kwargs) for slot in slots]
+        tensors = _tensors(inputs)
+        array_type = _array_type(name, slots, inputs, tensors)
         with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
             try:
                 result = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
@@ -179,9 +183,9 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
         outputs, pullback = result
         several = type(outputs) is tuple
         node = None
-        if _mode.recording and pullback is not None and any(map(_requires_grad, inputs)):
+        if _mode.recording and pullback is not None and any(map(_requires_grad, tensors)):
             node = Node(name, tuple(map(_edge, inputs)), pullback, several)
-        results = tuple(_wrap(array, inputs, node) for array in (outputs if several else (outputs,)))
+        results = tuple([_wrap(array, array_type, tensors, node) for array in (outputs if several else (outputs,))])
         if node is not None:
             _note_saved(node, slots, inputs, results)
         return results if several else results[0]
@@ -190,6 +194,7 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
     return call
 
 
+_requires_grad = operator.attrgetter("requires_grad")
 _VAGUE = (TypeError, ValueError, IndexError, OverflowError, MemoryError)  # what Python and NumPy raise
 
 
@@ -229,7 +234,7 @@ class _Slot(NamedTuple):
 
 
 def _unwrap(op: str, slot: _Slot, values: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Replaces the tensor(s) given for one parameter by their arrays, and returns what was given."""
+    """Replaces what was given for one parameter by its array(s); returns it with every array as a tensor."""
     where: Any = values
     key: Any = slot.place
     if slot.place >= len(values):
@@ -240,24 +245,42 @@ def _unwrap(op: str, slot: _Slot, values: list[Any], kwargs: dict[str, Any]) -> 
     if slot.takes_sequence:
         if not isinstance(given, (list, tuple)) or not given:
             raise TypeError(f"{op}: {slot.name} is {_describe(given)}, expected a list of one Tensor or more")
-        where[key] = [_array_of(op, f"{slot.name}[{i}]", item) for i, item in enumerate(given)]
-        return tuple(given)
-    if not (given is None and slot.takes_none) and not (isinstance(given, _NUMBERS) and slot.takes_number):
-        where[key] = _array_of(op, slot.name, given)
+        given = tuple(_as_tensor(op, f"{slot.name}[{i}]", item) for i, item in enumerate(given))
+        where[key] = [tensor._array for tensor in given]
+    elif not (given is None and slot.takes_none) and not (isinstance(given, _NUMBERS) and slot.takes_number):
+        given = _as_tensor(op, slot.name, given)
+        where[key] = given._array
     return given
 
 
 _NUMBERS = (int, float, np.generic)
 
 
-def _array_of(op: str, parameter: str, given: Any) -> Any:
+def _as_tensor(op: str, parameter: str, given: Any) -> Any:
     if isinstance(given, _tensor_type):
-        return given._array
+        return given
     if not isinstance(given, (np.ndarray, np.generic)):
         raise TypeError(f"{op}: {parameter} is {_describe(given)}, expected a Tensor")
     if given.dtype not in SUPPORTED:
         raise DTypeError(f"{op}: {parameter} is {given.dtype.name}; there are no tensors of this dtype")
-    return np.asarray(given)
+    return _tensor_type(np.asarray(given))
+
+
+def _array_type(op: str, slots: list[_Slot], inputs: list[Any], tensors: list[Tensor]) -> type:
+    """The type of array on the device where all the tensors are; DeviceError where they are on several."""
+    found: type = type(tensors[0]._array) if tensors else np.ndarray
+    for tensor in tensors:
+        if type(tensor._array) is not found:
+            named = [
+                (f"{slot.name}[{i}]" if slot.takes_sequence else slot.name, item)
+                for slot, given in zip(slots, inputs, strict=True)
+                for i, item in enumerate(_tensors([given]))
+            ]
+            device = devices.of(tensors[0]._array)
+            seen = ", ".join(f"{name} on {item.device}" for name, item in named)
+            moved = " and ".join(f"{name}.to({device!r})" for name, item in named if item.device != device)
+            raise DeviceError(f"{op}: {seen}; expected all on one device: {moved}")
+    return found
 
 
 def _describe(given: Any) -> str:
@@ -265,17 +288,12 @@ def _describe(given: Any) -> str:
     return repr(given) if is_empty else f"of type {type(given).__name__}"
 
 
-def _requires_grad(given: Any) -> bool:
-    if isinstance(given, tuple):
-        return any(map(_requires_grad, given))
-    return isinstance(given, _tensor_type) and given.requires_grad
-
-
 def _edge(given: Any) -> Any:
     """Where a gradient for this input goes: a leaf tensor, (node, output index), a tuple of such, or None."""
     if isinstance(given, tuple):
-        return tuple(map(_edge, given)) if any(map(_requires_grad, given)) else None
-    if not _requires_grad(given):
+        edges = tuple(map(_edge, given))
+        return None if all(edge is None for edge in edges) else edges
+    if not (isinstance(given, _tensor_type) and given.requires_grad):
         return None
     return given if given._node is None else _Output(given._node, given._index)
 
@@ -290,28 +308,42 @@ class _Output:
         self.index = index
 
 
-def _wrap(array: Any, inputs: list[Any], node: Node | None) -> Tensor:
-    """A tensor for an op's output: attached to the node if gradients can flow, sharing the version of what it views."""
-    tensor: Tensor = _tensor_type(array if type(array) is np.ndarray else np.asarray(array))
+def _wrap(array: Any, array_type: type, tensors: list[Tensor], node: Node | None) -> Tensor:
+    """A tensor for an op's output, on the device of its inputs: attached to the node if gradients can flow."""
+    tensor: Tensor = _tensor_type(devices.place(array, array_type))
     owner = owner_of(tensor._array)
-    for given in _tensors(inputs):
-        if owner_of(given._array) is owner:
+    for given in tensors:
+        if owner_of(given._array) is owner:  # a view: writes to one are writes to the other
             tensor._version = given._version
     if node is not None:
         tensor._index = len(node.outputs)
-        node.outputs.append((tensor._array.shape, tensor._array.dtype))
+        node.outputs.append((tensor._array.shape, tensor._array.dtype, array_type))
         if is_floating(tensor._array.dtype):
             tensor.requires_grad = True
             tensor._node = node
     return tensor
 
 
-def _tensors(inputs: Sequence[Any]) -> Iterator[Tensor]:
+def transfer(x: Tensor, device: str) -> Tensor:
+    """A differentiable copy on another device: not one of the ops, whose results are where their arguments are."""
+    before, y = x.device, devices.to_device(x._array, device)
+
+    def backward(dy: Array, needs: Needs) -> Gradients:
+        return (devices.to_device(dy, before),)
+
+    node = Node("to", (_edge(x),), backward, several=False) if _mode.recording and x.requires_grad else None
+    return _wrap(y, type(y), [x], node)
+
+
+def _tensors(inputs: Sequence[Any]) -> list[Tensor]:
+    """The tensors among what was given for an op's parameters, those within sequences too."""
+    found = []
     for given in inputs:
         if isinstance(given, _tensor_type):
-            yield given
+            found.append(given)
         elif isinstance(given, tuple):
-            yield from _tensors(given)
+            found.extend(_tensors(given))
+    return found
 
 
 def _note_saved(node: Node, slots: list[_Slot], inputs: list[Any], outputs: tuple[Tensor, ...]) -> None:
@@ -320,7 +352,7 @@ def _note_saved(node: Node, slots: list[_Slot], inputs: list[Any], outputs: tupl
     _find_arrays(node.pullback, held)
     named = [(f"argument {slot.name!r}", given) for slot, given in zip(slots, inputs, strict=True)]
     for what, given in [*named, *(("its result", output) for output in outputs)]:
-        for tensor in _tensors((given,)):
+        for tensor in _tensors([given]):
             if id(owner_of(tensor._array)) in held:
                 node.saved.append((what, tensor._version, tensor._version.count))
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from imgrec_engine.autograd import Node
-from imgrec_engine.errors import AutogradError
+from imgrec_engine.device import place
+from imgrec_engine.errors import AutogradError, DeviceError
 from imgrec_engine.tensor import Tensor
 
 
@@ -39,7 +40,7 @@ def grad(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
     _walk("grad", output, None, found)
     results = (found[_key(tensor)] for tensor in wanted)
     return [
-        Tensor(np.zeros(tensor.shape, tensor.dtype) if array is None else array.copy())  # it may be a read-only view
+        Tensor(np.zeros_like(tensor._array) if array is None else array.copy())  # it may be a read-only view
         for tensor, array in zip(wanted, results, strict=True)
     ]
 
@@ -61,7 +62,12 @@ def _seed(name: str, root: Tensor, gradient: Tensor | None) -> Any:
                 "or call .backward(gradient) with a gradient of this shape"
             )
         return np.ones_like(root._array)
-    array = gradient._array if isinstance(gradient, Tensor) else np.asarray(gradient)
+    if isinstance(gradient, Tensor) and gradient.device != root.device:
+        raise DeviceError(
+            f"{name}: the gradient is on {gradient.device} and the tensor on {root.device}; "
+            f"expected both on one device: gradient.to({root.device!r})"
+        )
+    array = gradient._array if isinstance(gradient, Tensor) else place(gradient, type(root._array))
     if array.shape != root.shape:
         raise AutogradError(f"{name}: the gradient has shape {array.shape}, expected the tensor's, {root.shape}")
     return array.astype(root.dtype, copy=False)
@@ -91,7 +97,7 @@ def _walk(name: str, root: Tensor, gradient: Tensor | None, found: dict[Any, Any
             if slots is None:
                 slots = pending[edge.node] = [None] * len(edge.node.outputs)
                 heapq.heappush(queue, (-edge.node.number, edge.node))
-            slots[edge.index] = array if slots[edge.index] is None else slots[edge.index] + array
+            slots[edge.index] = _add(slots[edge.index], array)
 
 
 def _pull(node: Node, gradients: list[Any]) -> list[tuple[Any, Any]]:
@@ -136,9 +142,12 @@ def _needs(edge: Any) -> Any:
 
 
 def _conform(node: Node, edge: Any, array: Any) -> Any:
-    """The gradient in the dtype of what it belongs to; AutogradError where the shape is another."""
-    shape, dtype = (edge.shape, edge.dtype) if isinstance(edge, Tensor) else edge.node.outputs[edge.index]
-    array = np.asarray(array)
+    """The gradient on the device and in the dtype of what it belongs to; AutogradError where the shape is another."""
+    if isinstance(edge, Tensor):
+        shape, dtype, array_type = edge.shape, edge.dtype, type(edge._array)
+    else:
+        shape, dtype, array_type = edge.node.outputs[edge.index]
+    array = place(array, array_type)
     if array.shape != shape:
         raise AutogradError(
             f"backward of {node.name} gave a gradient of shape {array.shape} for an input of shape {shape}"
@@ -153,9 +162,13 @@ def _deliver(leaf: Tensor, array: Any, found: dict[Any, Any] | None) -> None:
     """Adds a gradient to a leaf's ``.grad``, or to what ``grad`` looks for."""
     if found is not None:
         if id(leaf) in found:
-            before = found[id(leaf)]
-            found[id(leaf)] = array if before is None else before + array
+            found[id(leaf)] = _add(found[id(leaf)], array)
         return
     with _accumulating:
         # A copy: the same array may be on its way to other tensors, and gradients are changed in place by clipping.
-        leaf.grad = Tensor(array.copy() if leaf.grad is None else leaf.grad._array + array)
+        leaf.grad = Tensor(array.copy() if leaf.grad is None else _add(leaf.grad._array, array))
+
+
+def _add(before: Any, array: Any) -> Any:
+    """The sum of gradients; an array also without dimensions, where NumPy's sum would be a number."""
+    return array if before is None else place(before + array, type(array))

@@ -1,4 +1,4 @@
-"""The command line: imgrec train | evaluate | predict | info | models | datasets."""
+"""The command line: imgrec train | evaluate | predict | inspect | info | models | datasets."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--grey", dest="channels", action="store_const", const=1, help="turn colour images to grey")
     train.add_argument("--seed", type=_natural, help="default 0")
     train.add_argument("--workers", type=_natural, help="threads that prepare batches ahead (default 0)")
+    train.add_argument("--device", help="see `imgrec info` (default cpu)")
     train.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     train.set_defaults(command=_train)
 
@@ -80,15 +81,29 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path)
     evaluate.add_argument("data", nargs="?", help="default: what the run was trained on")
     evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--device", default="cpu")
     evaluate.set_defaults(command=_evaluate)
 
     predict = commands.add_parser("predict", help="say what photos show")
     predict.add_argument("run", type=Path)
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
     predict.add_argument("--top", type=_positive, default=1)
+    predict.add_argument("--device", default="cpu")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     predict.set_defaults(command=_predict)
+
+    inspect = commands.add_parser("inspect", help="what each line of an op's CUDA kernels costs, by the simulator")
+    inspect.add_argument("op", metavar="OP", help="conv2d, relu, lstm, ... (another name lists them)")
+    inspect.add_argument(
+        "--shape", nargs="+", default=[], metavar="SHAPE", help="8,32,32,16 or x=8,32,32,16, one for each tensor"
+    )
+    inspect.add_argument("--dtype", default="float32", help="float32 (default), float64, float16 or bfloat16")
+    inspect.add_argument(
+        "--option", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="other arguments of the op"
+    )
+    inspect.add_argument("--html", type=Path, metavar="FILE", help="write a page with heat colours instead")
+    inspect.set_defaults(command=_inspect)
 
     for name, help_, command in (
         ("info", "what this build has", _info),
@@ -135,7 +150,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from imgrec_engine.train import Recogniser
     from imgrec_engine.train.run import read_config
 
-    recogniser = Recogniser.load(options.run)
+    recogniser = Recogniser.load(options.run, options.device)
     data = options.data or read_config(options.run).data
     print(recogniser.evaluate(load(data, options.split)).report(recogniser.classes))
     return 0
@@ -145,7 +160,7 @@ def _predict(options: argparse.Namespace) -> int:
     from imgrec_engine.data import read_image
     from imgrec_engine.train import Recogniser
 
-    recogniser = Recogniser.load(options.run)
+    recogniser = Recogniser.load(options.run, options.device)
     recognised, skipped = 0, list[str]()
     for path in _files(options.paths):
         try:
@@ -184,6 +199,18 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
         else:
             raise DataError(f"{path}: there is no such file or folder")
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from imgrec_engine.inspection import inspect_op, page, read_options, read_shapes, text
+
+    found = inspect_op(options.op, read_shapes(options.shape), options.dtype, read_options(options.option))
+    if options.html is None:
+        print(text(found), end="")
+    else:
+        options.html.write_text(page(found), encoding="utf-8")
+        print(options.html)
+    return 0
 
 
 def _info(options: argparse.Namespace) -> int:

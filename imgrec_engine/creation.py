@@ -22,9 +22,7 @@ def full(shape: Shape, value: float, dtype: Any = float32, device: str = "cpu", 
     >>> full((2,), 7).numpy()
     array([7., 7.], dtype=float32)
     """
-    lengths = lengths_of((shape,))
-    devices.check(device)
-    array = devices.empty(lengths, as_dtype(dtype), _ON_CPU)
+    array = devices.empty_on(device, lengths_of((shape,)), as_dtype(dtype))
     array.fill(value)
     return Tensor(array, requires_grad)
 
@@ -73,6 +71,3 @@ def from_dlpack(source: Any, copy: bool | None = None) -> Tensor:
     ((2,), array([3., 3.], dtype=float32))
     """
     return Tensor(dlpack.import_array(source, copy))
-
-
-_ON_CPU = np.empty(0, dtype=np.float32)

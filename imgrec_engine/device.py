@@ -1,4 +1,4 @@
-"""Devices: where arrays live, where their memory comes from, and how many threads serve the CPU."""
+"""Devices: where arrays live, where their memory comes from, and how many threads serve them."""
 
 from __future__ import annotations
 
@@ -12,36 +12,64 @@ from numpy.typing import NDArray
 from imgrec_engine import kernels
 from imgrec_engine.errors import DeviceError
 
-NAMES = ("cpu",)
 MOST_THREADS = 1024  # more serve no machine, and a system may refuse to start them
 KINDS = ("cpu", "cuda", "sim")  # a build has some of them
 
 
+def names() -> tuple[str, ...]:
+    """The devices that this build has.
+
+    >>> names()[0]
+    'cpu'
+    """
+    return tuple(name for name in kernels.ARRAY_TYPES if _is_present(name))
+
+
+def _is_present(device: str) -> bool:
+    try:
+        kernels.load(device)
+    except DeviceError:
+        return False
+    return True
+
+
 def check(device: str) -> str:
-    """Returns the device's name if this build has it; DeviceError otherwise."""
-    if device not in NAMES:
-        raise DeviceError(f"device {device!r} is not available; this build has {', '.join(NAMES)}")
+    """Returns the device's name if this build has it; DeviceError, which says what to do, otherwise."""
+    kernels.load(device)
     return device
 
 
 def of(array: Any) -> str:
     """The name of the device that holds an array."""
-    return "cpu"
+    return kernels.DEVICES[type(array)]
 
 
 def to_numpy(array: Any) -> NDArray[Any]:
-    """The array's values on the host: the array itself where it lives there already."""
+    """The array's values on the host: the array itself, or a plain view of it, where it lives there already."""
     return np.asarray(array)
+
+
+def place(array: Any, array_type: type) -> Any:
+    """The array as one of the device whose arrays are of this type.
+
+    NumPy computes with any device's arrays on the host, and now and then gives a plain array or a number for them.
+    """
+    return array if type(array) is array_type else np.asarray(array).view(array_type)
 
 
 def empty(shape: Sequence[int], dtype: np.dtype[Any], like: Any) -> Any:
     """An uninitialised, contiguous, 64-byte-aligned array from the pool of the device that holds ``like``."""
-    return kernels.of(like)[0].empty(shape, dtype)
+    return kernels.EMPTY[type(like)](shape, dtype)
+
+
+def empty_on(device: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
+    """The same from the pool of the device of this name."""
+    return kernels.EMPTY[kernels.ARRAY_TYPES[check(device)]](shape, dtype)
 
 
 def empty_like(array: Any) -> Any:
     """An uninitialised, contiguous array of the same shape, dtype and device."""
-    return kernels.of(array)[0].empty(array.shape, array.dtype)
+    return kernels.EMPTY[type(array)](array.shape, array.dtype)
 
 
 def zeros(shape: Sequence[int], dtype: np.dtype[Any], like: Any) -> Any:
@@ -60,27 +88,26 @@ def contiguous(array: Any) -> Any:
     return copy
 
 
-def to_device(array: NDArray[Any], device: str) -> Any:
-    """Copies a NumPy array into memory of the device's pool."""
-    check(device)
-    copy = empty_like(array)
+def to_device(array: Any, device: str) -> Any:
+    """Copies an array into memory of the device's pool."""
+    copy = empty_on(device, array.shape, array.dtype)
     np.copyto(copy, array)
     return copy
 
 
 def set_num_threads(count: int) -> None:
-    """Sets how many threads the CPU kernels use. Results do not depend on it, bit for bit."""
+    """Sets how many threads of the host the kernels use. Results do not depend on it, bit for bit."""
     if not isinstance(count, int) or not 1 <= count <= MOST_THREADS:
         raise ValueError(f"set_num_threads: count is {count!r}, expected a whole number from 1 to {MOST_THREADS}")
-    kernels.cpu_context.threads = count
+    kernels.set_threads(count)
 
 
 def get_num_threads() -> int:
-    """How many threads the CPU kernels use.
+    """How many threads of the host the kernels use.
 
     ``IMGREC_NUM_THREADS``, else the cores that this process may run on.
     """
-    return int(kernels.cpu_context.threads)
+    return kernels.get_threads()
 
 
 def _default_threads() -> int:

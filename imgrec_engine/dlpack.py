@@ -26,7 +26,7 @@ def export(
         raise BufferError(f"__dlpack__: stream is {stream!r}, expected None on the CPU")
     if device not in (None, CPU_DEVICE):
         raise BufferError(f"__dlpack__: dl_device is {device}, expected {CPU_DEVICE}, the CPU")
-    array = tensor._array.copy() if copy else tensor._array
+    array = tensor.numpy().copy() if copy else tensor.numpy()
     versioned = max_version is not None and tuple(max_version) >= (1, 0)
     if not versioned and not array.flags.writeable:
         raise BufferError("__dlpack__: this memory is read-only, which only DLPack 1.0 can tell; clone() it first")
@@ -44,6 +44,6 @@ def import_array(source: Any, copy: bool | None) -> Any:
         capsule = source.__dlpack__(max_version=(1, 0), copy=copy)
     except TypeError:  # an exporter from before DLPack 1.0
         capsule = source.__dlpack__()
-        array = kernels.modules()["cpu"].dlpack_import(capsule)
+        array = kernels.load("cpu")[0].dlpack_import(capsule)
         return array.copy() if copy else array
-    return kernels.modules()["cpu"].dlpack_import(capsule)
+    return kernels.load("cpu")[0].dlpack_import(capsule)

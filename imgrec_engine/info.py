@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 
 import numpy as np
 
 import imgrec_engine
-from imgrec_engine import device, kernels
+from imgrec_engine import kernels, simulator
+from imgrec_engine.errors import DeviceError
 
 
 def report() -> str:
     """Versions, devices (and why one is absent), threads and optional packages, one to a line."""
-    _, context = kernels.of(np.empty(0))
     optional = ("matplotlib", "sklearn", "skimage", "cupy")
     found = [name for name in optional if importlib.util.find_spec(name) is not None]
     return "\n".join(
         [
             f"imgrec_engine  {imgrec_engine.__version__}",
             f"python         {platform.python_version()}, numpy {np.__version__}",
-            f"device cpu     kernels built for {target()}, {context.threads} threads (IMGREC_NUM_THREADS)",
+            f"device cpu     kernels built for {target()}, {kernels.get_threads()} threads (IMGREC_NUM_THREADS)",
             "device cuda    absent: this version has no CUDA module",
-            "device sim     absent: this version has no simulator module",
-            f"default device {device.NAMES[0]}",
+            f"device sim     {_simulator()}",
+            "default device cpu",
             f"optional       {', '.join(found) or 'none'} (of {', '.join(optional)})",
         ]
     )
 
 
+def _simulator() -> str:
+    """The simulated GPU, or why there is none."""
+    try:
+        _, context = kernels.load("sim")
+    except (DeviceError, ValueError) as error:  # the module is absent, or a variable of the environment is wrong
+        return "absent: " + str(error).removeprefix("device 'sim' is not available: ")
+    checkers = os.environ["IMGREC_SIM_CHECK"] if simulator.is_checked() else "none"
+    return (
+        f"CUDA kernels on {context.sm_count} simulated SMs (IMGREC_SIM_SMS) with {context.max_shared_bytes // 1024} KB "
+        f"shared memory a block (IMGREC_SIM_SHARED), {context.threads} threads, checkers: {checkers} (IMGREC_SIM_CHECK)"
+    )
+
+
 def target() -> str:
     """The processor level that the CPU kernels in use were built for."""
-    return str(kernels.modules()["cpu"].kernel_target())
+    return str(kernels.load("cpu")[0].kernel_target())

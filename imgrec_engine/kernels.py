@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections import deque
-from types import ModuleType
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+from imgrec_engine import simulator
+from imgrec_engine.errors import DeviceError
+from imgrec_engine.simulator import SimArray
 
 try:
     _cpu: Any = importlib.import_module("imgrec_engine._cpu")
@@ -17,9 +23,13 @@ except ImportError as error:
         "(`pip install .`) instead of importing it from its sources, or build in place with `make dev`"
     ) from error
 
-cpu_context = _cpu.Context(threads=1)
+# A device is known by the type of its arrays: that is all that a call has to look at.
+ARRAY_TYPES = MappingProxyType[str, type]({"cpu": np.ndarray, "sim": SimArray})
+DEVICES = MappingProxyType({array_type: name for name, array_type in ARRAY_TYPES.items()})
 
-_OF_TYPE: dict[type, tuple[Any, Any]] = {np.ndarray: (_cpu, cpu_context)}
+_OF_TYPE: dict[type, tuple[Any, Any]] = {np.ndarray: (_cpu, _cpu.Context(threads=1))}
+EMPTY: dict[type, Callable[[Sequence[int], np.dtype[Any]], Any]] = {np.ndarray: _cpu.empty}  # an array of this type
+_loading = threading.Lock()
 
 
 def of(array: Any) -> tuple[Any, Any]:
@@ -30,12 +40,37 @@ def of(array: Any) -> tuple[Any, Any]:
     return _OF_TYPE[type(array)]
 
 
+def load(device: str) -> tuple[Any, Any]:
+    """The module and the context of a device, imported at its first use; DeviceError where this build lacks it."""
+    array_type = ARRAY_TYPES.get(device)
+    if array_type is None:
+        raise DeviceError(f"device {device!r} is not available; this version has {', '.join(ARRAY_TYPES)}")
+    if array_type not in _OF_TYPE:
+        with _loading:  # one context, whose threads set_num_threads then sets
+            if array_type not in _OF_TYPE:
+                module, context = simulator.load(get_threads())
+                EMPTY[array_type] = lambda shape, dtype: module.empty(shape, dtype).view(array_type)
+                _OF_TYPE[array_type] = module, context
+    return _OF_TYPE[array_type]
+
+
+def set_threads(count: int) -> None:
+    """Sets how many threads the kernels of every device use on the host."""
+    for _, context in tuple(_OF_TYPE.values()):
+        context.threads = count
+
+
+def get_threads() -> int:
+    """How many threads the kernels use on the host."""
+    return int(_OF_TYPE[np.ndarray][1].threads)
+
+
 def workspace(plan: Any, like: Any) -> Any:
     """The scratch memory that a plan asks for, on the device of ``like``; None where it asks for none."""
     _chosen.append(plan.algorithm)
     if plan.workspace_bytes == 0:
         return None
-    return of(like)[0].empty((plan.workspace_bytes,), _BYTES)
+    return EMPTY[type(like)]((plan.workspace_bytes,), _BYTES)
 
 
 def take_algorithms() -> list[str]:
@@ -43,11 +78,6 @@ def take_algorithms() -> list[str]:
     chosen = list(dict.fromkeys(_chosen))
     _chosen.clear()
     return chosen
-
-
-def modules() -> dict[str, ModuleType]:
-    """The modules of this build by device name."""
-    return {"cpu": _cpu}
 
 
 _BYTES = np.dtype(np.uint8)

@@ -48,25 +48,32 @@ def set_state(state: tuple[int, int]) -> None:
     _state[:] = state
 
 
-def next_state() -> NDArray[np.int64]:
-    """The state for one draw. Whoever needs the same numbers again, as a backward pass does, keeps it."""
-    state = _state.copy()
+def next_state(like: Any) -> Any:
+    """The state for one draw, on the device of ``like``; a backward pass that needs the same numbers again keeps it."""
+    state = devices.place(_state.copy(), type(like))
     _state[1] += 1
     return state
 
 
-def _draw(kernel: str, shape: Sequence[int], dtype: Any, first: float, second: float, requires_grad: bool) -> Tensor:
+def _draw(
+    kernel: str, shape: Sequence[int], dtype: Any, first: float, second: float, device: str, requires_grad: bool
+) -> Tensor:
     wanted = as_dtype(dtype)
     if not is_floating(wanted):
         raise DTypeError(f"{kernel}: dtype is {wanted.name}, expected a floating one")
-    module, context = kernels.of(_state)
-    out = devices.empty(shape, float64 if wanted == float64 else float32, _state)
-    getattr(module, kernel)(context, out, next_state(), first, second)
+    out = devices.empty_on(device, shape, float64 if wanted == float64 else float32)
+    module, context = kernels.of(out)
+    getattr(module, kernel)(context, out, next_state(out), first, second)
     return Tensor(out.astype(wanted, copy=False), requires_grad)
 
 
 def rand(
-    *shape: int | Sequence[int], dtype: Any = float32, low: float = 0.0, high: float = 1.0, requires_grad: bool = False
+    *shape: int | Sequence[int],
+    dtype: Any = float32,
+    low: float = 0.0,
+    high: float = 1.0,
+    device: str = "cpu",
+    requires_grad: bool = False,
 ) -> Tensor:
     """Uniform numbers in [low, high).
 
@@ -74,7 +81,7 @@ def rand(
     >>> ie.rand(2, 3).shape
     (2, 3)
     """
-    return _draw("random_uniform", lengths_of(shape), dtype, low, high, requires_grad)
+    return _draw("random_uniform", lengths_of(shape), dtype, low, high, device, requires_grad)
 
 
 def randn(
@@ -82,6 +89,7 @@ def randn(
     dtype: Any = float32,
     mean: float = 0.0,
     std: float = 1.0,
+    device: str = "cpu",
     requires_grad: bool = False,
 ) -> Tensor:
     """Normal numbers with the mean and standard deviation given.
@@ -90,4 +98,4 @@ def randn(
     >>> ie.randn((2, 3), dtype="float64").dtype.name
     'float64'
     """
-    return _draw("random_normal", lengths_of(shape), dtype, mean, std, requires_grad)
+    return _draw("random_normal", lengths_of(shape), dtype, mean, std, device, requires_grad)

@@ -135,7 +135,7 @@ class Tensor(Methods):
     # --- out of and into it -------------------------------------------------------------------------------------------
 
     def numpy(self) -> NDArray[Any]:
-        """The values as a NumPy array that shares this tensor's memory."""
+        """The values as a plain NumPy array that shares this tensor's memory."""
         return devices.to_numpy(self._array)
 
     def item(self) -> float | int | bool:
@@ -165,15 +165,15 @@ class Tensor(Methods):
         return dlpack.CPU_DEVICE
 
     def to(self, *targets: Any, device: str | None = None, dtype: Any = None) -> Tensor:
-        """The tensor on another device, in another dtype, or both: ``x.to("cpu")``, ``x.to("float16")``.
+        """The tensor on another device, in another dtype, or both: ``x.to("sim")``, ``x.to("float16")``.
 
-        Differentiable. Returns the same tensor if nothing changes.
+        Differentiable: gradients are copied back. Returns the same tensor if nothing changes.
         """
         result = self
         for target in (*targets, *named_targets(device, dtype)):
             if isinstance(target, str) and target in devices.KINDS:
-                devices.check(target)
-                continue  # the only device of this build holds every tensor
+                result = result if result.device == target else autograd.transfer(result, target)
+                continue
             dtype = as_dtype(target)
             result = result if result.dtype == dtype else elementwise.cast(result, dtype)
         return result

@@ -1,7 +1,8 @@
 """Prints, for every op of the op table, the largest error against float64: values and gradients, by dtype.
 
 Errors are relative to the largest element of each output or gradient; "finite differences" is the largest absolute
-difference between float64 gradients and central differences. Run it from the checkout: python scripts/op_errors.py
+difference between float64 gradients and central differences. Run it from the checkout, for the CPU or another device:
+python scripts/op_errors.py [DEVICE]
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ def relative(ours: Any, reference: Any) -> float:
     return float(difference[finite].max(initial=0.0) / max(np.abs(reference[finite]).max(initial=0.0), 1e-30))
 
 
+DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+
+
 def value_error(case: Any, dtype: Any) -> float:
     """Outputs for inputs rounded to the dtype, against the NumPy reference in float64."""
     worst = 0.0
     for sample in case.samples:
-        args, kwargs = bodies.arguments(case, sample, bodies.to_tensor(dtype))
+        args, kwargs = bodies.arguments(case, sample, bodies.to_tensor(dtype, DEVICE))
         outputs = bodies.call(case, args, kwargs)
         rounded = bodies.arguments(
             case, sample, lambda a: a.astype(dtype).astype(np.float64) if is_floating(a.dtype) else a
@@ -47,11 +51,11 @@ def value_error(case: Any, dtype: Any) -> float:
 
 
 def gradient_error(case: Any, dtype: Any) -> float:
-    """Gradients for inputs rounded to the dtype, against our float64 gradients for the same inputs."""
+    """Gradients for inputs rounded to the dtype, against the CPU's float64 gradients for the same inputs."""
     worst = 0.0
     exact = bodies.to_tensor(float64, requires_grad=True)
     for sample in case.samples:
-        _, ours = bodies.forward_and_backward(case, sample, bodies.to_tensor(dtype, requires_grad=True))
+        _, ours = bodies.forward_and_backward(case, sample, bodies.to_tensor(dtype, DEVICE, requires_grad=True))
         _, references = bodies.forward_and_backward(
             case, sample, lambda a: exact(a.astype(dtype) if is_floating(a.dtype) else a)
         )
@@ -64,14 +68,15 @@ def difference_error(case: Any) -> float:
     """Float64 gradients against central differences."""
     worst = 0.0
     for sample in case.samples:
-        args, kwargs = bodies.arguments(case, sample, bodies.to_tensor(float64, requires_grad=True))
+        args, kwargs = bodies.arguments(case, sample, bodies.to_tensor(float64, DEVICE, requires_grad=True))
         inputs = [t for t in bodies.tensors_of(args, kwargs) if t.requires_grad]
-        if inputs and sum(t.size for t in inputs) <= bodies.LARGEST_GRADCHECK:
+        directions = bodies.DIRECTIONS[DEVICE]
+        if inputs and (directions or sum(t.size for t in inputs) <= bodies.LARGEST_GRADCHECK):
 
             def function(*_: Any, args: Any = args, kwargs: Any = kwargs) -> tuple[Any, ...]:
                 return tuple(y for y in bodies.call(case, args, kwargs) if y.requires_grad)
 
-            worst = max(worst, gradcheck(function, inputs))
+            worst = max(worst, gradcheck(function, inputs, directions=directions))
     return worst
 
 

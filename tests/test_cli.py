@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgrec_engine import device
 from imgrec_engine.cli import main
 
 QUICK = ["--epochs", "2", "--image-size", "12", "--batch-size", "16", "--augment", "none"]
@@ -71,6 +72,21 @@ def test_predict_walks_folders_and_prints_json(run, photos, capsys):
     assert lines[0].keys() == {"path", "label", "score", "top"}
     assert len(lines[0]["top"]) == 1
     assert "notes.txt" in captured.err
+
+
+def test_the_device_is_chosen_and_checked(run, photos, tmp_path, capsys):
+    scores = []
+    for name in device.names():
+        assert main(["predict", str(run), str(photos / "top" / "0.png"), "--device", name, "--json"]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["score"])
+    np.testing.assert_allclose(scores, scores[0], rtol=1e-4)
+    for command in (
+        ["predict", run, photos / "top" / "0.png"],
+        ["evaluate", run],
+        ["train", photos, "--out", tmp_path],
+    ):
+        assert "device 'gpu' is not available" in error_of([*command, "--device", "gpu"], capsys)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_predict_top_scores_add_up(run, photos, capsys):

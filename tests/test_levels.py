@@ -26,5 +26,5 @@ def test_the_op_table_at_a_lower_level(level):
     loaded = python(level, "-c", "from imgrec_engine import _cpu; print(_cpu.kernel_target())").stdout.strip()
     assert loaded == level
     table = Path(__file__).with_name("test_ops.py")
-    result = python(level, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(table))
+    result = python(level, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpu", str(table))
     assert result.returncode == 0, result.stdout[-4000:]

@@ -1,6 +1,7 @@
 """Every row of the op table, on every device present."""
 
 import importlib
+import itertools
 import pkgutil
 import zlib
 
@@ -9,21 +10,32 @@ import pytest
 from op_cases import CASES
 
 import imgrec_engine as ie
+from imgrec_engine import device as devices
 from imgrec_engine import kernels, ops
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64, is_floating
 from imgrec_engine.testing import gradcheck
 
 TOLERANCES = {float32: (1.3e-6, 1e-5), float16: (1e-3, 1e-5), bfloat16: (1.6e-2, 1e-5), float64: (1e-11, 1e-11)}
 LARGEST_GRADCHECK = 2_000  # elements of a sample whose gradient is checked one by one
+DIRECTIONS = {"cpu": None, "sim": 2}  # for gradcheck: a simulated kernel is too slow to be run for every element
+THREADS = {"cpu": (1, 2, 3), "sim": (1, 2)}
+DEVICES = devices.names()
 
-SAMPLES = [pytest.param(case, s, id=f"{case.name}-{i}") for case in CASES for i, s in enumerate(case.samples)]
-REFUSED = [pytest.param(case, b, id=f"{case.name}-{i}") for case in CASES for i, b in enumerate(case.refused)]
-DTYPES = [
-    pytest.param(case, s, dtype, id=f"{case.name}-{i}-{dtype.name}")
-    for case in CASES
-    for i, s in enumerate(case.samples)
-    for dtype in case.dtypes
-]
+
+def rows(calls, dtypes=lambda case: [None]):
+    """Parameters (case, call, device), or (case, call, dtype, device), for each call of each row of the table."""
+    parameters = []
+    for case in CASES:
+        for (i, made), dtype, device in itertools.product(enumerate(calls(case)), dtypes(case), DEVICES):
+            own = () if dtype is None else (dtype,)
+            name = "-".join([case.name, str(i), *(dtype.name for dtype in own), device])
+            parameters.append(pytest.param(case, made, *own, device, id=name))
+    return parameters
+
+
+SAMPLES = rows(lambda case: case.samples)
+REFUSED = rows(lambda case: case.refused)
+DTYPES = rows(lambda case: case.samples, lambda case: case.dtypes)
 
 
 def test_every_op_has_a_row():
@@ -53,10 +65,10 @@ def arguments(case, sample, convert):
     return args, {name: change(draw(given, generator)) for name, given in sample.kwargs.items()}
 
 
-def to_tensor(dtype, requires_grad=False):
+def to_tensor(dtype, device="cpu", requires_grad=False):
     def convert(array):
         floating = is_floating(array.dtype)
-        return ie.tensor(array, dtype=dtype if floating else None, requires_grad=requires_grad and floating)
+        return ie.tensor(array, dtype if floating else None, device, requires_grad=requires_grad and floating)
 
     return convert
 
@@ -67,7 +79,9 @@ def as_tuple(value):
 
 def call(case, args, kwargs):
     case.before()
-    return as_tuple(case.op(*args, **kwargs))
+    outputs = as_tuple(case.op(*args, **kwargs))
+    assert {y.device for y in outputs} == {x.device for x in tensors_of(args, kwargs)}
+    return outputs
 
 
 def tensors_of(args, kwargs):
@@ -83,11 +97,13 @@ def forward_and_backward(case, sample, convert):
     total = None
     for y in outputs:
         if y.requires_grad:
-            part = (y * ie.tensor(generator.standard_normal(y.shape), dtype=y.dtype)).to(float64).sum()
+            part = (y * ie.tensor(generator.standard_normal(y.shape), y.dtype, y.device)).to(float64).sum()
             total = part if total is None else total + part
     if total is not None:
         total.backward()
-    gradients = [t.grad for t in tensors_of(args, kwargs) if t.requires_grad]
+    inputs = [t for t in tensors_of(args, kwargs) if t.requires_grad]
+    gradients = [t.grad for t in inputs]
+    assert all(t.grad is None or t.grad.device == t.device for t in inputs)
     return [y.numpy() for y in outputs], [None if g is None else g.numpy() for g in gradients]
 
 
@@ -100,9 +116,9 @@ def assert_same_bits(ours, theirs):
             assert a.tobytes() == b.tobytes()
 
 
-@pytest.mark.parametrize(("case", "sample", "dtype"), DTYPES)
-def test_values_agree_with_float64(case, sample, dtype):
-    args, kwargs = arguments(case, sample, to_tensor(dtype))
+@pytest.mark.parametrize(("case", "sample", "dtype", "device"), DTYPES)
+def test_values_agree_with_float64(case, sample, dtype, device):
+    args, kwargs = arguments(case, sample, to_tensor(dtype, device))
     outputs = call(case, args, kwargs)
     rounded = arguments(case, sample, lambda a: a.astype(dtype).astype(np.float64) if is_floating(a.dtype) else a)
     case.before()
@@ -114,23 +130,23 @@ def test_values_agree_with_float64(case, sample, dtype):
         np.testing.assert_allclose(y.numpy().astype(np.float64), reference, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize(("case", "sample"), SAMPLES)
-def test_gradients_agree_with_finite_differences(case, sample):
-    args, kwargs = arguments(case, sample, to_tensor(float64, requires_grad=case.differentiable))
+@pytest.mark.parametrize(("case", "sample", "device"), SAMPLES)
+def test_gradients_agree_with_finite_differences(case, sample, device):
+    args, kwargs = arguments(case, sample, to_tensor(float64, device, requires_grad=case.differentiable))
     inputs = [t for t in tensors_of(args, kwargs) if t.requires_grad]
     outputs = call(case, args, kwargs)
     assert any(y.requires_grad for y in outputs) == (case.differentiable and bool(inputs))
-    if inputs and sum(t.size for t in inputs) <= LARGEST_GRADCHECK:
+    if inputs and (DIRECTIONS[device] or sum(t.size for t in inputs) <= LARGEST_GRADCHECK):
 
         def function(*_):
             return tuple(y for y in call(case, args, kwargs) if y.requires_grad)
 
-        gradcheck(function, inputs)
+        gradcheck(function, inputs, directions=DIRECTIONS[device])
 
 
-@pytest.mark.parametrize(("case", "sample", "dtype"), [p for p in DTYPES if p.values[0].differentiable])
-def test_gradients_agree_with_float64(case, sample, dtype):
-    _, ours = forward_and_backward(case, sample, to_tensor(dtype, requires_grad=True))
+@pytest.mark.parametrize(("case", "sample", "dtype", "device"), [p for p in DTYPES if p.values[0].differentiable])
+def test_gradients_agree_with_float64(case, sample, dtype, device):
+    _, ours = forward_and_backward(case, sample, to_tensor(dtype, device, requires_grad=True))
 
     def rounded(array):
         return to_tensor(float64, requires_grad=True)(array.astype(dtype) if is_floating(array.dtype) else array)
@@ -146,9 +162,9 @@ def test_gradients_agree_with_float64(case, sample, dtype):
         np.testing.assert_allclose(gradient.astype(np.float64), reference, rtol=rtol, atol=atol + rtol * scale)
 
 
-@pytest.mark.parametrize(("case", "sample"), SAMPLES)
-def test_float64_values_agree(case, sample):
-    args, kwargs = arguments(case, sample, to_tensor(float64))
+@pytest.mark.parametrize(("case", "sample", "device"), SAMPLES)
+def test_float64_values_agree(case, sample, device):
+    args, kwargs = arguments(case, sample, to_tensor(float64, device))
     outputs = call(case, args, kwargs)
     plain_args, plain_kwargs = arguments(case, sample, lambda a: a)
     case.before()
@@ -156,36 +172,37 @@ def test_float64_values_agree(case, sample):
         np.testing.assert_allclose(y.numpy(), reference, rtol=1e-9, atol=1e-9)
 
 
-def strided(array):
-    """The same values with gaps between them and, where there are two dimensions, in transposed order."""
-    if array.ndim == 0:
-        return to_tensor(float32, requires_grad=True)(array)
-    wide = np.repeat(array.astype(float32) if is_floating(array.dtype) else array, 2, axis=-1)
-    view = np.ascontiguousarray(wide.T).T[..., ::2]
-    tensor = ie.Tensor(view)
-    if is_floating(view.dtype):
-        tensor.requires_grad_()
-    return tensor
+def strided(device):
+    """To the same values with gaps between them and, where there are two dimensions, in transposed order."""
+
+    def convert(array):
+        if array.ndim == 0:
+            return to_tensor(float32, device, requires_grad=True)(array)
+        wide = np.repeat(array.astype(float32) if is_floating(array.dtype) else array, 2, axis=-1)
+        view = ie.Tensor(ie.tensor(np.ascontiguousarray(wide.T), device=device)._array.T[..., ::2])
+        return view.requires_grad_() if is_floating(view.dtype) else view
+
+    return convert
 
 
-@pytest.mark.parametrize(("case", "sample"), SAMPLES)
-def test_strided_inputs_give_the_same(case, sample):
-    outputs, gradients = forward_and_backward(case, sample, strided)
-    expected, expected_gradients = forward_and_backward(case, sample, to_tensor(float32, requires_grad=True))
+@pytest.mark.parametrize(("case", "sample", "device"), SAMPLES)
+def test_strided_inputs_give_the_same(case, sample, device):
+    outputs, gradients = forward_and_backward(case, sample, strided(device))
+    expected, expected_gradients = forward_and_backward(case, sample, to_tensor(float32, device, requires_grad=True))
     for a, b in zip([*outputs, *gradients], [*expected, *expected_gradients], strict=True):
         if b is not None:  # NumPy sums strided memory in another order
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("case", "sample"), SAMPLES)
-def test_bits_do_not_depend_on_threads_or_memory(case, sample):
-    convert = to_tensor(float32, requires_grad=True)
+@pytest.mark.parametrize(("case", "sample", "device"), SAMPLES)
+def test_bits_do_not_depend_on_threads_or_memory(case, sample, device):
+    convert = to_tensor(float32, device, requires_grad=True)
     ie.set_num_threads(1)
     once = forward_and_backward(case, sample, convert)
-    pool = kernels.modules()["cpu"]
+    pool = kernels.load(device)[0]
     pool.pool_poison(True)
     try:
-        for threads in (1, 2, 3):
+        for threads in THREADS[device]:
             ie.set_num_threads(threads)
             again = forward_and_backward(case, sample, convert)
             assert_same_bits([*once[0], *once[1]], [*again[0], *again[1]])
@@ -193,9 +210,15 @@ def test_bits_do_not_depend_on_threads_or_memory(case, sample):
         pool.pool_poison(False)
 
 
-@pytest.mark.parametrize(("case", "refused"), REFUSED)
-def test_bad_arguments_are_refused_by_name(case, refused):
-    args, kwargs = arguments(case, refused, to_tensor(float32))
+@pytest.mark.parametrize(("case", "sample", "device"), [p for p in SAMPLES if p.values[-1] != "cpu"])
+def test_no_kernel_of_the_cpu_serves_another_device(case, sample, device, monkeypatch):
+    monkeypatch.setitem(kernels._OF_TYPE, np.ndarray, (None, kernels.load("cpu")[1]))
+    forward_and_backward(case, sample, to_tensor(float32, device, requires_grad=True))
+
+
+@pytest.mark.parametrize(("case", "refused", "device"), REFUSED)
+def test_bad_arguments_are_refused_by_name(case, refused, device):
+    args, kwargs = arguments(case, refused, to_tensor(float32, device))
     with pytest.raises(refused.error, match=refused.words) as caught:
         call(case, args, kwargs)
     assert case.name in str(caught.value)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import imgrec_engine as ie
 from imgrec_engine import kernels
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.errors import DTypeError, ShapeError
@@ -87,7 +88,7 @@ def test_squared_norm_and_scaling(dtype, size):
 def test_bits_do_not_depend_on_threads():
     results = []
     for threads in (1, 2, 3):
-        kernels.cpu_context.threads = threads
+        ie.set_num_threads(threads)
         p, gradient, *_ = draw(float32)
         m, v, norm = buffer_of(p), buffer_of(p), np.empty(1)
         module.adam_update(context, p, m, v, gradient, np.array([0.01, 1]), 0.9, 0.999, 1e-8, 0.1, True)

@@ -352,7 +352,7 @@ def test_dlpack_carries_every_dtype(dtype):
 
 
 def test_dlpack_keeps_memory_alive_and_gives_it_back():
-    pool = kernels.modules()["cpu"]
+    pool = kernels.load("cpu")[0]
     before = pool.pool_used()
     x = ie.from_dlpack(ie.ones(1000))
     assert x.sum().item() == 1000

@@ -184,23 +184,35 @@ static void translate_errors(std::exception_ptr pointer) {
 }
 
 /// Beyond any machine, and small enough that no size of scratch memory overflows.
-constexpr int most_threads = 1 << 16;
+constexpr std::int64_t most_threads = 1 << 16, most_multiprocessors = 1 << 16, most_shared_bytes = 1 << 30;
 
-static int checked_threads(int threads) {
-  if (threads >= 1 && threads <= most_threads) return threads;
-  throw py::value_error("threads is " + std::to_string(threads) + ", expected 1 to " + std::to_string(most_threads));
+template <class T>
+static T checked(const char* name, T value, std::int64_t least, std::int64_t most) {
+  if (value >= least && value <= most) return value;
+  throw py::value_error(std::string(name) + " is " + std::to_string(value) + ", expected " + std::to_string(least) +
+                        " to " + std::to_string(most));
+}
+
+static Context make_context(int threads, int sm_count, std::int64_t max_shared_bytes) {
+  return Context{.sm_count = checked("sm_count", sm_count, 0, most_multiprocessors),
+                 .max_shared_bytes = checked("max_shared_bytes", max_shared_bytes, 0, most_shared_bytes),
+                 .threads = checked("threads", threads, 1, most_threads)};
 }
 
 // Every function takes its Context by value: while it runs without the GIL, another thread may set the one in Python,
 // and scratch memory is measured by the number of threads.
 static void bind_common(py::module_& module) {
   py::register_local_exception_translator(translate_errors);
-  py::class_<Context>(module, "Context", "Where and with what an operation runs.")
-      .def(py::init([](int threads) { return Context{.threads = checked_threads(threads)}; }), py::arg("threads"))
+  // Local to the module: every device's module registers the same types, and one process may load them all.
+  py::class_<Context>(module, "Context", "Where and with what an operation runs.", py::module_local())
+      .def(py::init(&make_context), py::arg("threads"), py::arg("sm_count") = 0, py::arg("max_shared_bytes") = 0)
+      .def_readonly("sm_count", &Context::sm_count)
+      .def_readonly("max_shared_bytes", &Context::max_shared_bytes)
+      .def_readwrite("allow_tf32", &Context::allow_tf32)
       .def_property(
           "threads", [](const Context& context) { return context.threads; },
-          [](Context& context, int threads) { context.threads = checked_threads(threads); });
-  py::class_<Plan>(module, "Plan", "What an operation needs besides its arguments.")
+          [](Context& context, int threads) { context.threads = checked("threads", threads, 1, most_threads); });
+  py::class_<Plan>(module, "Plan", "What an operation needs besides its arguments.", py::module_local())
       .def_readonly("algorithm", &Plan::algorithm)
       .def_readonly("workspace_bytes", &Plan::workspace_bytes)
       .def_readonly("reserve_bytes", &Plan::reserve_bytes);

@@ -95,11 +95,13 @@ void check_workspace(const Check& check, const Context& context, const Array& wo
 }
 
 void bind_plan(py::module_& module) {
-  py::enum_<Conv2dPass>(module, "Conv2dPass", "Which of the three products of a convolution is meant.")
+  py::enum_<Conv2dPass>(module, "Conv2dPass", "Which of the three products of a convolution is meant.",
+                        py::module_local())
       .value("forward", Conv2dPass::forward)
       .value("backward_input", Conv2dPass::backward_input)
       .value("backward_weight", Conv2dPass::backward_weight);
-  py::class_<Conv2dParameters>(module, "Conv2dParameters", "What a convolution is told besides its arrays.")
+  py::class_<Conv2dParameters>(module, "Conv2dParameters", "What a convolution is told besides its arrays.",
+                               py::module_local())
       .def(py::init([](const Pair& stride, const std::array<Pair, 2>& padding, const Pair& dilation,
                        std::int64_t groups) { return Conv2dParameters{stride, padding, dilation, groups}; }),
            py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
+#include <math.h>  // not cmath: as in CUDA, the functions for float are in the global namespace too
 #include <cstring>
 
 #include "sim/async.h"
@@ -182,6 +182,10 @@ T __ldg(const T* address) {
   return *address;
 }
 
+inline unsigned __umulhi(unsigned x, unsigned y) { return static_cast<unsigned>(std::uint64_t{x} * y >> 32); }
+inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
+  return static_cast<unsigned long long>(static_cast<unsigned __int128>(x) * y >> 64);
+}
 inline int __popc(unsigned value) { return std::popcount(value); }
 inline int __ffs(int value) { return __builtin_ffs(value); }
 inline int __clz(int value) { return std::countl_zero(static_cast<unsigned>(value)); }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import numpy as np
 
 from imgrec_engine.autograd import no_grad
-from imgrec_engine.device import NAMES as DEVICES
+from imgrec_engine.device import KINDS
 from imgrec_engine.dtypes import as_dtype, is_floating
 from imgrec_engine.errors import CheckpointError, DTypeError
 from imgrec_engine.nn.summary import summary
@@ -205,7 +205,7 @@ class Module:
         The tensors stay the same objects, so an optimiser made before goes on working.
         """
         targets = (*targets, *named_targets(device, dtype))
-        devices = [target for target in targets if isinstance(target, str) and target in DEVICES]
+        devices = [target for target in targets if isinstance(target, str) and target in KINDS]
         dtypes = [as_dtype(target) for target in targets if target not in devices]
         for dtype in dtypes:
             if not is_floating(dtype):

@@ -53,7 +53,7 @@ def scaled_dot_product_attention(
     mask = None if attn_mask is None else _broadcast_mask(name, attn_mask, query, key)
     query, key, value = _without_gaps(query), _without_gaps(key), _without_gaps(value)
     factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
-    state = next_state() if dropout_p > 0 else None
+    state = next_state(query) if dropout_p > 0 else None
     module, context = kernels.of(query)
     options: tuple[Any, ...] = (mask, state, factor, bool(is_causal), float(dropout_p))
     plan = module.attention_forward_plan(context, query, key, value)

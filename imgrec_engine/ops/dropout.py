@@ -30,7 +30,7 @@ def dropout(x: Array, p: float = 0.5, training: bool = True) -> Result:
     if not training or p == 0:
         return x[...], lambda dy, needs: (dy,)
     module, context = kernels.of(x)
-    state = next_state()
+    state = next_state(x)
 
     def masked(values: Array) -> Array:
         out = empty_like(values)

@@ -50,7 +50,7 @@ class Adam(Optimizer):
         """One fused pass over the parameter, the gradient and both averages."""
         if not state:
             dtype = buffer_dtype(parameter)
-            state["step"] = zeros((), dtype="int64")
+            state["step"] = zeros((), dtype="int64", device=parameter.device)
             state["exp_avg"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
             state["exp_avg_sq"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
         state["step"].fill_(state["step"].item() + 1)

@@ -79,7 +79,10 @@ class Optimizer:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self.update(parameter, parameter.grad, self.state.setdefault(parameter, {}), group)
+                    state = self.state.setdefault(parameter, {})
+                    for entry, value in state.items():
+                        state[entry] = value.to(parameter.device)  # which may have moved since the last step
+                    self.update(parameter, parameter.grad, state, group)
 
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
         """Changes one parameter in place; ``state`` is empty the first time. Nothing is recorded here."""
@@ -124,7 +127,7 @@ class Optimizer:
             if parameter is None or (value.shape and value.shape != parameter.shape):
                 expected = "no such parameter" if parameter is None else f"expected {parameter.shape}"
                 raise CheckpointError(f"{name}.load_state_dict: {key} has shape {value.shape}, {expected}")
-            loaded.setdefault(parameter, {})[entry] = tensor(value)
+            loaded.setdefault(parameter, {})[entry] = tensor(value, device=parameter.device)
         self.state = loaded
         for group, own in zip(groups, self.param_groups, strict=True):
             own.update(copy.deepcopy(_settings(group)))

@@ -13,12 +13,18 @@ from imgrec_engine.nn import Module
 from imgrec_engine.tensor import Tensor
 
 
+def device_of(model: Module) -> str:
+    """The device of the model's parameters; "cpu" where it has none."""
+    return next((parameter.device for parameter in model.parameters()), "cpu")
+
+
 def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
     """Mean loss, accuracy and confusion matrix over all batches, with the model in evaluation mode."""
     model.eval()
+    device = device_of(model)
     total, count, confusion = 0.0, 0, np.zeros((0, 0), dtype=np.int64)
     with no_grad():
-        for images, labels in batches:
+        for images, labels in ((images.to(device), labels.to(device)) for images, labels in batches):
             logits = model(images)
             total += float(cross_entropy(logits, labels)) * len(labels)
             count += len(labels)

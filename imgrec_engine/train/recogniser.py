@@ -18,7 +18,7 @@ from imgrec_engine.functional import softmax
 from imgrec_engine.metrics import Evaluation
 from imgrec_engine.models import ImageModel
 from imgrec_engine.tensor import tensor
-from imgrec_engine.train.evaluation import evaluate
+from imgrec_engine.train.evaluation import device_of, evaluate
 
 BEST = "best.safetensors"
 
@@ -57,7 +57,7 @@ class Recogniser:
         self.preprocessing = preprocessing
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, device: str = "cpu") -> Self:
         """From a run folder (its best checkpoint) or a checkpoint file; CheckpointError if it cannot be used."""
         place = Path(path) / BEST if Path(path).is_dir() else Path(path)
         state, metadata = checkpoint.load(place)
@@ -69,7 +69,7 @@ class Recogniser:
             classes = tuple(str(name) for name in metadata["classes"])
         except (ImgrecError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{place}: not a model that this version can build: {error}") from error
-        return cls(model, classes, preprocessing)
+        return cls(model.to(device=device), classes, preprocessing)
 
     def save(self, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint that ``load`` reads; ``metadata`` adds JSON data to it."""
@@ -103,10 +103,11 @@ class Recogniser:
             prepared = [transform(image) for image in images]
         rows = [np.zeros((0, len(self.classes)), dtype=np.float32)]
         self.model.eval()
+        device = device_of(self.model)
         with no_grad():
             for start in range(0, len(prepared), batch_size):
                 batch = np.stack(prepared[start : start + batch_size])
-                rows.append(softmax(self.model(tensor(batch))).numpy())
+                rows.append(softmax(self.model(tensor(batch, device=device))).numpy())
         return np.concatenate(rows)
 
     def predict(self, images: Iterable[NDArray[Any]]) -> list[Prediction]:

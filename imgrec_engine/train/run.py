@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import imgrec_engine
-from imgrec_engine import checkpoint, models, optim, random
+from imgrec_engine import checkpoint, device, models, optim, random
 from imgrec_engine.data import (
     DataLoader,
     Dataset,
@@ -61,6 +61,7 @@ class RunConfig:
     validation: float = 0.1
     seed: int = 0
     workers: int = 0
+    device: str = "cpu"
     strict: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -98,6 +99,7 @@ class Run:
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder = folder
         self.config = config
+        device.check(config.device)
         whole, self.test = load_train_test(config.data, strict=config.strict)
         train, validation = split(whole, _validation_share(whole, self.test, config), config.seed)
         self.epochs = config.epochs or min(100, max(10, -(-500 * config.batch_size // len(train))))
@@ -197,7 +199,7 @@ class Run:
 
     def _finish(self, report: Report) -> None:
         """The test part is looked at once, with the best checkpoint."""
-        best = Recogniser.load(self.folder)
+        best = Recogniser.load(self.folder, self.config.device)
         evaluation = best.evaluate(self.test)
         self._record({"test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy})
         draw_curves(self._records(), self.folder / "curves.png")
@@ -215,7 +217,7 @@ class Run:
             num_classes=len(dataset.classes),
             in_channels=self.preprocessing.channels,
             image_size=self.preprocessing.image_size,
-        )
+        ).to(device=self.config.device)
 
     def _build_trainer(self) -> Trainer:
         config, model = self.config, self.recogniser.model

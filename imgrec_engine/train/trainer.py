@@ -16,7 +16,7 @@ from imgrec_engine.nn import Module
 from imgrec_engine.optim import Optimizer, clip_grad_norm_
 from imgrec_engine.optim.schedulers import Scheduler
 from imgrec_engine.tensor import Tensor
-from imgrec_engine.train.evaluation import evaluate
+from imgrec_engine.train.evaluation import device_of, evaluate
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -43,7 +43,7 @@ class Progress:
 
 
 class Trainer:
-    """Trains a model on batches of (images, labels), one epoch at a time.
+    """Trains a model on batches of (images, labels), one epoch at a time, on the device where the model is.
 
     ``scheduler`` steps after every batch. ``state_dict`` holds all that the next batch depends on, so that training
     that is stopped between two batches and continued from its state gives the same weights, bit for bit.
@@ -97,6 +97,8 @@ class Trainer:
 
     def train_batch(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step: forward, backward, clipping, optimiser, scheduler. Returns the loss."""
+        device = device_of(self.model)
+        images, labels = images.to(device), labels.to(device)
         self.optimizer.zero_grad()
         logits = self.model(images)
         loss = self.loss(logits, labels)

@@ -6,13 +6,13 @@ from imgrec_engine.errors import DTypeError, ShapeError
 from op_cases.table import OpCase, bad, integers, normal, sample, uniform
 
 
-def constant(values):
-    return None if values is None else ie.tensor(np.asarray(values, dtype=np.float64))
+def constant(values, like):
+    return None if values is None else ie.tensor(np.asarray(values, dtype=np.float64), device=like.device)
 
 
 def cross_entropy(logits, targets, weight=None, **options):
     """The op with class weights, which have no gradient, given as a list."""
-    return F.cross_entropy(logits, targets, constant(weight), **options)
+    return F.cross_entropy(logits, targets, constant(weight, logits), **options)
 
 
 def reduce(losses, reduction, count=None):
@@ -34,7 +34,8 @@ def reference_cross_entropy(logits, targets, weight=None, label_smoothing=0.0, i
 
 
 def binary_cross_entropy_with_logits(logits, targets, weight=None, pos_weight=None, reduction="mean"):
-    return F.binary_cross_entropy_with_logits(logits, targets, constant(weight), constant(pos_weight), reduction)
+    weights = constant(weight, logits), constant(pos_weight, logits)
+    return F.binary_cross_entropy_with_logits(logits, targets, *weights, reduction)
 
 
 def reference_binary_cross_entropy(x, t, weight=None, pos_weight=None, reduction="mean"):

@@ -8,7 +8,7 @@ from op_cases.table import OpCase, bad, integers, normal, sample, uniform
 
 def batch_norm(x, weight, bias, training, eps=1e-5):
     """The op with running statistics of its own, which have no gradient; tests/test_norm.py looks at them."""
-    mean, var = ie.tensor(np.linspace(-1, 1, x.shape[-1])), ie.tensor(np.linspace(0.5, 2, x.shape[-1]))
+    mean, var = (ie.tensor(np.linspace(*ends, x.shape[-1]), device=x.device) for ends in ((-1, 1), (0.5, 2)))
     return F.batch_norm(x, mean, var, weight, bias, training, eps=eps)
 
 
