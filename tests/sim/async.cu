@@ -97,7 +97,7 @@ __global__ void mbarrier_pipeline_kernel(float* y, const float* x, int tiles) {
       }
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
       if (bulk && lane == 0) {
-        mbarrier_arrive_expect_bytes(&full[stage], 512);
+        mbarrier_arrive_expect_tx(&full[stage], 512);
         if (fault == Fault::arrivals_beyond) mbarrier_arrive(&full[stage]);
         copy_bulk(buffer[stage], x + t * 128, 512, &full[stage]);
       }

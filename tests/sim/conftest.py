@@ -1,6 +1,7 @@
 """The programs of tests/sim/*.cu: built once, each case run as a process of its own."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FENCE = re.compile(r"^```cpp\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 class Program:
@@ -44,7 +46,10 @@ def program(tmp_path_factory):
     if not shutil.which("g++") or not shutil.which("make"):
         pytest.skip("g++ and make build the programs of tests/sim")
     build = tmp_path_factory.mktemp("sim")
-    command = ["make", "-s", "-f", "csrc/sim/program.mk", "-j2", f"BUILD={build}", "SOURCES=tests/sim/*.cu", "CXX=g++"]
+    example = build / "example.cu"
+    example.write_text("".join(FENCE.findall((ROOT / "docs/kernels/writing.md").read_text("utf-8"))), "utf-8")
+    command = ["make", "-s", "-f", "csrc/sim/program.mk", "-j2", f"BUILD={build}", "CXX=g++"]
+    command.append(f"SOURCES=tests/sim/*.cu {example}")
     subprocess.run(command, cwd=ROOT, check=True, timeout=200)
     return Program([build / "program"])
 

@@ -6,9 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.skipif("IMGREC_SIM_PROGRAM" in os.environ, reason="built without the page's example")
+def test_the_example_of_the_page_on_writing_kernels(program, schedule):
+    x = np.random.default_rng(9).standard_normal((3, 1000)).astype(np.float32)
+    y = program("row_sum", x, dtype=np.float32, schedule=schedule)
+    np.testing.assert_allclose(y, x.sum(axis=1), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.slow
