@@ -29,7 +29,7 @@ template <class T>
 __device__ __forceinline__ void update_softmax(Softmax<T>& softmax, T (&scores)[4][4], T (&rescale)[4]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const T greatest = max_lanes<16>(max(max(scores[i][0], scores[i][1]), max(scores[i][2], scores[i][3])));
+    const T greatest = warp_max<16>(max(max(scores[i][0], scores[i][1]), max(scores[i][2], scores[i][3])));
     const T maximum = max(softmax.maximum[i], greatest);
     const T reference = maximum == -infinity() ? T(0) : maximum;  // nothing seen yet: exp(-inf - 0) = 0, not NaN
     rescale[i] = exponential(softmax.maximum[i] - reference);
@@ -39,7 +39,7 @@ __device__ __forceinline__ void update_softmax(Softmax<T>& softmax, T (&scores)[
       scores[i][j] = exponential(scores[i][j] - reference);
       sum += scores[i][j];
     }
-    softmax.total[i] = softmax.total[i] * rescale[i] + sum_lanes<16>(sum);
+    softmax.total[i] = softmax.total[i] * rescale[i] + warp_sum<16>(sum);
     softmax.maximum[i] = maximum;
   }
 }

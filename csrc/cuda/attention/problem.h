@@ -3,6 +3,7 @@
 
 #include "cuda/arch/cuda.h"
 #include "cuda/arch/numbers.h"
+#include "cuda/arch/warp.h"
 #include "ops/attention.h"
 #include "ops/philox.h"
 
@@ -100,19 +101,21 @@ struct ScoreMatrix {
   }
 };
 
-/// Dropout's factors: 0, or the scale of what is kept. Elements that follow each other share Philox counters, so the
-/// words that were drawn last are held.
+/// Dropout's factors: 0, or the scale of what is kept; 1 without dropout. Elements that follow each other share Philox
+/// counters, so the words that were drawn last are held.
 template <class T>
 class Dropout {
  public:
   __device__ __forceinline__ explicit Dropout(const ScoreRules& rules)
-      : seed_(static_cast<std::uint64_t>(rules.state[0])),
-        offset_(static_cast<std::uint64_t>(rules.state[1])),
+      : drops_(rules.state != nullptr),
+        seed_(drops_ ? static_cast<std::uint64_t>(rules.state[0]) : 0),
+        offset_(drops_ ? static_cast<std::uint64_t>(rules.state[1]) : 0),
         threshold_(rules.dropout),
         scale_(static_cast<T>(rules.kept_scale)) {}
 
   /// The factor of element `index` of (N, H, S_q, S_k).
   __device__ __forceinline__ T factor(std::int64_t index) {
+    if (!drops_) return 1;
     if (index / 4 != counter_) {
       counter_ = index / 4;
       words_ = philox(seed_, offset_, static_cast<std::uint64_t>(counter_));
@@ -124,26 +127,12 @@ class Dropout {
   }
 
  private:
+  bool drops_;
   std::uint64_t seed_, offset_;
   float threshold_;
   T scale_;
   std::int64_t counter_ = -1;
   PhiloxWords words_ = {};
 };
-
-/// Sum and maximum over groups of `width` neighbouring lanes; every lane has the result.
-template <int width, class T>
-__device__ __forceinline__ T sum_lanes(T value) {
-#pragma unroll
-  for (int distance = width / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, distance);
-  return value;
-}
-template <int width, class T>
-__device__ __forceinline__ T max_lanes(T value) {
-#pragma unroll
-  for (int distance = width / 2; distance > 0; distance /= 2)
-    value = max(value, __shfl_xor_sync(0xFFFFFFFFu, value, distance));
-  return value;
-}
 
 }  // namespace imgrec::cuda

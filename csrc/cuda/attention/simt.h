@@ -162,23 +162,18 @@ __device__ void gradient_tile(Compute<S> (&weights)[4][4], Compute<S> (&dscores)
   multiply_rows<S>(dscores, memory, inputs.dout.tile(matrix.sample, matrix.head, query, simt_tile),
                    inputs.value.tile(matrix.sample, kv_head, key, simt_tile), static_cast<int>(rules.shape.value_size));
   finish_scores<S>(weights, matrix, query, key);
+  Dropout<T> dropout(rules);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::int64_t row = query + 4 * simt_y() + i;
     const bool exists = row < rules.shape.queries;
     const T lse = exists ? inputs.lse[matrix.row(row)] : T(0), delta = exists ? inputs.delta[matrix.row(row)] : T(0);
-    T factors[4] = {1, 1, 1, 1};
-    if (rules.state) {
-      Dropout<T> dropout(rules);
-      const std::int64_t first = matrix.row(row) * rules.shape.keys + key + 4 * simt_x();
-#pragma unroll
-      for (int j = 0; j < 4; ++j) factors[j] = dropout.factor(first + j);
-    }
+    const std::int64_t first = matrix.row(row) * rules.shape.keys + key + 4 * simt_x();
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const T weight = exponential(weights[i][j] - lse);
-      weights[i][j] = weight * factors[j];
-      dscores[i][j] = weight * (dscores[i][j] * factors[j] - delta);
+      const T weight = exponential(weights[i][j] - lse), factor = dropout.factor(first + j);
+      weights[i][j] = weight * factor;
+      dscores[i][j] = weight * (dscores[i][j] * factor - delta);
     }
   }
 }
