@@ -37,8 +37,8 @@ void attention_backward(const Context& context, const Array& dquery, const Array
                         const Array& dout, const Array& out, const Array& lse, const AttentionInputs& inputs,
                         const Array& workspace) {
   const bool fast = on_tensor_cores(attention_shape(inputs), out.dtype);
-  (fast ? cuda::attention_backward_tensor_core : cuda::attention_backward_simt)(context, dquery, dkey, dvalue, dout, out,
-                                                                                lse, inputs, workspace);
+  (fast ? cuda::attention_backward_tensor_core : cuda::attention_backward_simt)(context, dquery, dkey, dvalue, dout,
+                                                                                out, lse, inputs, workspace);
 }
 
 void attention_mask_backward(const Context& context, const Array& dmask, const Array& dout, const Array& out,

@@ -4,16 +4,16 @@
 //
 // The mathematics is backward_simt.cu's, and so is the division of work: a block of four warps owns 64 keys and streams
 // the queries of all heads that share them (dK, dV), or owns 64 queries and streams keys (dQ); nothing is added by two
-// blocks. Both kernels do one thing at each tile (tensor_core.h): strips of scores and of dout V^T, from them P and dS in
-// registers, with keys as rows in the first kernel, so that P^T and dS^T are what is multiplied next.
+// blocks. Both kernels do one thing at each tile (tensor_core.h): strips of scores and of dout V^T, from them P and dS
+// in registers, with keys as rows in the first kernel, so that P^T and dS^T are what is multiplied next.
 //
 //   keys as rows      S^T = K Q^T     dP^T = V dout^T     dV += (P Z)^T dout     dK += dS^T Q
 //   queries as rows   S = Q K^T       dP = dout V^T       dQ += dS K
 //
-// A warp's sums are in registers: 16 x Size for dQ; 16 x min(Size, 128) twice for dK and dV, and two blocks along z where
-// Size is 256. Streamed tiles have 64 rows, or 32 where Size is 128 or 256, in two stages where these fit into 99 KB.
-// Shared memory: 49, 65, 96.25 KB for Size 64, 128, 256. Registers: REGISTERS. Measured share of the peer: not run on a
-// GPU.
+// A warp's sums are in registers: 16 x Size for dQ; 16 x min(Size, 128) twice for dK and dV, and two blocks along z
+// where Size is 256. Streamed tiles have 64 rows, or 32 where Size is 128 or 256, in two stages where these fit into 99
+// KB. Shared memory: 49, 65, 96.25 KB for Size 64, 128, 256. Registers: REGISTERS. Measured share of the peer: not run
+// on a GPU.
 #include "cuda/attention/attention.h"
 #include "cuda/attention/tensor_core.h"
 
@@ -63,8 +63,8 @@ __device__ __forceinline__ void finish_gradients(float (&weights)[Columns / 8][4
                                                  const ScoreMatrix<T>& matrix, std::int64_t row, std::int64_t column,
                                                  const float* lse, const float* delta) {
   const float scale = static_cast<float>(matrix.rules.scale) * log2_e;
-  const bool plain = KeysAreRows ? matrix.plain(column, Columns, row, warp_rows)
-                                 : matrix.plain(row, warp_rows, column, Columns);
+  const bool plain =
+      KeysAreRows ? matrix.plain(column, Columns, row, warp_rows) : matrix.plain(row, warp_rows, column, Columns);
   Dropout<float> dropout(matrix.rules);
 #pragma unroll
   for (int n = 0; n < Columns / 8; ++n)
@@ -108,7 +108,8 @@ template <class T, int Size>
 __global__ void __launch_bounds__(tensor_core_threads)
     key_value_kernel(Rows<T> dkey, Rows<T> dvalue, ScoreRules rules, Inputs<T> inputs, bool results_aligned) {
   constexpr int streamed = streamed_rows<Size>, columns = Size < 128 ? Size : 128;
-  DYN_SHARED(Memory<T, Size>, memory);
+  using Shared = Memory<T, Size>;
+  DYN_SHARED(Shared, memory);
   const std::int64_t sample = blockIdx.x / rules.shape.kv_heads, kv_head = blockIdx.x % rules.shape.kv_heads;
   const std::int64_t group = rules.shape.heads / rules.shape.kv_heads;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.y) * block_rows;
@@ -158,7 +159,8 @@ template <class T, int Size>
 __global__ void __launch_bounds__(tensor_core_threads)
     query_kernel(Rows<T> dquery, ScoreRules rules, Inputs<T> inputs, bool results_aligned) {
   constexpr int streamed = streamed_rows<Size>;
-  DYN_SHARED(Memory<T, Size>, memory);
+  using Shared = Memory<T, Size>;
+  DYN_SHARED(Shared, memory);
   const ScoreMatrix<T> matrix{rules, blockIdx.x / rules.shape.heads, blockIdx.x % rules.shape.heads};
   const std::int64_t sample = matrix.sample, head = matrix.head, kv_head = matrix.kv_head();
   // Under causality the last queries have the most keys: they start first.

@@ -4,21 +4,24 @@
 //   query (N, S_q, H, D), key (N, S_k, H_kv, D), value (N, S_k, H_kv, E), out (N, S_q, H, E), lse (N, H, S_q) float32
 //
 // A block of four warps owns 64 queries of one sample and head, 16 a warp, and goes over the keys in tiles of 64, those
-// after the diagonal left out. Everything about a query stays in four neighbouring lanes: its scores, its greatest score
-// m and sum l so far, and its row of out (Size / 2 registers). Scores are in units of log 2:
+// after the diagonal left out. Everything about a query stays in four neighbouring lanes: its scores, its greatest
+// score m and sum l so far, and its row of out (Size / 2 registers). Scores are in units of log 2:
 //
-//   s = log2(e) (scale q k + mask)     m' = max(m, s)     l' = l 2^(m - m') + sum 2^(s - m')     o' = o 2^(m - m') + 2^(s - m') V
+//   s = log2(e) (scale q k + mask)     m' = max(m, s)     l' = l 2^(m - m') + sum 2^(s - m')     o' = o 2^(m - m') +
+//   2^(s - m') V
 //
-// and at the end out = o / l, lse = log(2) (m + log2 l). One tile of keys and one of values are in shared memory: values
-// are copied while scores are computed, and the next keys while weights multiply values.
-// Shared memory: 24, 48, 96 KB for Size 64, 128, 256. Registers: REGISTERS. Measured share of the peer: not run on a GPU.
+// and at the end out = o / l, lse = log(2) (m + log2 l). One tile of keys and one of values are in shared memory:
+// values are copied while scores are computed, and the next keys while weights multiply values. Shared memory: 24, 48,
+// 96 KB for Size 64, 128, 256. Registers: REGISTERS. Measured share of the peer: not run on a GPU.
 #include "cuda/attention/attention.h"
 #include "cuda/attention/tensor_core.h"
 
 namespace imgrec::cuda {
 namespace {
 
-constexpr int key_tile = 64;
+/// Rows of a tile of keys: with 32 of them, sums of 256 columns still leave registers for scores.
+template <int Size>
+constexpr int key_tile = Size > 128 ? 32 : 64;
 
 /// What a lane knows of its two queries.
 struct Softmax {
@@ -26,31 +29,34 @@ struct Softmax {
 };
 
 /// From products to scores in units of log 2.
-template <class T>
-__device__ __forceinline__ void finish_scores(float (&scores)[key_tile / 8][4], const ScoreMatrix<T>& matrix,
-                                              std::int64_t query, std::int64_t key, bool plain) {
+template <int Keys, class T>
+__device__ __forceinline__ void finish_scores(float (&scores)[Keys / 8][4], const ScoreMatrix<T>& matrix,
+                                              std::int64_t query, std::int64_t key) {
   const float scale = static_cast<float>(matrix.rules.scale) * log2_e;
 #pragma unroll
-  for (int n = 0; n < key_tile / 8; ++n)
+  for (int n = 0; n < Keys / 8; ++n)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      scores[n][i] *= scale;
-      if (!plain) scores[n][i] += matrix.bias(query + strip_row(i), key + strip_column(n, i), log2_e);
-    }
+    for (int i = 0; i < 4; ++i) scores[n][i] *= scale;
+  if (matrix.plain(query, warp_rows, key, Keys)) return;
+#pragma unroll
+  for (int n = 0; n < Keys / 8; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scores[n][i] += matrix.bias(query + strip_row(i), key + strip_column(n, i), log2_e);
 }
 
 /// Scores become weights relative to the new maximum; `rescale` is what older sums are multiplied by.
-__device__ __forceinline__ void update_softmax(Softmax& softmax, float (&scores)[key_tile / 8][4], float (&rescale)[2]) {
+template <int Keys>
+__device__ __forceinline__ void update_softmax(Softmax& softmax, float (&scores)[Keys / 8][4], float (&rescale)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float maximum = -infinity(), sum = 0;
 #pragma unroll
-    for (int n = 0; n < key_tile / 8; ++n) maximum = max(maximum, max(scores[n][2 * half], scores[n][2 * half + 1]));
+    for (int n = 0; n < Keys / 8; ++n) maximum = max(maximum, max(scores[n][2 * half], scores[n][2 * half + 1]));
     maximum = max(softmax.maximum[half], warp_max<4>(maximum));
     const float reference = maximum == -infinity() ? 0.0f : maximum;  // nothing seen yet: 2^(-inf - 0) = 0, not NaN
     rescale[half] = exp2f(softmax.maximum[half] - reference);
 #pragma unroll
-    for (int n = 0; n < key_tile / 8; ++n)
+    for (int n = 0; n < Keys / 8; ++n)
 #pragma unroll
       for (int i = 2 * half; i < 2 * half + 2; ++i) {
         scores[n][i] = exp2f(scores[n][i] - reference);
@@ -62,15 +68,15 @@ __device__ __forceinline__ void update_softmax(Softmax& softmax, float (&scores)
   }
 }
 
-template <class T>
-__device__ __forceinline__ void drop_weights(float (&weights)[key_tile / 8][4], const ScoreMatrix<T>& matrix,
+template <int Keys, class T>
+__device__ __forceinline__ void drop_weights(float (&weights)[Keys / 8][4], const ScoreMatrix<T>& matrix,
                                              std::int64_t query, std::int64_t key) {
   Dropout<float> dropout(matrix.rules);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const std::int64_t first = matrix.row(query + strip_row(2 * half)) * matrix.rules.shape.keys + key;
 #pragma unroll
-    for (int n = 0; n < key_tile / 8; ++n)
+    for (int n = 0; n < Keys / 8; ++n)
 #pragma unroll
       for (int i = 2 * half; i < 2 * half + 2; ++i) weights[n][i] *= dropout.factor(first + strip_column(n, i));
   }
@@ -80,8 +86,9 @@ template <class T, int Size>
 __global__ void __launch_bounds__(tensor_core_threads)
     forward_kernel(Rows<T> out, float* lse, ScoreRules rules, Rows<const T> query, Rows<const T> key,
                    Rows<const T> value, bool aligned, bool out_aligned) {
+  constexpr int keys = key_tile<Size>;
   DYN_SHARED(T, query_memory);
-  T *const key_memory = query_memory + block_rows * Size, *const value_memory = key_memory + key_tile * Size;
+  T *const key_memory = query_memory + block_rows * Size, *const value_memory = key_memory + keys * Size;
   T* const own_queries = query_memory + warp_number() * warp_rows * Size;
   const ScoreMatrix<T> matrix{rules, blockIdx.x / rules.shape.heads, blockIdx.x % rules.shape.heads};
   const std::int64_t kv_head = matrix.kv_head();
@@ -95,29 +102,28 @@ __global__ void __launch_bounds__(tensor_core_threads)
   Softmax softmax;
   load_tile<Size, block_rows>(query_memory, query.tile(matrix.sample, matrix.head, first, block_rows), head_size,
                               aligned);
-  load_tile<Size, key_tile>(key_memory, key.tile(matrix.sample, kv_head, 0, key_tile), head_size, aligned);
+  load_tile<Size, keys>(key_memory, key.tile(matrix.sample, kv_head, 0, keys), head_size, aligned);
   copy_async_commit();
-  for (std::int64_t at = 0; at < end; at += key_tile) {
+  for (std::int64_t at = 0; at < end; at += keys) {
     copy_async_wait<0>();
     __syncthreads();  // the keys are here, and the values before have been read
-    load_tile<Size, key_tile>(value_memory, value.tile(matrix.sample, kv_head, at, key_tile), value_size, aligned);
+    load_tile<Size, keys>(value_memory, value.tile(matrix.sample, kv_head, at, keys), value_size, aligned);
     copy_async_commit();
-    float scores[key_tile / 8][4] = {}, rescale[2];
-    multiply_tiles<Size, key_tile>(scores, own_queries, key_memory, head_size);
-    finish_scores(scores, matrix, own_first, at, matrix.plain(own_first, warp_rows, at, key_tile));
-    update_softmax(softmax, scores, rescale);
-    if (rules.state) drop_weights(scores, matrix, own_first, at);
+    float scores[keys / 8][4] = {}, rescale[2];
+    multiply_tiles<Size, keys>(scores, own_queries, key_memory, head_size);
+    finish_scores<keys>(scores, matrix, own_first, at);
+    update_softmax<keys>(softmax, scores, rescale);
+    if (rules.state) drop_weights<keys>(scores, matrix, own_first, at);
 #pragma unroll
     for (int n = 0; n < Size / 8; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[n][i] *= rescale[i / 2];
     copy_async_wait<0>();
     __syncthreads();  // the values are here, and the keys have been read
-    if (at + key_tile < end)
-      load_tile<Size, key_tile>(key_memory, key.tile(matrix.sample, kv_head, at + key_tile, key_tile), head_size,
-                                aligned);
+    if (at + keys < end)
+      load_tile<Size, keys>(key_memory, key.tile(matrix.sample, kv_head, at + keys, keys), head_size, aligned);
     copy_async_commit();
-    multiply_strip<Size, Size, key_tile>(sums, scores, value_memory, 0, value_size);
+    multiply_strip<Size, Size, keys>(sums, scores, value_memory, 0, value_size);
   }
   copy_async_wait<0>();
   __syncthreads();  // no copy is under way to the queries' rows, which are used again
@@ -142,7 +148,7 @@ void attention_forward_tensor_core(const Context& context, const Array& out, con
   const AttentionShape shape = attention_shape(inputs);
   for_tensor_core(out.dtype, shape, [&](auto type, auto size) {
     using T = decltype(type);
-    constexpr int shared_bytes = (block_rows + 2 * key_tile) * size * static_cast<int>(sizeof(T));
+    constexpr int shared_bytes = (block_rows + 2 * key_tile<size>)*size * static_cast<int>(sizeof(T));
     ALLOW_SHARED((forward_kernel<T, size>), shared_bytes);
     const dim3 blocks(static_cast<unsigned>(shape.batch * shape.heads),
                       static_cast<unsigned>((shape.queries + block_rows - 1) / block_rows));

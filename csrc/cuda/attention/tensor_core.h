@@ -3,10 +3,10 @@
 //
 // A block of four warps owns 64 rows, each warp 16 of them, and streams tiles of columns past them: forward and the
 // gradient of queries have queries as rows and keys as columns, the gradient of keys and values the other way round.
-// Either way a warp makes a strip of 16 scores by the tile's columns in registers, turns it into weights there, and uses
-// these as the left operand of the next product: in the layouts of mma.sync a result is a left operand after rounding to
-// 16 bits, without another lane's help. So weights never go through memory, and a warp waits for others only when tiles
-// come and go.
+// Either way a warp makes a strip of 16 scores by the tile's columns in registers, turns it into weights there, and
+// uses these as the left operand of the next product: in the layouts of mma.sync a result is a left operand after
+// rounding to 16 bits, without another lane's help. So weights never go through memory, and a warp waits for others
+// only when tiles come and go.
 //
 // Tiles in shared memory have rows of Size = 64, 128 or 256 elements, zero past the head's size. The 16-byte chunk c of
 // row r lies at chunk c ^ r % 8: the eight rows of one matrix of ldmatrix, which have one c, lie in different banks.
@@ -26,11 +26,17 @@ constexpr float log2_e = 1.4426950408889634f, log_2 = 0.6931471805599453f;
 __device__ __forceinline__ int lane_number() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ __forceinline__ int warp_number() { return static_cast<int>(threadIdx.x) / 32; }
 
-/// Where the chunk of 8 elements lies from the tile's beginning.
+/// The chunks of one row, from the tile's beginning. A lane that asks for chunks 0, 2, 4... or 1, 3, 5... says which
+/// with `odd`; what differs between its chunks is then known to the compiler but for four values, and the lane keeps no
+/// more addresses than these.
 template <int Size>
-__device__ __forceinline__ int chunk_at(int row, int chunk) {
-  return row * Size + ((chunk ^ (row & 7)) << 3);
-}
+struct ChunkRow {
+  int begin, swizzle;
+
+  __device__ __forceinline__ explicit ChunkRow(int row, int odd = 0) : begin(row * Size), swizzle(odd ^ (row & 7)) {}
+
+  __device__ __forceinline__ int at(int chunk) const { return begin + (chunk & ~7) * 8 + ((chunk & 7) ^ swizzle) * 8; }
+};
 
 /// Starts to copy a tile of Rows rows, zero past the last one and past `size` columns. Where rows are not aligned to 16
 /// bytes they are copied at once, element by element.
@@ -42,15 +48,14 @@ __device__ __forceinline__ void load_tile(T* to, const RowTile<const T>& rows, i
     const int row = i / (Size / 8), chunk = i % (Size / 8);
     if (chunk >= chunks) continue;
     const T* from = rows.data + row * rows.stride + chunk * 8;
-    T* at = to + chunk_at<Size>(row, chunk);
+    T* at = to + ChunkRow<Size>(row).at(chunk);
     if (aligned) {
       const bool exists = row < rows.count && chunk * 8 < size;
       copy_async_or_zero<16>(at, exists ? from : rows.data, exists);
     } else {
       Pack<T, 8> pack;
 #pragma unroll
-      for (int k = 0; k < 8; ++k)
-        pack.values[k] = row < rows.count && chunk * 8 + k < size ? from[k] : narrow<T>(0.0f);
+      for (int k = 0; k < 8; ++k) pack.values[k] = row < rows.count && chunk * 8 + k < size ? from[k] : narrow<T>(0.0f);
       store_pack(at, pack);
     }
   }
@@ -61,15 +66,16 @@ template <int Size, int Columns, class T>
 __device__ __forceinline__ void multiply_tiles(float (&strip)[Columns / 8][4], const T* left, const T* right,
                                                int size) {
   const int lane = lane_number();
+  const ChunkRow<Size> left_row(lane % 16, lane / 16), right_row(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
   for (int k = 0; k < Size / 16; ++k) {
     if (k * 16 < size) {
       std::uint32_t a[4];
-      ldmatrix_x4(a, left + chunk_at<Size>(lane % 16, 2 * k + lane / 16));
+      ldmatrix_x4(a, left + left_row.at(2 * k));
 #pragma unroll
       for (int n = 0; n < Columns / 16; ++n) {
         std::uint32_t b[4];
-        ldmatrix_x4(b, right + chunk_at<Size>(n * 16 + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+        ldmatrix_x4(b, right + n * 16 * Size + right_row.at(2 * k));
         mma_m16n8k16<T>(strip[2 * n], a, {b[0], b[1]});
         mma_m16n8k16<T>(strip[2 * n + 1], a, {b[2], b[3]});
       }
@@ -78,22 +84,22 @@ __device__ __forceinline__ void multiply_tiles(float (&strip)[Columns / 8][4], c
 }
 
 /// sums[n] += the strip of 16 x Rows, rounded to T, times columns first + 8 n ... first + 8 n + 7 of `tile`, of which
-/// there are `size`.
+/// there are `size`; first is a multiple of 64.
 template <int Size, int Columns, int Rows, class T>
 __device__ __forceinline__ void multiply_strip(float (&sums)[Columns / 8][4], const float (&strip)[Rows / 8][4],
                                                const T* tile, int first, int size) {
-  const int lane = lane_number();
+  const ChunkRow<Size> row(lane_number() % 16, lane_number() / 16);
 #pragma unroll
   for (int k = 0; k < Rows / 16; ++k) {
-    const std::uint32_t a[4] = {
-        pack_halves<T>(strip[2 * k][0], strip[2 * k][1]), pack_halves<T>(strip[2 * k][2], strip[2 * k][3]),
-        pack_halves<T>(strip[2 * k + 1][0], strip[2 * k + 1][1]),
-        pack_halves<T>(strip[2 * k + 1][2], strip[2 * k + 1][3])};
+    const std::uint32_t a[4] = {pack_halves<T>(strip[2 * k][0], strip[2 * k][1]),
+                                pack_halves<T>(strip[2 * k][2], strip[2 * k][3]),
+                                pack_halves<T>(strip[2 * k + 1][0], strip[2 * k + 1][1]),
+                                pack_halves<T>(strip[2 * k + 1][2], strip[2 * k + 1][3])};
 #pragma unroll
     for (int n = 0; n < Columns / 16; ++n) {
       if (first + n * 16 < size) {
         std::uint32_t b[4];
-        ldmatrix_x4_transposed(b, tile + chunk_at<Size>(k * 16 + lane % 16, first / 8 + 2 * n + lane / 16));
+        ldmatrix_x4_transposed(b, tile + k * 16 * Size + first + row.at(2 * n));
         mma_m16n8k16<T>(sums[2 * n], a, {b[0], b[1]});
         mma_m16n8k16<T>(sums[2 * n + 1], a, {b[2], b[3]});
       }
@@ -115,7 +121,7 @@ __device__ __forceinline__ void write_strip(const RowTile<T>& to, T* staging, co
   for (int n = 0; n < Columns / 8; ++n)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      T* at = staging + chunk_at<Size>(strip_row(2 * half), n) + strip_column(0, 0);
+      T* at = staging + ChunkRow<Size>(strip_row(2 * half)).at(n) + strip_column(0, 0);
       *reinterpret_cast<std::uint32_t*>(at) =
           pack_halves<T>(sums[n][2 * half] * factors[half], sums[n][2 * half + 1] * factors[half]);
     }
@@ -123,7 +129,7 @@ __device__ __forceinline__ void write_strip(const RowTile<T>& to, T* staging, co
   for (int i = lane_number(); i < warp_rows * (Columns / 8); i += 32) {
     const int row = i / (Columns / 8), chunk = i % (Columns / 8), column = first + chunk * 8;
     if (row >= to.count || column >= size) continue;
-    const auto pack = load_pack<T, 8>(staging + chunk_at<Size>(row, chunk));
+    const auto pack = load_pack<T, 8>(staging + ChunkRow<Size>(row).at(chunk));
     T* at = to.data + row * to.stride + column;
     if (aligned)
       store_pack(at, pack);
