@@ -62,22 +62,17 @@ template <bool KeysAreRows, int Columns, class T>
 __device__ __forceinline__ void finish_gradients(float (&weights)[Columns / 8][4], float (&dscores)[Columns / 8][4],
                                                  const ScoreMatrix<T>& matrix, std::int64_t row, std::int64_t column,
                                                  const float* lse, const float* delta) {
-  const float scale = static_cast<float>(matrix.rules.scale) * log2_e;
-  const bool plain =
-      KeysAreRows ? matrix.plain(column, Columns, row, warp_rows) : matrix.plain(row, warp_rows, column, Columns);
-  Dropout<float> dropout(matrix.rules);
+  finish_scores<KeysAreRows, Columns>(weights, matrix, row, column);
+  const std::uint32_t kept = matrix.rules.state ? kept_bits<KeysAreRows, Columns>(matrix, row, column) : ~0u;
+  const auto scale = static_cast<float>(matrix.rules.kept_scale);
 #pragma unroll
   for (int n = 0; n < Columns / 8; ++n)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int r = strip_row(i), c = strip_column(n, i), q = KeysAreRows ? c : r;
-      const std::int64_t query = KeysAreRows ? column + c : row + r, key = KeysAreRows ? row + r : column + c;
-      float score = weights[n][i] * scale;
-      if (!plain) score += matrix.bias(query, key, log2_e);
-      const float weight = exp2f(score - lse[q]);
-      const float factor = dropout.factor(matrix.row(query) * matrix.rules.shape.keys + key);
+      const int query = KeysAreRows ? strip_column(n, i) : strip_row(i);
+      const float weight = exp2f(weights[n][i] - lse[query]), factor = kept >> (4 * n + i) & 1 ? scale : 0.0f;
       weights[n][i] = weight * factor;
-      dscores[n][i] = weight * (dscores[n][i] * factor - delta[q]);
+      dscores[n][i] = weight * (dscores[n][i] * factor - delta[query]);
     }
 }
 

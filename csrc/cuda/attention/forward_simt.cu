@@ -45,18 +45,6 @@ __device__ __forceinline__ void update_softmax(Softmax<T>& softmax, T (&scores)[
 }
 
 template <class S>
-__device__ __forceinline__ void drop_weights(Compute<S> (&weights)[4][4], const ScoreMatrix<S>& matrix,
-                                             std::int64_t query, std::int64_t key) {
-  Dropout<Compute<S>> dropout(matrix.rules);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const std::int64_t first = matrix.row(query + 4 * simt_y() + i) * matrix.rules.shape.keys + key + 4 * simt_x();
-#pragma unroll
-    for (int j = 0; j < 4; ++j) weights[i][j] *= dropout.factor(first + j);
-  }
-}
-
-template <class S>
 __global__ void __launch_bounds__(simt_threads)
     forward_kernel(Rows<S> out, Compute<S>* lse, ScoreRules rules, Rows<const S> query, Rows<const S> key,
                    Rows<const S> value) {
@@ -82,7 +70,12 @@ __global__ void __launch_bounds__(simt_threads)
     multiply_rows<S>(scores, memory, queries, key.tile(matrix.sample, matrix.kv_head(), at, simt_tile), head_size);
     finish_scores<S>(scores, matrix, first, at);
     update_softmax(softmax, scores, rescale);
-    if (rules.state) drop_weights<S>(scores, matrix, first, at);
+    if (rules.state) {
+      T factors[4][4];
+      fill_factors<S>(factors, matrix, first, at);
+#pragma unroll
+      for (int k = 0; k < 16; ++k) scores[k / 4][k % 4] *= factors[k / 4][k % 4];
+    }
 #pragma unroll
     for (int k = 0; k < columns * 16; ++k) sums[k / 16][k / 4 % 4][k % 4] *= rescale[k / 4 % 4];
     store_weights<true>(memory, scores);

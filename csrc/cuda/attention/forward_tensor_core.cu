@@ -28,22 +28,6 @@ struct Softmax {
   float maximum[2] = {-infinity(), -infinity()}, total[2] = {};
 };
 
-/// From products to scores in units of log 2.
-template <int Keys, class T>
-__device__ __forceinline__ void finish_scores(float (&scores)[Keys / 8][4], const ScoreMatrix<T>& matrix,
-                                              std::int64_t query, std::int64_t key) {
-  const float scale = static_cast<float>(matrix.rules.scale) * log2_e;
-#pragma unroll
-  for (int n = 0; n < Keys / 8; ++n)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) scores[n][i] *= scale;
-  if (matrix.plain(query, warp_rows, key, Keys)) return;
-#pragma unroll
-  for (int n = 0; n < Keys / 8; ++n)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) scores[n][i] += matrix.bias(query + strip_row(i), key + strip_column(n, i), log2_e);
-}
-
 /// Scores become weights relative to the new maximum; `rescale` is what older sums are multiplied by.
 template <int Keys>
 __device__ __forceinline__ void update_softmax(Softmax& softmax, float (&scores)[Keys / 8][4], float (&rescale)[2]) {
@@ -71,15 +55,12 @@ __device__ __forceinline__ void update_softmax(Softmax& softmax, float (&scores)
 template <int Keys, class T>
 __device__ __forceinline__ void drop_weights(float (&weights)[Keys / 8][4], const ScoreMatrix<T>& matrix,
                                              std::int64_t query, std::int64_t key) {
-  Dropout<float> dropout(matrix.rules);
+  const std::uint32_t kept = kept_bits<false, Keys>(matrix, query, key);
+  const auto scale = static_cast<float>(matrix.rules.kept_scale);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const std::int64_t first = matrix.row(query + strip_row(2 * half)) * matrix.rules.shape.keys + key;
+  for (int n = 0; n < Keys / 8; ++n)
 #pragma unroll
-    for (int n = 0; n < Keys / 8; ++n)
-#pragma unroll
-      for (int i = 2 * half; i < 2 * half + 2; ++i) weights[n][i] *= dropout.factor(first + strip_column(n, i));
-  }
+    for (int i = 0; i < 4; ++i) weights[n][i] *= kept >> (4 * n + i) & 1 ? scale : 0.0f;
 }
 
 template <class T, int Size>
@@ -111,7 +92,7 @@ __global__ void __launch_bounds__(tensor_core_threads)
     copy_async_commit();
     float scores[keys / 8][4] = {}, rescale[2];
     multiply_tiles<Size, keys>(scores, own_queries, key_memory, head_size);
-    finish_scores<keys>(scores, matrix, own_first, at);
+    finish_scores<false, keys>(scores, matrix, own_first, at);
     update_softmax<keys>(softmax, scores, rescale);
     if (rules.state) drop_weights<keys>(scores, matrix, own_first, at);
 #pragma unroll

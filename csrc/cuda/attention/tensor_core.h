@@ -111,6 +111,56 @@ __device__ __forceinline__ void multiply_strip(float (&sums)[Columns / 8][4], co
 __device__ __forceinline__ int strip_row(int i) { return lane_number() / 4 + i / 2 * 8; }
 __device__ __forceinline__ int strip_column(int n, int i) { return 8 * n + 2 * (lane_number() % 4) + i % 2; }
 
+/// One bit for each of a lane's elements of a strip, element i of matrix n at 4 n + i. `test(row, column)` is compiled
+/// once or twice and not for each element, which would take registers and minutes of compilation.
+template <int Columns, class Test>
+__device__ __forceinline__ std::uint32_t strip_bits(const Test& test) {
+  std::uint32_t bits = 0;
+#pragma unroll 2
+  for (int k = 0; k < Columns / 2; ++k)
+    bits |= static_cast<std::uint32_t>(test(strip_row(k % 4), strip_column(k / 4, k % 4))) << k;
+  return bits;
+}
+
+/// From products to scores in units of log 2; -inf where a key is not seen. `row` and `column` are the strip's place
+/// among queries and keys, or among keys and queries where these are the rows.
+template <bool KeysAreRows, int Columns, class T>
+__device__ __forceinline__ void finish_scores(float (&scores)[Columns / 8][4], const ScoreMatrix<T>& matrix,
+                                              std::int64_t row, std::int64_t column) {
+  const float scale = static_cast<float>(matrix.rules.scale) * log2_e;
+#pragma unroll
+  for (int n = 0; n < Columns / 8; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scores[n][i] *= scale;
+  const std::int64_t query = KeysAreRows ? column : row, key = KeysAreRows ? row : column;
+  constexpr int queries = KeysAreRows ? Columns : warp_rows, keys = KeysAreRows ? warp_rows : Columns;
+  if (matrix.plain(query, queries, key, keys)) return;
+  const std::uint32_t visible = strip_bits<Columns>(
+      [&](int r, int c) { return matrix.visible(query + (KeysAreRows ? c : r), key + (KeysAreRows ? r : c)); });
+  const bool additive = matrix.additive();
+#pragma unroll
+  for (int n = 0; n < Columns / 8; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int r = strip_row(i), c = strip_column(n, i);
+      if (!(visible >> (4 * n + i) & 1))
+        scores[n][i] = -infinity();
+      else if (additive)
+        scores[n][i] += matrix.added(query + (KeysAreRows ? c : r), key + (KeysAreRows ? r : c)) * log2_e;
+    }
+}
+
+/// Which elements of a strip dropout keeps; asked for only where there is dropout.
+template <bool KeysAreRows, int Columns, class T>
+__device__ __forceinline__ std::uint32_t kept_bits(const ScoreMatrix<T>& matrix, std::int64_t row,
+                                                   std::int64_t column) {
+  Dropout dropout(matrix.rules);
+  return strip_bits<Columns>([&](int r, int c) {
+    const std::int64_t query = KeysAreRows ? column + c : row + r, key = KeysAreRows ? row + r : column + c;
+    return dropout.keeps(matrix.row(query) * matrix.rules.shape.keys + key);
+  });
+}
+
 /// Writes sums times the row's factor to columns first ... of 16 rows. They go through `staging`, 16 rows of Size that
 /// this warp alone uses, so that whole 16-byte chunks are written.
 template <int Size, int Columns, class T>
