@@ -10,9 +10,9 @@ namespace imgrec::cuda {
 constexpr int row_block_threads = 256;
 constexpr int warp_lanes = 32;
 
-/// How many runs of each array a thread keeps: 16 numbers of 16 or 32 bits, 8 of float64.
+/// How many runs of each array a thread keeps: 16 numbers of 16 or 32 bits, 4 of float64.
 template <class T>
-constexpr int kept_runs = pack_width<T> == 8 ? 2 : 4;
+constexpr int kept_runs = sizeof(T) == 4 ? 4 : 2;
 
 /// What the `threads` threads of a row have, added up, and the greatest of it, for all of them.
 template <int threads, class T>
@@ -51,6 +51,7 @@ class RowReader {
 #pragma unroll
     for (int j = 0; j < kept; ++j)
       if (first() + j * step() < length_) visit(body, first() + j * step(), kept_[j]);
+#pragma unroll 1
     for (std::int64_t i = first() + kept * step(); i < length_; i += step()) {
       Run runs[arrays];
       load(runs, i);

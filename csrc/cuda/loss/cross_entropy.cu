@@ -5,10 +5,10 @@
 //
 //   x, dx (rows, classes); targets t (rows,); weight w, none or (classes,); losses l, z (rows,); s the label smoothing
 //
-// A warp works on a row of up to 512 classes (256 of float64), a block of 256 threads on a longer one; what a thread has
+// A warp works on a row of up to 512 classes (128 of float64), a block of 256 threads on a longer one; what a thread has
 // of the row stays in registers (cuda/rows.h). Two small kernels then add up losses and weights and look for the first
 // target that is no class: chunks of 8192 rows, then the chunks, in float64 and in an order that the number of rows
-// decides. Bound by memory while rows fit (4096 classes, 2048 of float64): forward reads the logits once, backward
+// decides. Bound by memory while rows fit (4096 classes, 1024 of float64): forward reads the logits once, backward
 // reads and writes as much. Shared memory: the sums of a block.
 #include "cuda/chunk_sum.h"
 #include "cuda/rows.h"
