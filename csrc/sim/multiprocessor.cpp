@@ -15,8 +15,8 @@
 // The writable side of what kernels read. Same objects, declared const there.
 __thread uint3 writable_thread_index asm("threadIdx") __attribute__((tls_model("initial-exec")));
 __thread uint3 writable_block_index asm("blockIdx") __attribute__((tls_model("initial-exec")));
-__thread dim3 writable_block_shape asm("blockDim") __attribute__((tls_model("initial-exec")));
-__thread dim3 writable_grid_shape asm("gridDim") __attribute__((tls_model("initial-exec")));
+__thread uint3 writable_block_shape asm("blockDim") __attribute__((tls_model("initial-exec")));
+__thread uint3 writable_grid_shape asm("gridDim") __attribute__((tls_model("initial-exec")));
 
 namespace imgrec::sim {
 
@@ -150,8 +150,8 @@ bool Multiprocessor::run(const Launch& launch, std::int64_t max_shared_bytes, st
   launch_ = &launch;
   max_shared_bytes_ = max_shared_bytes;
   reserve(count, count * per_block);
-  writable_block_shape = launch.threads;
-  writable_grid_shape = launch.blocks;
+  writable_block_shape = {launch.threads.x, launch.threads.y, launch.threads.z};
+  writable_grid_shape = {launch.blocks.x, launch.blocks.y, launch.blocks.z};
   thread_count_ = ready_first_ = ready_count_ = 0;
   idle_spins_ = 0;
   error_.clear();

@@ -1,6 +1,8 @@
 // The simulator's hooks: launches, blocks, and where threads wait for each other.
 #include "sim/check/checker.h"
 
+#include <utility>
+
 #include "sim/hooks.h"
 
 namespace imgrec::sim::check {
@@ -68,6 +70,9 @@ ObservedLaunch::ObservedLaunch(const Launch& launch) : alone_(one_launch) {
   begin_global(launch);
   profile_launch(launch);
 }
+
+Unobserved::Unobserved() : observed_(std::exchange(current, nullptr)) {}
+Unobserved::~Unobserved() { current = static_cast<ObservedThread*>(observed_); }
 
 ObservedLaunch::~ObservedLaunch() { current = nullptr; }
 

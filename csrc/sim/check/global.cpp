@@ -1,6 +1,7 @@
 // Global memory: what a kernel may touch is what the operation was given, its parameters, and, to be read, the
 // constants of its own module.
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -73,7 +74,9 @@ std::string place_text(const Region& region, const Request& request) {
 std::string stray_text(std::uintptr_t address) {
   constexpr std::uintptr_t near = 1 << 16;
   std::uintptr_t least = near;
-  std::string text = "memory that the operation was not given (the host's, or nobody's)";
+  char number[40];
+  std::snprintf(number, sizeof(number), "0x%zx", static_cast<std::size_t>(address));
+  std::string text = "address " + std::string(number) + ", which the operation was not given (the host's, or nobody's)";
   for (const GivenArray& array : given_arrays()) {
     const std::string name = "array " + std::to_string(array.number) + " of the operation, which has " +
                              std::to_string(array.end - array.begin) + " bytes";
