@@ -208,6 +208,7 @@ static void bind_common(py::module_& module) {
       .def(py::init(&make_context), py::arg("threads"), py::arg("sm_count") = 0, py::arg("max_shared_bytes") = 0)
       .def_readonly("sm_count", &Context::sm_count)
       .def_readonly("max_shared_bytes", &Context::max_shared_bytes)
+      .def_readwrite("allow_tf32", &Context::allow_tf32)
       .def_property(
           "threads", [](const Context& context) { return context.threads; },
           [](Context& context, int threads) { context.threads = checked("threads", threads, 1, most_threads); });

@@ -99,7 +99,7 @@ void Multiprocessor::reserve(unsigned blocks, std::uint32_t threads) {
   if (thread_capacity_ < threads) {
     if (stacks_) munmap(stacks_, stacks_bytes_);
     stacks_ = nullptr;
-    stacks_bytes_ = threads * stack_bytes;
+    stacks_bytes_ = (threads + std::size_t{1}) * stack_bytes;  // one more, for the first to overflow into
     stacks_ = map_memory(stacks_bytes_, stack_bytes);
     threads_ = std::make_unique<Thread[]>(threads);
     ready_.resize(threads);
@@ -131,7 +131,7 @@ void Multiprocessor::start_block(unsigned slot, std::int64_t number) {
     thread.index = {i % launch.threads.x, i / launch.threads.x % launch.threads.y,
                     i / launch.threads.x / launch.threads.y};
     thread.block = &block;
-    unsigned char* stack = stacks_ + thread_count_ * stack_bytes;
+    unsigned char* stack = stack_of(thread_count_);
     std::memcpy(stack, &canary, sizeof(canary));
     thread.stack_pointer = prepare_fiber(stack, stack_bytes - stagger(i), &run_thread);
     ++thread_count_;
@@ -168,16 +168,10 @@ bool Multiprocessor::run(const Launch& launch, std::int64_t max_shared_bytes, st
   imgrec_sim_switch(&main_stack_pointer_, current_->stack_pointer);
   hooks::blocks_end();
   current_ = nullptr;
-  check_stacks();
   return error_.empty();
 }
 
-void Multiprocessor::check_stacks() {
-  for (std::uint32_t i = 0; i < thread_count_; ++i)
-    if (std::memcmp(stacks_ + i * stack_bytes, &canary, sizeof(canary)) != 0 && error_.empty())
-      error_ = std::string(launch_->kernel) + ": thread " + text_of(threads_[i].index) +
-               " needs more than the simulator's 64 KB of local memory";
-}
+unsigned char* Multiprocessor::stack_of(std::uint32_t thread) { return stacks_ + (thread + 1) * stack_bytes; }
 
 bool Multiprocessor::in_stacks(const void* address) const {
   const auto* byte = static_cast<const unsigned char*>(address);
@@ -258,6 +252,8 @@ void Multiprocessor::fail(std::string message) {
 
 void Multiprocessor::finish() {
   idle_spins_ = 0;
+  if (std::memcmp(stack_of(current_number()), &canary, sizeof(canary)) != 0)
+    fail("needs more than the simulator's 64 KB of local memory");
   current_->done = true;
   thread_returned(*this);
   if (--running_ == 0) {

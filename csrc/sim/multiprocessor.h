@@ -139,7 +139,7 @@ class Multiprocessor {
   Thread& next_thread();
   std::string unfinished_barriers() const;
   [[noreturn]] void report_deadlock(const char* how);
-  void check_stacks();
+  unsigned char* stack_of(std::uint32_t thread);
 
   const Launch* launch_ = nullptr;
   std::int64_t max_shared_bytes_ = 0;

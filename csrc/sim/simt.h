@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
+#include <math.h>  // not cmath: as in CUDA, the functions for float are in the global namespace too
 #include <cstring>
 
 #include "sim/async.h"

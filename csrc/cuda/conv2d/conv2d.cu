@@ -23,23 +23,37 @@ struct WeightScratch {
   char *weight, *bias;
   std::int64_t bytes;
 
-  WeightScratch(const Conv2dShape& shape, DType dtype, void* block) {
+  WeightScratch(const Conv2dShape& shape, DType dtype, bool tensor_cores, void* block) {
     cpu::Workspace workspace(block);
-    const std::int64_t parts = weight_split(shape, 64).parts;
-    const std::int64_t weights = shape.out_channels * shape.height.kernel * shape.width.kernel * shape.group_in();
-    weight = workspace.take<char>(parts > 1 ? parts * weights * compute_size(dtype) : 0);
+    const auto weights = [&](std::int64_t side) {
+      const std::int64_t parts = weight_split(shape, side).parts;
+      return parts > 1 ? parts * shape.out_channels * shape.taps() * compute_size(dtype) : 0;
+    };
+    // Arrays that are not aligned are served by the other kernel after all.
+    const std::int64_t side = tensor_cores ? tensor_core_side(shape, Conv2dPass::backward_weight) : 64;
+    weight = workspace.take<char>(std::max(weights(64), weights(side)));
     bias = workspace.take<char>(bias_gradient_parts(shape) * shape.out_channels * compute_size(dtype));
     bytes = workspace.used();
   }
 };
 
+template <class Arrays, class... Pointers>
+void run(const Context& context, const Arrays& arrays, const Conv2dShape& shape, DType dtype, Pointers... pointers) {
+  if (tensor_cores_serve(context, shape, dtype) && aligned_for_packs(pointers...))
+    conv2d_tensor_core(context, arrays, shape);
+  else
+    conv2d_simt(context, arrays, shape);
+}
+
 }  // namespace
 }  // namespace cuda
 
-Plan conv2d_plan(const Context&, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
+Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   cuda::check_extents(shape);
-  Plan plan{.algorithm = "implicit_gemm_simt"};
-  if (pass == Conv2dPass::backward_weight) plan.workspace_bytes = cuda::WeightScratch(shape, dtype, nullptr).bytes;
+  const bool tensor_cores = cuda::tensor_cores_serve(context, shape, dtype);
+  Plan plan{.algorithm = tensor_cores ? "implicit_gemm_tensor_core" : "implicit_gemm_simt"};
+  if (pass == Conv2dPass::backward_weight)
+    plan.workspace_bytes = cuda::WeightScratch(shape, dtype, tensor_cores, nullptr).bytes;
   return plan;
 }
 
@@ -47,20 +61,23 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
                     const Array& weight, const Array& bias, const Conv2dShape& shape, Activation activation,
                     const Array&) {
   if (y.size() == 0) return;
-  cuda::conv2d_simt(context, cuda::Conv2dForward{y, pre_activation, x, weight, bias, activation}, shape);
+  cuda::run(context, cuda::Conv2dForward{y, pre_activation, x, weight, bias, activation}, shape, y.dtype, x.data,
+            weight.data);
 }
 
 void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight,
                            const Conv2dShape& shape, const Array&) {
   if (dx.size() == 0) return;
-  cuda::conv2d_simt(context, cuda::Conv2dBackwardInput{dx, dy, weight}, shape);
+  cuda::run(context, cuda::Conv2dBackwardInput{dx, dy, weight}, shape, dx.dtype, dy.data, weight.data);
 }
 
 void conv2d_backward_weight(const Context& context, const Array& dweight, const Array& dbias, const Array& x,
                             const Array& dy, const Conv2dShape& shape, const Array& workspace) {
-  const cuda::WeightScratch scratch(shape, dy.dtype, workspace.data);
+  const bool tensor_cores = cuda::tensor_cores_serve(context, shape, dy.dtype);
+  const cuda::WeightScratch scratch(shape, dy.dtype, tensor_cores, workspace.data);
   if (dbias.size() > 0) cuda::conv2d_bias_gradient(context, dbias, dy, shape, scratch.bias);
-  if (dweight.size() > 0) cuda::conv2d_simt(context, cuda::Conv2dBackwardWeight{dweight, x, dy, scratch.weight}, shape);
+  if (dweight.size() > 0)
+    cuda::run(context, cuda::Conv2dBackwardWeight{dweight, x, dy, scratch.weight}, shape, dy.dtype, x.data, dy.data);
 }
 
 }  // namespace imgrec

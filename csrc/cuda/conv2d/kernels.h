@@ -20,16 +20,21 @@ struct Conv2dBackwardWeight {
 
 /// How backward_weight cuts its sum over pixels, for tiles of `side` x `side` weights.
 inline DepthSplit weight_split(const Conv2dShape& shape, std::int64_t side) {
-  const std::int64_t taps = shape.height.kernel * shape.width.kernel * shape.group_in();
   const auto tiles = [&](std::int64_t size) { return (size + side - 1) / side; };
-  return DepthSplit::of(shape.groups * tiles(shape.group_out()) * tiles(taps),
-                        shape.batch * shape.height.output() * shape.width.output());
+  return DepthSplit::of(shape.groups * tiles(shape.group_out()) * tiles(shape.taps()), shape.outputs());
 }
 
 // simt.cu: any shape and dtype.
 void conv2d_simt(const Context& context, const Conv2dForward& arrays, const Conv2dShape& shape);
 void conv2d_simt(const Context& context, const Conv2dBackwardInput& arrays, const Conv2dShape& shape);
 void conv2d_simt(const Context& context, const Conv2dBackwardWeight& arrays, const Conv2dShape& shape);
+
+// tensor_core.cu: 16-bit dtypes, and float32 where tf32 is allowed, with channels in whole packs and aligned arrays.
+bool tensor_cores_serve(const Context& context, const Conv2dShape& shape, DType dtype);
+std::int64_t tensor_core_side(const Conv2dShape& shape, Conv2dPass pass);  // of its tiles
+void conv2d_tensor_core(const Context& context, const Conv2dForward& arrays, const Conv2dShape& shape);
+void conv2d_tensor_core(const Context& context, const Conv2dBackwardInput& arrays, const Conv2dShape& shape);
+void conv2d_tensor_core(const Context& context, const Conv2dBackwardWeight& arrays, const Conv2dShape& shape);
 
 // bias_gradient.cu
 std::int64_t bias_gradient_parts(const Conv2dShape& shape);

@@ -10,7 +10,7 @@
 // each once for many elements; positions are 32-bit, offsets 64-bit.
 #pragma once
 
-#include "cuda/gemm/simt.h"
+#include "cuda/gemm/product.h"
 #include "ops/conv2d.h"
 
 namespace imgrec::cuda {
@@ -45,9 +45,12 @@ struct Patches {
     tap.offset += channel.remainder;
     return tap;
   }
-  __device__ __forceinline__ bool inside(const Place& output, const Place& tap) const {
-    return static_cast<unsigned>(output.row + tap.row) < static_cast<unsigned>(height.source) &&
-           static_cast<unsigned>(output.column + tap.column) < static_cast<unsigned>(width.source);
+  /// Null outside of the image.
+  template <class T>
+  __device__ __forceinline__ const T* find(const T* image, const Place& output, const Place& tap) const {
+    const bool inside = static_cast<unsigned>(output.row + tap.row) < static_cast<unsigned>(height.source) &&
+                        static_cast<unsigned>(output.column + tap.column) < static_cast<unsigned>(width.source);
+    return inside ? image + (output.offset + tap.offset) : nullptr;
   }
 };
 
@@ -55,13 +58,17 @@ struct Patches {
 template <class T>
 struct PatchRows {
   static constexpr bool depth_contiguous = true;
-  const T* image;
+  const T* data;
   const Patches& patches;
 
   __device__ Patches::Place line(std::int64_t index) const { return patches.output(index); }
   __device__ Patches::Place depth(std::int64_t k) const { return patches.tap(k); }
+  __device__ const T* find(const Patches::Place& output, const Patches::Place& tap) const {
+    return patches.find(data, output, tap);
+  }
   __device__ Compute<T> load(const Patches::Place& output, const Patches::Place& tap) const {
-    return patches.inside(output, tap) ? widen(image[output.offset + tap.offset]) : Compute<T>(0);
+    const T* from = find(output, tap);
+    return from ? widen(*from) : Compute<T>(0);
   }
 };
 
@@ -69,13 +76,17 @@ struct PatchRows {
 template <class T>
 struct PatchColumns {
   static constexpr bool depth_contiguous = false;
-  const T* image;
+  const T* data;
   const Patches& patches;
 
   __device__ Patches::Place line(std::int64_t index) const { return patches.tap(index); }
   __device__ Patches::Place depth(std::int64_t k) const { return patches.output(k); }
+  __device__ const T* find(const Patches::Place& tap, const Patches::Place& output) const {
+    return patches.find(data, output, tap);
+  }
   __device__ Compute<T> load(const Patches::Place& tap, const Patches::Place& output) const {
-    return patches.inside(output, tap) ? widen(image[output.offset + tap.offset]) : Compute<T>(0);
+    const T* from = find(tap, output);
+    return from ? widen(*from) : Compute<T>(0);
   }
 };
 
