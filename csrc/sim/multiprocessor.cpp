@@ -10,12 +10,13 @@
 #include <tuple>
 
 #include "sim/fiber.h"
+#include "sim/hooks.h"
 
 // The writable side of what kernels read. Same objects, declared const there.
 __thread uint3 writable_thread_index asm("threadIdx") __attribute__((tls_model("initial-exec")));
 __thread uint3 writable_block_index asm("blockIdx") __attribute__((tls_model("initial-exec")));
-__thread dim3 writable_block_shape asm("blockDim") __attribute__((tls_model("initial-exec")));
-__thread dim3 writable_grid_shape asm("gridDim") __attribute__((tls_model("initial-exec")));
+__thread uint3 writable_block_shape asm("blockDim") __attribute__((tls_model("initial-exec")));
+__thread uint3 writable_grid_shape asm("gridDim") __attribute__((tls_model("initial-exec")));
 
 namespace imgrec::sim {
 
@@ -147,20 +148,23 @@ bool Multiprocessor::run(const Launch& launch, std::int64_t max_shared_bytes, st
   launch_ = &launch;
   max_shared_bytes_ = max_shared_bytes;
   reserve(count, count * per_block);
-  writable_block_shape = launch.threads;
-  writable_grid_shape = launch.blocks;
+  writable_block_shape = {launch.threads.x, launch.threads.y, launch.threads.z};
+  writable_grid_shape = {launch.blocks.x, launch.blocks.y, launch.blocks.z};
   thread_count_ = ready_first_ = ready_count_ = 0;
   idle_spins_ = 0;
   error_.clear();
   async_.reset(count * per_block);
   for (unsigned slot = 0; slot < count; ++slot) start_block(slot, first + slot);
+  hooks::blocks_begin(blocks_.data(), count, first, stacks_, stacks_bytes_);
   running_ = thread_count_;
   for (std::uint32_t i = 0; i < thread_count_; ++i)
     make_ready(threads_[schedule() == Schedule::reversed ? thread_count_ - 1 - i : i]);
   current_ = take_ready();
   writable_thread_index = current_->index;
   writable_block_index = current_->block->index;
+  hooks::resumed(*current_);
   imgrec_sim_switch(&main_stack_pointer_, current_->stack_pointer);
+  hooks::blocks_end();
   current_ = nullptr;
   return error_.empty();
 }
@@ -183,6 +187,7 @@ void Multiprocessor::resume(Thread& next) {
   current_ = &next;
   writable_thread_index = next.index;
   writable_block_index = next.block->index;
+  hooks::resumed(next);
   imgrec_sim_switch(&before.stack_pointer, next.stack_pointer);
 }
 
