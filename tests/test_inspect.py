@@ -208,7 +208,8 @@ def test_the_command_prints_text_or_writes_a_page(fresh_simulator, tmp_path, cap
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("conv2d(x=float16 (1, 6, 6, 4), weight=float16 (8, 3, 3, 4), bias=float16 (8,), padding=1")
-    assert "__global__" in shown
+    assert "csrc/cuda/" in shown
+    assert "__syncthreads();" in shown
     assert main([*words, "--html", str(tmp_path / "conv2d.html")]) == 0
     reader = Reader()
     reader.feed((tmp_path / "conv2d.html").read_text().removeprefix("<!doctype html>"))
