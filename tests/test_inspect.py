@@ -11,7 +11,7 @@ import pytest
 from imgrec_engine import kernels
 from imgrec_engine.cli import main
 from imgrec_engine.errors import DeviceError, DTypeError, ImgrecError, ShapeError
-from imgrec_engine.inspection import OPS, Inspection, KernelProfile, LineCounters, inspect_op, page, text
+from imgrec_engine.inspection import OPS, Inspection, KernelProfile, LineCounters, as_page, as_text, inspect_op
 from imgrec_engine.inspection.measure import arguments
 from imgrec_engine.simulator import SimArray
 
@@ -74,7 +74,7 @@ def test_factors_follow_from_counts():
 
 
 def test_text_puts_counts_beside_the_source():
-    shown = text(inspection_of(one_kernel([(ACTIVATION, LOAD, READ), (ACTIVATION, STORE, WRITTEN)]))).splitlines()
+    shown = as_text(inspection_of(one_kernel([(ACTIVATION, LOAD, READ), (ACTIVATION, STORE, WRITTEN)]))).splitlines()
     assert shown[0] == "relu(x=float32 (1024,)) -> float32 (1024,) on sim"
     (load,) = [line for line in shown if "load_pack<T, width>(x + i)" in line]
     (store,) = [line for line in shown if "store_pack(y + i, pack)" in line]
@@ -86,7 +86,7 @@ def test_text_puts_counts_beside_the_source():
 
 
 def test_lines_without_source_are_still_shown():
-    shown = text(inspection_of(one_kernel([("csrc/cuda/gone.cu", 7, READ)])))
+    shown = as_text(inspection_of(one_kernel([("csrc/cuda/gone.cu", 7, READ)])))
     assert "csrc/cuda/gone.cu" in shown
     assert [line.split() for line in shown.splitlines()][-1] == ["7", "8", "8", "16.0", "16.0"]
 
@@ -111,7 +111,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def test_page_is_self_contained_and_colours_what_is_wasted():
-    content = page(inspection_of(one_kernel([(ACTIVATION, LOAD, READ), (ACTIVATION, STORE, WRITTEN)])))
+    content = as_page(inspection_of(one_kernel([(ACTIVATION, LOAD, READ), (ACTIVATION, STORE, WRITTEN)])))
     reader = Reader()
     reader.feed(content.removeprefix("<!doctype html>"))
     assert reader.open == []
