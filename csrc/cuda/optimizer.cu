@@ -5,6 +5,8 @@
 // A thread takes a pack of parameters, 16 bytes, with what belongs to them, and writes it back: each array is read and
 // written once, which is what these kernels' time is spent on. What depends on the step alone is worked out in float64
 // by one thread of each block. Shared memory: those scalars, and the sums of a block.
+//
+// At most 60 registers on sm_80 (66 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "ops/optimizer.h"
 
 #include "cuda/chunk_sum.h"

@@ -5,6 +5,8 @@
 // A thread draws one counter's four words at a time: four uniform float32 numbers or dropout decisions, or two float64
 // or normal numbers. Uniform draws and dropout are bound by memory, normal ones by their float64 series. No shared
 // memory.
+//
+// At most 40 registers on sm_80 (40 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "ops/random.h"
 
 #include "cuda/arch/pack.h"

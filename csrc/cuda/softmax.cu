@@ -9,6 +9,9 @@
 // has of the row stays in registers (cuda/rows.h) and is looked at three times: maximum, sum, result. exp is computed
 // twice, since what 16 bits would keep of it has lost its digits before the division. Bound by memory: forward moves 2,
 // backward 3 elements for each element, while rows fit (4096 elements, 1024 of float64).
+// Shared memory: at most 512 bytes, for the sums of a block.
+//
+// At most 92 registers on sm_80 (101 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "ops/softmax.h"
 
 #include "cuda/rows.h"

@@ -10,6 +10,8 @@
 // first target that is no class: chunks of 8192 rows, then the chunks, in float64 and in an order that the number of
 // rows decides. Bound by memory while rows fit (4096 classes, 1024 of float64): forward reads the logits once, backward
 // reads and writes as much. Shared memory: the sums of a block.
+//
+// At most 57 registers on sm_80 (64 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "cuda/chunk_sum.h"
 #include "cuda/rows.h"
 #include "ops/loss.h"

@@ -8,6 +8,8 @@
 // A thread takes packs of 16 bytes, and what else belongs to their elements. A sum is taken by chunks of 8192 elements
 // (cuda/chunk_sum.h): in a pack in the type of losses, beyond in float64. Bound by memory: every array once. Shared
 // memory: the sums of a block.
+//
+// At most 60 registers on sm_80 (60 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "cuda/chunk_sum.h"
 #include "ops/loss.h"
 

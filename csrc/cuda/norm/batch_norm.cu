@@ -9,6 +9,8 @@
 // kernel writes y. Backward has dweight and dbias first (gradients.h), from which dx follows. In the kernels here a
 // thread keeps what belongs to its columns in registers while it goes down the rows. Bound by memory: forward moves 3
 // elements for each element (2 in evaluation), backward 5 (4).
+//
+// At most 144 registers on sm_80 (148 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "cuda/norm/gradients.h"
 #include "cuda/norm/statistics.h"
 #include "ops/norm.h"

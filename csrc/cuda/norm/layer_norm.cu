@@ -10,6 +10,8 @@
 // deviations, result. The gradients of weight and bias are sums along columns and have kernels of their own
 // (gradients.h). Bound by memory while rows fit (4096 elements, 1024 of float64): forward moves 2 elements for each
 // element, backward 3 and another 2 for dweight and dbias.
+//
+// At most 101 registers on sm_80 (110 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "cuda/norm/gradients.h"
 #include "cuda/rows.h"
 #include "ops/norm.h"
