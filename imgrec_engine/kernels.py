@@ -46,7 +46,9 @@ def load(device: str) -> tuple[Any, Any]:
     if array_type not in _OF_TYPE:
         with _loading:  # one context, whose threads set_num_threads then sets
             if array_type not in _OF_TYPE:
-                _OF_TYPE[array_type] = simulator.load(get_threads())
+                module, context = simulator.load(get_threads())
+                context.allow_tf32 = is_tf32_allowed()
+                _OF_TYPE[array_type] = module, context
     return _OF_TYPE[array_type]
 
 
@@ -59,6 +61,17 @@ def set_threads(count: int) -> None:
 def get_threads() -> int:
     """How many threads the kernels use on the host."""
     return int(_OF_TYPE[np.ndarray][1].threads)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Sets whether float32 products of every device may round their factors to tf32."""
+    for _, context in tuple(_OF_TYPE.values()):
+        context.allow_tf32 = allowed
+
+
+def is_tf32_allowed() -> bool:
+    """Whether float32 products may round their factors to tf32."""
+    return bool(_OF_TYPE[np.ndarray][1].allow_tf32)
 
 
 def workspace(plan: Any, like: Any) -> Any:
