@@ -23,6 +23,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import operator
 import re
 import threading
 import types
@@ -182,7 +183,7 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
         outputs, pullback = result
         several = type(outputs) is tuple
         node = None
-        if _mode.recording and pullback is not None and any(tensor.requires_grad for tensor in tensors):
+        if _mode.recording and pullback is not None and any(map(_requires_grad, tensors)):
             node = Node(name, tuple(map(_edge, inputs)), pullback, several)
         results = tuple([_wrap(array, array_type, tensors, node) for array in (outputs if several else (outputs,))])
         if node is not None:
@@ -193,6 +194,7 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
     return call
 
 
+_requires_grad = operator.attrgetter("requires_grad")
 _VAGUE = (TypeError, ValueError, IndexError, OverflowError, MemoryError)  # what Python and NumPy raise
 
 

@@ -1,4 +1,4 @@
-"""Devices: where arrays live, where their memory comes from, and how many threads serve the CPU."""
+"""Devices: where arrays live, where their memory comes from, and how many threads serve them."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ def place(array: Any, array_type: type) -> Any:
 
 def empty(shape: Sequence[int], dtype: np.dtype[Any], like: Any) -> Any:
     """An uninitialised, contiguous, 64-byte-aligned array from the pool of the device that holds ``like``."""
-    return place(kernels.of(like)[0].empty(shape, dtype), type(like))
+    return kernels.EMPTY[type(like)](shape, dtype)
 
 
 def empty_on(device: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
     """The same from the pool of the device of this name."""
-    return place(kernels.load(device)[0].empty(shape, dtype), kernels.ARRAY_TYPES[device])
+    return kernels.EMPTY[kernels.ARRAY_TYPES[check(device)]](shape, dtype)
 
 
 def empty_like(array: Any) -> Any:
     """An uninitialised, contiguous array of the same shape, dtype and device."""
-    return empty(array.shape, array.dtype, array)
+    return kernels.EMPTY[type(array)](array.shape, array.dtype)
 
 
 def zeros(shape: Sequence[int], dtype: np.dtype[Any], like: Any) -> Any:

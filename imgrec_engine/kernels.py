@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +28,7 @@ ARRAY_TYPES = MappingProxyType[str, type]({"cpu": np.ndarray, "sim": SimArray})
 DEVICES = MappingProxyType({array_type: name for name, array_type in ARRAY_TYPES.items()})
 
 _OF_TYPE: dict[type, tuple[Any, Any]] = {np.ndarray: (_cpu, _cpu.Context(threads=1))}
+EMPTY: dict[type, Callable[[Sequence[int], np.dtype[Any]], Any]] = {np.ndarray: _cpu.empty}  # an array of this type
 _loading = threading.Lock()
 
 
@@ -48,6 +50,7 @@ def load(device: str) -> tuple[Any, Any]:
             if array_type not in _OF_TYPE:
                 module, context = simulator.load(get_threads())
                 context.allow_tf32 = is_tf32_allowed()
+                EMPTY[array_type] = lambda shape, dtype: module.empty(shape, dtype).view(array_type)
                 _OF_TYPE[array_type] = module, context
     return _OF_TYPE[array_type]
 
@@ -79,7 +82,7 @@ def workspace(plan: Any, like: Any) -> Any:
     _chosen.append(plan.algorithm)
     if plan.workspace_bytes == 0:
         return None
-    return of(like)[0].empty((plan.workspace_bytes,), _BYTES)
+    return EMPTY[type(like)]((plan.workspace_bytes,), _BYTES)
 
 
 def take_algorithms() -> list[str]:

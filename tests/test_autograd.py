@@ -13,7 +13,6 @@ import imgrec_engine as ie
 from imgrec_engine import functional as F
 from imgrec_engine.autograd import Array, Result, Results, differentiable
 from imgrec_engine.errors import AutogradError
-from imgrec_engine.testing import gradcheck
 
 
 def leaf(*values):
@@ -420,10 +419,3 @@ def test_gradients_rounded_to_fewer_bits_do_not_warn():
     x = ie.ones(2, dtype="float16", requires_grad=True)
     (x.to("float32") * 1e30).sum().backward()
     assert x.grad.tolist() == [np.inf, np.inf]
-
-
-def test_gradcheck_takes_one_input_and_several_outputs():
-    x = ie.tensor([1.0, 2.0], dtype="float64", requires_grad=True)
-    assert gradcheck(lambda x: [x * x, x.exp()], x) < 1e-6
-    with pytest.raises(ValueError, match="none of the inputs"):
-        gradcheck(lambda x: x, [ie.ones(2)])

@@ -54,7 +54,7 @@ __device__ void load_weights(Compute<T>* to, const T* weight, const DepthwisePas
 }
 
 template <class T, int Width>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 2)
     depthwise_kernel(ForwardEpilogue<T> output, const T* source, const T* weight, DepthwisePass pass,
                      FastDivisor channel_tiles) {
   using Number = Compute<T>;
