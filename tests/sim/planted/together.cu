@@ -30,9 +30,9 @@ __global__ void half_a_barrier(float* out) {
   SHARED(float, tile, [64]);
   tile[threadIdx.x] = 1.0f;
   if (Right || threadIdx.x < 32)
-    __syncthreads();  // HERE deadlock
+    __syncthreads();  // OTHER deadlock
   else
-    while (load_acquire(reinterpret_cast<unsigned*>(out)) == 0) spin_hint();
+    while (load_acquire(reinterpret_cast<unsigned*>(out)) == 0) spin_hint();  // HERE deadlock
   out[threadIdx.x] = tile[threadIdx.x ^ 32];
 }
 
