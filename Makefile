@@ -30,7 +30,7 @@ test-sanitize: $(VENV)/.dev  ## the kernels under address, undefined-behaviour a
 lint: $(VENV)/.dev  ## style of Python and C++
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
 
 types: $(VENV)/.dev  ## static types
 	$(BIN)/mypy
@@ -38,7 +38,7 @@ types: $(VENV)/.dev  ## static types
 format: $(VENV)/.dev  ## bring all sources into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
 
 dev:  ## build the extension in place with $(PYTHON), for work on the sources
 	cmake -S . -B build/dev -DCMAKE_INSTALL_PREFIX=$(CURDIR) -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) \

@@ -10,13 +10,29 @@ namespace imgrec::cuda {
 constexpr int row_block_threads = 256;
 constexpr int warp_lanes = 32;
 
-/// How many runs of each array a thread keeps: 16 numbers of 16 or 32 bits, 8 of float64.
+/// How many runs of each array a thread keeps: 16 numbers of 16 or 32 bits, 4 of float64.
 template <class T>
-constexpr int kept_runs = pack_width<T> == 8 ? 2 : 4;
+constexpr int kept_runs = sizeof(T) == 4 ? 4 : 2;
+
+/// What the `threads` threads of a row have, added up, and the greatest of it, for all of them.
+template <int threads, class T>
+__device__ __forceinline__ T row_sum(T part) {
+  if constexpr (threads == warp_lanes)
+    return warp_sum(part);
+  else
+    return block_sum(part);
+}
+template <int threads, class T>
+__device__ __forceinline__ T row_max(T part) {
+  if constexpr (threads == warp_lanes)
+    return warp_max(part);
+  else
+    return block_max(part);
+}
 
 /// The elements of rows of `arrays` matrices that belong to one of the `threads` threads that share a row. They come in
 /// runs of neighbours, each as long as a pack, but of one element where that would leave lanes without work.
-template <class T, int threads, int arrays>
+template <class T, int threads, int arrays, int kept = kept_runs<T>>
 class RowReader {
  public:
   static constexpr int width = pack_width<T>;
@@ -26,16 +42,17 @@ class RowReader {
   __device__ __forceinline__ RowReader(std::int64_t length, bool aligned, Rows... rows)
       : from_{rows...}, length_(length), run_(length < warp_lanes * width ? 1 : width), aligned_(aligned) {
 #pragma unroll
-    for (int j = 0; j < kept_runs<T>; ++j) load(kept_[j], first() + j * step());
+    for (int j = 0; j < kept; ++j) load(kept_[j], first() + j * step());
   }
 
   /// body(i, count, runs...): the elements i ... i + count - 1 of each row.
   template <class Body>
   __device__ __forceinline__ void for_each_run(Body&& body) const {
 #pragma unroll
-    for (int j = 0; j < kept_runs<T>; ++j)
+    for (int j = 0; j < kept; ++j)
       if (first() + j * step() < length_) visit(body, first() + j * step(), kept_[j]);
-    for (std::int64_t i = first() + kept_runs<T> * step(); i < length_; i += step()) {
+#pragma unroll 1
+    for (std::int64_t i = first() + kept * step(); i < length_; i += step()) {
       Run runs[arrays];
       load(runs, i);
       visit(body, i, runs);
@@ -69,14 +86,14 @@ class RowReader {
   __device__ __forceinline__ Compute<T> sum(Term&& term) const {
     Compute<T> part = 0;
     for_each([&](std::int64_t i, auto... values) { part += term(i, values...); });
-    return reduce(part, Sum{}, Compute<T>(0));
+    return row_sum<threads>(part);
   }
 
   /// The greatest element of the first array's row, for every thread.
   __device__ __forceinline__ Compute<T> max() const {
     Compute<T> part = -INFINITY;
     for_each([&](std::int64_t, Compute<T> value, auto...) { part = Maximum{}(part, value); });
-    return reduce(part, Maximum{}, Compute<T>(-INFINITY));
+    return row_max<threads>(part);
   }
 
  private:
@@ -101,19 +118,11 @@ class RowReader {
       body(i, count(i), runs[0], runs[1]);
   }
 
-  template <class Combine>
-  static __device__ __forceinline__ Compute<T> reduce(Compute<T> part, Combine combine, Compute<T> neutral) {
-    if constexpr (threads == warp_lanes)
-      return warp_reduce<warp_lanes>(part, combine);
-    else
-      return block_reduce(part, combine, neutral);
-  }
-
   const T* from_[arrays];
   std::int64_t length_;
   int run_;
   bool aligned_;
-  Run kept_[kept_runs<T>][arrays];
+  Run kept_[kept][arrays];
 };
 
 /// Calls body(row) for every row of the grid's share, by all threads that work on it.

@@ -5,10 +5,10 @@
 //
 //   x, y, dx, dy (rows, length)
 //
-// A warp works on a row of up to 512 elements (256 of float64), a block of 256 threads on a longer one. What a thread has
+// A warp works on a row of up to 512 elements (128 of float64), a block of 256 threads on a longer one. What a thread has
 // of the row stays in registers (cuda/rows.h) and is looked at three times: maximum, sum, result. exp is computed twice,
 // since what 16 bits would keep of it has lost its digits before the division. Bound by memory: forward moves 2,
-// backward 3 elements for each element, while rows fit (4096 elements, 2048 of float64).
+// backward 3 elements for each element, while rows fit (4096 elements, 1024 of float64).
 #include "ops/softmax.h"
 
 #include "cuda/rows.h"

@@ -20,8 +20,6 @@ __thread uint3 writable_grid_shape asm("gridDim") __attribute__((tls_model("init
 
 namespace imgrec::sim {
 
-static __thread Multiprocessor* the_one_here __attribute__((tls_model("initial-exec")));
-
 namespace {
 
 constexpr std::size_t stack_bytes = 64 << 10;
@@ -74,12 +72,12 @@ Schedule schedule() {
   return chosen;
 }
 
-Multiprocessor& Multiprocessor::here() {
-  if (!the_one_here) {
-    static thread_local std::unique_ptr<Multiprocessor> owner;
-    owner = std::make_unique<Multiprocessor>();
-    the_one_here = owner.get();
-  }
+__thread Multiprocessor* Multiprocessor::the_one_here = nullptr;
+
+Multiprocessor& Multiprocessor::make_here() {
+  static thread_local std::unique_ptr<Multiprocessor> owner;
+  owner = std::make_unique<Multiprocessor>();
+  the_one_here = owner.get();
   return *the_one_here;
 }
 
@@ -183,21 +181,6 @@ bool Multiprocessor::in_arena(const void* address) const {
   return byte >= arena_ && byte < arena_ + arena_bytes_;
 }
 
-void Multiprocessor::make_ready(Thread& thread) {
-  thread.waits_for = nullptr;
-  std::uint32_t place = ready_first_ + ready_count_++;
-  if (place >= thread_capacity_) place -= thread_capacity_;
-  ready_[place] = &thread;
-}
-
-Thread* Multiprocessor::take_ready() {
-  if (ready_count_ == 0) return nullptr;
-  Thread* thread = ready_[ready_first_];
-  if (++ready_first_ == thread_capacity_) ready_first_ = 0;
-  --ready_count_;
-  return thread;
-}
-
 void Multiprocessor::resume(Thread& next) {
   Thread& before = *current_;
   if (&next == &before) return;
@@ -208,20 +191,10 @@ void Multiprocessor::resume(Thread& next) {
   imgrec_sim_switch(&before.stack_pointer, next.stack_pointer);
 }
 
-void Multiprocessor::wait(const char* what, std::uint32_t mask, Site site) {
-  idle_spins_ = 0;
-  current_->waits_for = what;
-  current_->mask = mask;
-  current_->site = site;
-  resume(next_thread());
-}
-
-/// Who is to run when the current thread cannot: copies under way may have to land first.
-Thread& Multiprocessor::next_thread() {
-  Thread* next = take_ready();
-  while (!next && async_.advance()) next = take_ready();
-  if (!next) report_deadlock("no thread can go on");
-  return *next;
+Thread& Multiprocessor::next_thread_after_copies() {
+  while (async_.advance())
+    if (Thread* next = take_ready()) return *next;
+  report_deadlock("no thread can go on");
 }
 
 void Multiprocessor::spin(const char* what, Site site) {

@@ -39,7 +39,7 @@ _LEGEND = (
 )
 
 
-def page(inspection: Inspection) -> str:
+def as_page(inspection: Inspection) -> str:
     """The page's HTML: no scripts, nothing to fetch, light or dark as the browser prefers."""
     title = f"{inspection.op} on sim"
     body = "\n".join(_body(inspection))

@@ -45,23 +45,27 @@ def parts(kernel: KernelProfile) -> list[SourcePart]:
 
 def _functions(file: str, counted: dict[int, LineCounters]) -> Iterator[tuple[SourceLine, ...]]:
     path = _CHECKOUT / file
-    if not file.startswith("csrc/") or not path.is_file():
-        yield tuple(SourceLine(number, None, counted[number]) for number in sorted(counted))
-        return
-    lines = path.read_text().splitlines()
+    lines = path.read_text().splitlines() if file.startswith("csrc/") and path.is_file() else []
     last = 0
     for number in sorted(counted):
         if last < number <= len(lines):
             first, last = _function_around(lines, number)
             yield tuple(SourceLine(n, lines[n - 1], counted.get(n)) for n in range(first, last + 1))
+    unknown = tuple(SourceLine(n, None, counted[n]) for n in sorted(counted) if n > len(lines))
+    if unknown:
+        yield unknown
 
 
 def _function_around(lines: list[str], number: int) -> tuple[int, int]:
     """The first and last line of the function around a line: in our style both start in the first column."""
+
+    def starts(line: str) -> bool:
+        return line[:1].strip() not in ("", "#")  # "#pragma unroll" stands in the first column of any function
+
     first = last = number
-    while first > 1 and not lines[first - 1][:1].strip():
+    while first > 1 and not starts(lines[first - 1]):
         first -= 1
-    while first > 1 and lines[first - 2][:1].strip() and not lines[first - 2].startswith("}"):
+    while first > 1 and starts(lines[first - 2]) and not lines[first - 2].startswith("}"):
         first -= 1
     while last < len(lines) and not lines[last - 1].startswith("}"):
         last += 1

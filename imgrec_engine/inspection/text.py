@@ -20,7 +20,7 @@ COLUMNS = (
 )
 
 
-def text(inspection: Inspection) -> str:
+def as_text(inspection: Inspection) -> str:
     """The summary, then each kernel's source with its counts."""
     return "\n".join(_lines(inspection)) + "\n"
 

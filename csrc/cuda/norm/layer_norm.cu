@@ -5,10 +5,10 @@
 //
 //   x, y, dx, dy (rows, columns); weight, bias, dweight, dbias (columns,); mean, inverse_deviation (rows,)
 //
-// A warp works on a row of up to 512 elements (256 of float64), a block of 256 threads on a longer one; what a thread has
+// A warp works on a row of up to 512 elements (128 of float64), a block of 256 threads on a longer one; what a thread has
 // of the row stays in registers (cuda/rows.h) and is looked at four times: rough mean, its correction, squares of
 // deviations, result. The gradients of weight and bias are sums along columns and have kernels of their own
-// (gradients.h). Bound by memory while rows fit (4096 elements, 2048 of float64): forward moves 2 elements for each
+// (gradients.h). Bound by memory while rows fit (4096 elements, 1024 of float64): forward moves 2 elements for each
 // element, backward 3 and another 2 for dweight and dbias.
 #include "cuda/norm/gradients.h"
 #include "cuda/rows.h"

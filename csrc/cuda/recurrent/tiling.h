@@ -1,13 +1,13 @@
 // How the product of a state with the recurrent weights is cut into blocks, and what of it lies in shared memory.
 //
 // The product is sums (N, columns) = state (N, depth) times weights^T, for all hidden units, of which each has
-// `unit_columns` columns: its gates forwards (depth H), one backwards (depth G H). A block computes the columns of `units`
-// hidden units for `block_rows` samples, one tile of `rows` samples after the other. In its shared memory stand
+// `unit_columns` columns: its gates forwards (depth H), one backwards (depth G H). A block computes the columns of
+// `units` hidden units for `block_rows` samples, one tile of `rows` samples after the other. In its shared memory stand
 //
-//   weights   (columns, width)       those of its units, for all time steps, where they fit; else two slices (.., slice)
-//   state     (rows, slice)          one slice where the whole width fits, else two in turns
-//   sums      (parts, rows, columns) parts: of the depth, each summed by other warps
-//   carry     (block_rows, units)    what its units keep between steps, where it fits
+//   weights   (columns, width)       those of its units, for all time steps, where they fit; else two slices (..,
+//   slice) state     (rows, slice)          one slice where the whole width fits, else two in turns sums      (parts,
+//   rows, columns) parts: of the depth, each summed by other warps carry     (block_rows, units)    what its units keep
+//   between steps, where it fits
 //
 // Rows of weights and state are longer than they need to be, so that 8 threads that read 16 bytes of 8 rows each meet
 // 8 different groups of 4 banks.
@@ -50,7 +50,7 @@ struct ProductShape {
 
 /// See above.
 struct Tiling {
-  int groups = 0, units = 0;  // groups of units; each has its blocks
+  int groups = 0, units = 0;   // groups of units; each has its blocks
   int columns = 0, width = 0;  // rounded up; what is added is zero
   int rows = 0, block_rows = 0, row_blocks = 0;
   int slice = 0, parts = 1;
@@ -130,8 +130,7 @@ bool fit(Tiling& tiling, std::int64_t limit) {
 }
 
 /// A tiling with `units` hidden units a block, of which `row_blocks` share the samples.
-template <class T>
-Tiling tiling_with(const ProductShape& shape, std::int64_t units, std::int64_t row_blocks) {
+inline Tiling tiling_with(const ProductShape& shape, std::int64_t units, std::int64_t row_blocks) {
   Tiling tiling;
   tiling.units = static_cast<int>(units);
   tiling.groups = static_cast<int>(divide_up(shape.hidden, units));
@@ -142,22 +141,31 @@ Tiling tiling_with(const ProductShape& shape, std::int64_t units, std::int64_t r
   return tiling;
 }
 
-/// The persistent tiling that needs the fewest cycles for a step, by a rough model of the units' throughput and of what
-/// a grid barrier takes; groups == 0 where the weights do not fit on the chip.
+/// A rough model of a step, in a multiprocessor's cycles: the product, each block's way to the L2 cache, what the cache
+/// gives to all of them, and the grid barrier.
+template <class T>
+double step_cycles(const Tiling& tiling) {
+  constexpr double sums_per_cycle = on_tensor_cores<T> ? 256 : sizeof(T) == 8 ? 32 : 64;
+  constexpr double block_bytes_per_cycle = 64, cache_bytes_per_cycle = 3000, barrier_cycles = 2500;
+  const double rows = round_up_to(tiling.block_rows, tiling.rows);
+  const double state_bytes = double{sizeof(Compute<T>)} * tiling.block_rows * tiling.width;
+  return rows * tiling.columns * tiling.width / sums_per_cycle + state_bytes / block_bytes_per_cycle +
+         state_bytes * tiling.blocks() / cache_bytes_per_cycle + (tiling.groups > 1 ? barrier_cycles : 0);
+}
+
+/// The persistent tiling with the fewest cycles; groups == 0 where the weights do not fit on the chip.
 template <class T>
 Tiling persistent_tiling(const Context& context, const ProductShape& shape) {
-  constexpr double sums_per_cycle = on_tensor_cores<T> ? 512 : sizeof(T) == 8 ? 32 : 64, barrier_cycles = 2500;
   Tiling best;
   double least = 0;
   for (std::int64_t wanted = 1; wanted <= std::min<std::int64_t>(context.sm_count, shape.hidden); ++wanted) {
     const std::int64_t units = divide_up(shape.hidden, wanted), groups = divide_up(shape.hidden, units);
     if (groups != wanted) continue;
     const std::int64_t most_row_blocks = divide_up<std::int64_t>(shape.batch, Squares<T>::rows);
-    Tiling tiling = tiling_with<T>(shape, units, std::min(context.sm_count / groups, most_row_blocks));
+    Tiling tiling = tiling_with(shape, units, std::min(context.sm_count / groups, most_row_blocks));
     tiling.resident = true;
     if (!fit<T>(tiling, context.max_shared_bytes)) continue;
-    const double sums = double(round_up_to(tiling.block_rows, tiling.rows)) * tiling.columns * tiling.width;
-    const double cycles = sums / sums_per_cycle + (groups > 1 ? barrier_cycles : 0);
+    const double cycles = step_cycles<T>(tiling);
     if (best.groups != 0 && cycles >= least) continue;
     best = tiling;
     least = cycles;
@@ -168,9 +176,9 @@ Tiling persistent_tiling(const Context& context, const ProductShape& shape) {
 /// The tiling for one launch a step: weights and state both stream through shared memory.
 template <class T>
 Tiling stepwise_tiling(const Context& context, const ProductShape& shape) {
-  const std::int64_t units = std::min<std::int64_t>(shape.hidden, 64 / shape.unit_columns);
-  Tiling tiling = tiling_with<T>(shape, units, divide_up<std::int64_t>(shape.batch, 64));
-  fit<T>(tiling, context.max_shared_bytes);
+  std::int64_t units = std::min<std::int64_t>(shape.hidden, 64 / shape.unit_columns);
+  Tiling tiling = tiling_with(shape, units, divide_up<std::int64_t>(shape.batch, 64));
+  while (!fit<T>(tiling, context.max_shared_bytes) && units > 1) tiling = tiling_with(shape, units /= 2, 1);
   tiling.block_rows = tiling.rows;
   tiling.row_blocks = static_cast<int>(divide_up<std::int64_t>(shape.batch, tiling.rows));
   return tiling;
