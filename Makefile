@@ -30,7 +30,7 @@ test-sanitize: $(VENV)/.dev  ## the kernels under address, undefined-behaviour a
 lint: $(VENV)/.dev  ## style of Python and C++
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
 
 types: $(VENV)/.dev  ## static types
 	$(BIN)/mypy
@@ -38,18 +38,21 @@ types: $(VENV)/.dev  ## static types
 format: $(VENV)/.dev  ## bring all sources into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
 
 dev:  ## build the extension in place with $(PYTHON), for work on the sources
 	cmake -S . -B build/dev -DCMAKE_INSTALL_PREFIX=$(CURDIR) -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) \
 	  -DPython_EXECUTABLE=$$(command -v $(PYTHON)) -DIMGREC_CPU_LEVELS="$(or $(LEVELS),baseline;x86-64-v3;x86-64-v4)" \
-	  -DIMGREC_CUDA=$(IMGREC_CUDA) > /dev/null
+	  -DIMGREC_CUDA=$(IMGREC_CUDA) $(if $(CHECKED),-DIMGREC_SIM_CHECKED=ON) > /dev/null
 	cmake --build build/dev -j 2
 	cmake --install build/dev > /dev/null
 
 cuda: IMGREC_CUDA := ON
 cuda: dev  ## the same with the kernels for GPUs (needs nvcc, no GPU); prints their registers, shared memory and spills
 	$(PYTHON) scripts/cuda_resources.py build/dev
+
+checked:  ## the same with the simulator's checkers: IMGREC_SIM_CHECK=all then finds races and the like in kernels
+	$(MAKE) dev CHECKED=ON
 
 clean:  ## remove the virtual environment and all build products
 	rm -rf $(VENV) build imgrec_engine/lib imgrec_engine/*.so imgrec_engine/_*.pyi

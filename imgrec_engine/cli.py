@@ -202,13 +202,13 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from imgrec_engine.inspection import inspect_op, page, read_options, read_shapes, text
+    from imgrec_engine.inspection import as_page, as_text, inspect_op, read_options, read_shapes
 
     found = inspect_op(options.op, read_shapes(options.shape), options.dtype, read_options(options.option))
     if options.html is None:
-        print(text(found), end="")
+        print(as_text(found), end="")
     else:
-        options.html.write_text(page(found), encoding="utf-8")
+        options.html.write_text(as_page(found), encoding="utf-8")
         print(options.html)
     return 0
 

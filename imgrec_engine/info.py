@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import platform
@@ -22,12 +23,27 @@ def report() -> str:
             f"imgrec_engine  {imgrec_engine.__version__}",
             f"python         {platform.python_version()}, numpy {np.__version__}",
             f"device cpu     kernels built for {target()}, {kernels.get_threads()} threads (IMGREC_NUM_THREADS)",
-            "device cuda    absent: this version has no CUDA module",
+            f"device cuda    {_cuda()}",
             f"device sim     {_simulator()}",
             "default device cpu",
             f"optional       {', '.join(found) or 'none'} (of {', '.join(optional)})",
         ]
     )
+
+
+def _cuda() -> str:
+    """What the kernels for GPUs were built for, and why the device is absent all the same."""
+    try:
+        module = importlib.import_module("imgrec_engine._cuda")
+    except ModuleNotFoundError:
+        return "absent: this build has no kernels for GPUs (IMGREC_CUDA=ON at installation builds them)"
+    except ImportError as error:
+        return f"absent: {error}"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return f"built for {module.kernel_target()}; absent: no CUDA driver"
+    return f"built for {module.kernel_target()}; absent: this version has the kernels, but no tensors on GPUs"
 
 
 def _simulator() -> str:

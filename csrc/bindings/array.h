@@ -9,6 +9,7 @@
 #include <string>
 
 #include "ops/array.h"
+#include "ops/memory.h"
 
 namespace imgrec::bindings {
 
@@ -78,16 +79,33 @@ bool add_registration(Registration registration);
 
 namespace pybind11::detail {
 
+// The first argument of every operation, so that its conversion is where an operation begins.
+template <>
+struct type_caster<imgrec::Context> : type_caster_base<imgrec::Context> {
+  bool load(handle source, bool convert) {
+    imgrec::begin_operation();
+    return type_caster_base::load(source, convert);
+  }
+};
+
 template <>
 struct type_caster<imgrec::Array> {
   PYBIND11_TYPE_CASTER(imgrec::Array, const_name("numpy.typing.NDArray[typing.Any] | None"));
-  bool load(handle source, bool) { return imgrec::bindings::make_view(source, value); }
+  bool load(handle source, bool) {
+    if (!imgrec::bindings::make_view(source, value)) return false;
+    imgrec::give_array(value, false);
+    return true;
+  }
 };
 
 template <>
 struct type_caster<imgrec::bindings::Output> {
   PYBIND11_TYPE_CASTER(imgrec::bindings::Output, const_name("numpy.typing.NDArray[typing.Any] | None"));
-  bool load(handle source, bool) { return imgrec::bindings::make_output_view(source, value); }
+  bool load(handle source, bool) {
+    if (!imgrec::bindings::make_output_view(source, value)) return false;
+    imgrec::give_array(value, true);
+    return true;
+  }
 };
 
 template <>

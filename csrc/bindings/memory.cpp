@@ -1,13 +1,14 @@
 // The pool that gives host arrays their memory: blocks aligned to 64 bytes, kept for reuse when an array dies, because
 // fresh pages from the system cost more than many kernels take.
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
 
 #include "bindings/array.h"
+#include "ops/memory.h"
 
 namespace imgrec::bindings {
 namespace {
@@ -41,7 +42,7 @@ class Pool {
       if (!memory) return nullptr;
     }
     used_ += block;
-    if (poison_) std::memset(memory, 0xFF, block);  // NaN in every floating dtype, -1 in the integers
+    if (poison_) std::fill_n(static_cast<std::uint16_t*>(memory), block / sizeof(std::uint16_t), memory_poison);
     return memory;
   }
 
@@ -69,7 +70,7 @@ class Pool {
     if (cached_ > limit_) release_cached();
   }
 
-  void set_poison(bool poison) { poison_ = poison; }
+  void set_poison(bool poison) { poison_ = poison || poisons_memory(); }
   std::size_t used() const { return used_; }
   std::size_t cached() const { return cached_; }
 
@@ -84,7 +85,7 @@ class Pool {
   std::mutex mutex_;
   std::unordered_map<std::size_t, std::vector<void*>> free_;
   std::size_t used_ = 0, cached_ = 0, limit_ = std::size_t{1} << 30;
-  bool poison_ = false;
+  bool poison_ = poisons_memory();
 };
 
 // Never destroyed: arrays may outlive every static object.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "sim/hooks.h"
 #include "sim/multiprocessor.h"
 
 namespace imgrec::sim {
@@ -150,12 +151,19 @@ void copy_async(void* shared, const void* global, int bytes, bool valid, Site si
   const auto size = static_cast<std::uint32_t>(bytes);
   require_shared("copy_async", shared, size, site);
   if (valid) require_aligned("copy_async", global, size, site);
+  hooks::copy_issued(shared, valid ? global : nullptr, size, site);
   engine().issue(me(), {.shared = shared, .global = valid ? global : nullptr, .bytes = size, .site = site});
 }
 
-void copy_async_commit() { engine().commit(me()); }
+void copy_async_commit() {
+  hooks::copies_committed();
+  engine().commit(me());
+}
 
-void copy_async_wait(int pending_groups) { engine().wait(me(), static_cast<std::uint32_t>(pending_groups)); }
+void copy_async_wait(int pending_groups) {
+  hooks::copies_waited_for(static_cast<std::uint32_t>(pending_groups));
+  engine().wait(me(), static_cast<std::uint32_t>(pending_groups));
+}
 
 void copy_bulk(void* shared, const void* global, std::uint32_t bytes, std::uint64_t* barrier, Site site) {
   require_shared("copy_bulk", shared, 16, site);
@@ -163,13 +171,16 @@ void copy_bulk(void* shared, const void* global, std::uint32_t bytes, std::uint6
   if (bytes == 0 || bytes % 16 != 0) fail("copy_bulk: the number of bytes is not a positive multiple of 16", site);
   const std::uint32_t address = address_of("copy_bulk", barrier, site);
   engine().find("copy_bulk", address, site);
+  hooks::bulk_copy_issued(shared, global, bytes, address, site);
   engine().issue_bulk({.shared = shared, .global = global, .bytes = bytes, .barrier = address, .site = site});
 }
 
 void mbarrier_init(std::uint64_t* barrier, std::uint32_t arrivals, Site site) {
   constexpr std::uint32_t most = (1u << 20) - 1;
   if (arrivals < 1 || arrivals > most) fail("mbarrier_init: 1 to 1048575 arrivals are possible", site);
-  engine().init(address_of("mbarrier_init", barrier, site), arrivals);
+  const std::uint32_t address = address_of("mbarrier_init", barrier, site);
+  hooks::mbarrier_made(address);
+  engine().init(address, arrivals);
 }
 
 void mbarrier_invalidate(std::uint64_t* barrier, Site site) {
@@ -180,36 +191,46 @@ void mbarrier_invalidate(std::uint64_t* barrier, Site site) {
 }
 
 void mbarrier_arrive(std::uint64_t* barrier, Site site) {
-  engine().arrive("mbarrier_arrive", address_of("mbarrier_arrive", barrier, site), site);
+  const std::uint32_t address = address_of("mbarrier_arrive", barrier, site);
+  hooks::mbarrier_arrived(address);
+  engine().arrive("mbarrier_arrive", address, site);
 }
 
 void mbarrier_arrive_after_copies(std::uint64_t* barrier, Site site) {
   const std::uint32_t address = address_of("mbarrier_arrive_after_copies", barrier, site);
   engine().find("mbarrier_arrive_after_copies", address, site);
+  hooks::mbarrier_arrived_after_copies(address);
   engine().issue(me(), {.barrier = address, .site = site});
 }
 
-void mbarrier_arrive_expect_bytes(std::uint64_t* barrier, std::uint32_t bytes, Site site) {
-  const char* name = "mbarrier_arrive_expect_bytes";
+void mbarrier_arrive_expect_tx(std::uint64_t* barrier, std::uint32_t bytes, Site site) {
+  const char* name = "mbarrier_arrive_expect_tx";
   const std::uint32_t address = address_of(name, barrier, site);
   engine().find(name, address, site).pending_bytes += bytes;
+  hooks::mbarrier_arrived(address);
   engine().arrive(name, address, site);
 }
 
 bool mbarrier_try_wait(std::uint64_t* barrier, std::uint32_t parity, Site site) {
   if (parity > 1) fail("mbarrier_try_wait: the parity of a phase is 0 or 1", site);
-  return engine().find("mbarrier_try_wait", address_of("mbarrier_try_wait", barrier, site), site).parity != parity;
+  const std::uint32_t address = address_of("mbarrier_try_wait", barrier, site);
+  const bool ended = engine().find("mbarrier_try_wait", address, site).parity != parity;
+  if (ended) hooks::mbarrier_passed(address);
+  return ended;
 }
 
 void mbarrier_wait(std::uint64_t* barrier, std::uint32_t parity, Site site) {
   if (parity > 1) fail("mbarrier_wait: the parity of a phase is 0 or 1", site);
-  MBarrierState& state = engine().find("mbarrier_wait", address_of("mbarrier_wait", barrier, site), site);
-  if (state.parity != parity) return;
-  Multiprocessor& here = Multiprocessor::here();
-  Thread& thread = here.current();
-  thread.next_waiting = state.waiting;
-  state.waiting = &thread;
-  here.wait("mbarrier_wait", 0, site);
+  const std::uint32_t address = address_of("mbarrier_wait", barrier, site);
+  MBarrierState& state = engine().find("mbarrier_wait", address, site);
+  if (state.parity == parity) {
+    Multiprocessor& here = Multiprocessor::here();
+    Thread& thread = here.current();
+    thread.next_waiting = state.waiting;
+    state.waiting = &thread;
+    here.wait("mbarrier_wait", 0, site);
+  }
+  hooks::mbarrier_passed(address);
 }
 
 }  // namespace imgrec::sim

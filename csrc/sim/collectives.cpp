@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <string>
 
+#include "sim/hooks.h"
 #include "sim/multiprocessor.h"
 
 namespace imgrec::sim {
@@ -20,6 +21,11 @@ bool complete(const Block& block, const Barrier& barrier) {
   return barrier.arrived > 0 && barrier.arrived >= (barrier.expected ? barrier.expected : block.running);
 }
 
+void release_block(Multiprocessor& here, Block& block, Barrier& barrier, const Thread* except) {
+  hooks::barrier_completed(block, static_cast<int>(&barrier - block.barriers), barrier.expected, barrier.waiting);
+  release(here, barrier, except);
+}
+
 Barrier& arrive(Block& block, const char* name, int id, int threads, Site site) {
   if (id < 0 || id >= named_barriers) fail((std::string(name) + ": there is no such barrier").c_str(), site);
   Barrier& barrier = block.barriers[id];
@@ -32,7 +38,11 @@ Barrier& arrive(Block& block, const char* name, int id, int threads, Site site) 
 }
 
 void finish_collective(Multiprocessor& here, Warp& warp, Collective& pending, int except) {
-  pending.operation(pending.arguments, pending.arrived);
+  hooks::warp_met(warp, pending.arrived, !pending.operation, pending.site);
+  if (pending.operation) {
+    const hooks::Unobserved registers_only;
+    pending.operation(pending.arguments, pending.arrived);
+  }
   for (int lane = 0; lane < warp_lanes; ++lane)
     if (lane != except && (pending.arrived >> lane & 1)) here.make_ready(warp.threads[lane]);
   pending.mask = 0;
@@ -92,8 +102,9 @@ void barrier_sync(const char* name, int id, int threads, Site site) {
   Barrier& barrier = arrive(*me.block, name, id, threads, site);
   me.next_waiting = barrier.waiting;
   barrier.waiting = &me;
+  hooks::barrier_arrived(id, barrier.expected, true, site);
   if (complete(*me.block, barrier))
-    release(here, barrier, &me);
+    release_block(here, *me.block, barrier, &me);
   else
     here.wait(name, 0, site);
 }
@@ -102,7 +113,8 @@ void barrier_arrive(const char* name, int id, int threads, Site site) {
   Multiprocessor& here = Multiprocessor::here();
   Thread& me = here.current();
   Barrier& barrier = arrive(*me.block, name, id, threads, site);
-  if (complete(*me.block, barrier)) release(here, barrier, &me);
+  hooks::barrier_arrived(id, barrier.expected, false, site);
+  if (complete(*me.block, barrier)) release_block(here, *me.block, barrier, &me);
 }
 
 /// The running threads of all blocks in the cluster.
@@ -127,6 +139,7 @@ void cluster_arrive(Site site) {
   if (me.in_cluster_phase) fail("cluster_arrive: this thread has arrived already and not waited", site);
   me.in_cluster_phase = true;
   me.cluster_phase = cluster->cluster_phase;
+  hooks::cluster_arrived(*cluster);
   ++cluster->cluster_barrier.arrived;
   end_cluster_phase_if_complete(here, cluster);
 }
@@ -137,10 +150,12 @@ void cluster_wait(Site site) {
   Block* cluster = here.cluster();
   if (!me.in_cluster_phase) fail("cluster_wait: this thread has not arrived", site);
   me.in_cluster_phase = false;
-  if (me.cluster_phase != cluster->cluster_phase) return;
-  me.next_waiting = cluster->cluster_barrier.waiting;
-  cluster->cluster_barrier.waiting = &me;
-  here.wait("cluster_wait", 0, site);
+  if (me.cluster_phase == cluster->cluster_phase) {
+    me.next_waiting = cluster->cluster_barrier.waiting;
+    cluster->cluster_barrier.waiting = &me;
+    here.wait("cluster_wait", 0, site);
+  }
+  hooks::cluster_passed(*cluster);
 }
 
 void thread_returned(Multiprocessor& here) {
@@ -152,7 +167,7 @@ void thread_returned(Multiprocessor& here) {
   for (Collective& pending : warp.pending)
     if (pending.mask && pending.arrived == (pending.mask & warp.running)) finish_collective(here, warp, pending, -1);
   for (Barrier& barrier : block.barriers)
-    if (barrier.expected == 0 && complete(block, barrier)) release(here, barrier, nullptr);
+    if (barrier.expected == 0 && complete(block, barrier)) release_block(here, block, barrier, nullptr);
   Block* cluster = here.cluster();
   // Who arrived and returns without waiting counts no longer, neither as running nor as arrived.
   if (me.in_cluster_phase && me.cluster_phase == cluster->cluster_phase) --cluster->cluster_barrier.arrived;

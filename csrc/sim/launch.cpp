@@ -7,6 +7,7 @@
 
 #include "cpu/parallel.h"
 #include "ops/error.h"
+#include "sim/hooks.h"
 #include "sim/multiprocessor.h"
 
 namespace imgrec::sim {
@@ -61,9 +62,7 @@ class FirstFailure {
     message_ = message;
   }
   bool before(std::int64_t block) const { return block_ < block; }
-  void raise() const {
-    if (!message_.empty()) throw KernelError(message_);
-  }
+  const std::string& message() const { return message_; }
 
  private:
   std::mutex mutex_;
@@ -83,14 +82,18 @@ void run(const Context& context, const Launch& launch) {
   const std::int64_t blocks = std::int64_t{launch.blocks.x} * launch.blocks.y * launch.blocks.z;
   const std::int64_t together = launch.cooperative ? blocks : launch.cluster;
   FirstFailure failure;
-  cpu::parallel_tasks(context, blocks / together, [&](std::int64_t task, int) {
+  hooks::ObservedLaunch observed(launch);
+  Context workers = context;
+  if (observed.one_thread) workers.threads = 1;
+  cpu::parallel_tasks(workers, blocks / together, [&](std::int64_t task, int) {
     const std::int64_t first = task * together;
     if (failure.before(first)) return;
     Multiprocessor& here = Multiprocessor::here();
     if (!here.run(launch, context.max_shared_bytes, first, static_cast<unsigned>(together)))
       failure.note(first, here.error());
   });
-  failure.raise();
+  const std::string error = observed.conclude(failure.message());
+  if (!error.empty()) throw KernelError(error);
 }
 
 }  // namespace imgrec::sim

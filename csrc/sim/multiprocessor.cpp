@@ -10,16 +10,15 @@
 #include <tuple>
 
 #include "sim/fiber.h"
+#include "sim/hooks.h"
 
 // The writable side of what kernels read. Same objects, declared const there.
 __thread uint3 writable_thread_index asm("threadIdx") __attribute__((tls_model("initial-exec")));
 __thread uint3 writable_block_index asm("blockIdx") __attribute__((tls_model("initial-exec")));
-__thread dim3 writable_block_shape asm("blockDim") __attribute__((tls_model("initial-exec")));
-__thread dim3 writable_grid_shape asm("gridDim") __attribute__((tls_model("initial-exec")));
+__thread uint3 writable_block_shape asm("blockDim") __attribute__((tls_model("initial-exec")));
+__thread uint3 writable_grid_shape asm("gridDim") __attribute__((tls_model("initial-exec")));
 
 namespace imgrec::sim {
-
-static __thread Multiprocessor* the_one_here __attribute__((tls_model("initial-exec")));
 
 namespace {
 
@@ -73,12 +72,12 @@ Schedule schedule() {
   return chosen;
 }
 
-Multiprocessor& Multiprocessor::here() {
-  if (!the_one_here) {
-    static thread_local std::unique_ptr<Multiprocessor> owner;
-    owner = std::make_unique<Multiprocessor>();
-    the_one_here = owner.get();
-  }
+__thread Multiprocessor* Multiprocessor::the_one_here = nullptr;
+
+Multiprocessor& Multiprocessor::make_here() {
+  static thread_local std::unique_ptr<Multiprocessor> owner;
+  owner = std::make_unique<Multiprocessor>();
+  the_one_here = owner.get();
   return *the_one_here;
 }
 
@@ -149,20 +148,23 @@ bool Multiprocessor::run(const Launch& launch, std::int64_t max_shared_bytes, st
   launch_ = &launch;
   max_shared_bytes_ = max_shared_bytes;
   reserve(count, count * per_block);
-  writable_block_shape = launch.threads;
-  writable_grid_shape = launch.blocks;
+  writable_block_shape = {launch.threads.x, launch.threads.y, launch.threads.z};
+  writable_grid_shape = {launch.blocks.x, launch.blocks.y, launch.blocks.z};
   thread_count_ = ready_first_ = ready_count_ = 0;
   idle_spins_ = 0;
   error_.clear();
   async_.reset(count * per_block);
   for (unsigned slot = 0; slot < count; ++slot) start_block(slot, first + slot);
+  hooks::blocks_begin(blocks_.data(), count, first, stacks_, stacks_bytes_);
   running_ = thread_count_;
   for (std::uint32_t i = 0; i < thread_count_; ++i)
     make_ready(threads_[schedule() == Schedule::reversed ? thread_count_ - 1 - i : i]);
   current_ = take_ready();
   writable_thread_index = current_->index;
   writable_block_index = current_->block->index;
+  hooks::resumed(*current_);
   imgrec_sim_switch(&main_stack_pointer_, current_->stack_pointer);
+  hooks::blocks_end();
   current_ = nullptr;
   return error_.empty();
 }
@@ -179,44 +181,20 @@ bool Multiprocessor::in_arena(const void* address) const {
   return byte >= arena_ && byte < arena_ + arena_bytes_;
 }
 
-void Multiprocessor::make_ready(Thread& thread) {
-  thread.waits_for = nullptr;
-  std::uint32_t place = ready_first_ + ready_count_++;
-  if (place >= thread_capacity_) place -= thread_capacity_;
-  ready_[place] = &thread;
-}
-
-Thread* Multiprocessor::take_ready() {
-  if (ready_count_ == 0) return nullptr;
-  Thread* thread = ready_[ready_first_];
-  if (++ready_first_ == thread_capacity_) ready_first_ = 0;
-  --ready_count_;
-  return thread;
-}
-
 void Multiprocessor::resume(Thread& next) {
   Thread& before = *current_;
   if (&next == &before) return;
   current_ = &next;
   writable_thread_index = next.index;
   writable_block_index = next.block->index;
+  hooks::resumed(next);
   imgrec_sim_switch(&before.stack_pointer, next.stack_pointer);
 }
 
-void Multiprocessor::wait(const char* what, std::uint32_t mask, Site site) {
-  idle_spins_ = 0;
-  current_->waits_for = what;
-  current_->mask = mask;
-  current_->site = site;
-  resume(next_thread());
-}
-
-/// Who is to run when the current thread cannot: copies under way may have to land first.
-Thread& Multiprocessor::next_thread() {
-  Thread* next = take_ready();
-  while (!next && async_.advance()) next = take_ready();
-  if (!next) report_deadlock("no thread can go on");
-  return *next;
+Thread& Multiprocessor::next_thread_after_copies() {
+  while (async_.advance())
+    if (Thread* next = take_ready()) return *next;
+  report_deadlock("no thread can go on");
 }
 
 void Multiprocessor::spin(const char* what, Site site) {

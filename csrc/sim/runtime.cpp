@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "sim/hooks.h"
 #include "sim/multiprocessor.h"
 
 namespace imgrec::sim {
@@ -29,6 +30,7 @@ SharedArray& place_array(Block& block, const void* key, const char* name, std::u
          site);
   block.arrays.push_back({key, name, block.window_used, bytes});
   std::memset(block.window + block.window_used, 0xFF, bytes);
+  hooks::shared_array_placed(block, block.window_used, bytes);
   block.window_used += (bytes + gap_bytes + alignment - 1) / alignment * alignment;
   return block.arrays.back();
 }

@@ -12,11 +12,11 @@
 #include "sim/types.h"
 
 // Rewritten at each switch of fibers. const, so that compilers may keep what they read; in the static TLS segment,
-// which is small, so nothing else may be put there.
+// which is small, so nothing else may be put there. Plain structures without constructors: then they count as constants.
 extern __thread const uint3 threadIdx __attribute__((tls_model("initial-exec")));
 extern __thread const uint3 blockIdx __attribute__((tls_model("initial-exec")));
-extern __thread const dim3 blockDim __attribute__((tls_model("initial-exec")));
-extern __thread const dim3 gridDim __attribute__((tls_model("initial-exec")));
+extern __thread const uint3 blockDim __attribute__((tls_model("initial-exec")));
+extern __thread const uint3 gridDim __attribute__((tls_model("initial-exec")));
 
 namespace imgrec::sim {
 
@@ -41,7 +41,7 @@ void cluster_arrive(Site site);
 void cluster_wait(Site site);
 
 /// Carries out a warp operation for all lanes at once. arguments[lane] is what that lane handed in, null for lanes
-/// outside of `mask`.
+/// outside of `mask`. Null where lanes only wait for each other: that alone also orders what they do to memory.
 using WarpOperation = void (*)(void* const* arguments, std::uint32_t mask);
 
 /// Waits until all lanes of `mask` that still run have come; the last one runs the operation. `aligned`: all lanes of

@@ -2,9 +2,9 @@
 // Only what kernels here use is offered. What is PTX, not CUDA C++, is in cuda/arch/.
 #pragma once
 
+#include <math.h>  // not cmath: as in CUDA, the functions for float are in the global namespace too
 #include <algorithm>
 #include <bit>
-#include <math.h>  // not cmath: as in CUDA, the functions for float are in the global namespace too
 #include <cstring>
 
 #include "sim/async.h"
@@ -34,7 +34,7 @@ inline void __syncthreads(imgrec::sim::Site site = imgrec::sim::Site::current())
 }
 
 inline void __syncwarp(unsigned mask = imgrec::sim::all_lanes, imgrec::sim::Site site = imgrec::sim::Site::current()) {
-  imgrec::sim::warp_collective("__syncwarp", [](void* const*, std::uint32_t) {}, mask, nullptr, false, site);
+  imgrec::sim::warp_collective("__syncwarp", nullptr, mask, nullptr, false, site);
 }
 
 inline unsigned __activemask() { return imgrec::sim::running_lanes(); }

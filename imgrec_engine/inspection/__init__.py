@@ -3,18 +3,18 @@
 from imgrec_engine.inspection.arguments import read_options, read_shapes
 from imgrec_engine.inspection.measure import inspect_op
 from imgrec_engine.inspection.ops import OPS
-from imgrec_engine.inspection.page import page
+from imgrec_engine.inspection.page import as_page
 from imgrec_engine.inspection.profile import Inspection, KernelProfile, LineCounters
-from imgrec_engine.inspection.text import text
+from imgrec_engine.inspection.text import as_text
 
 __all__ = [
     "OPS",
     "Inspection",
     "KernelProfile",
     "LineCounters",
+    "as_page",
+    "as_text",
     "inspect_op",
-    "page",
     "read_options",
     "read_shapes",
-    "text",
 ]

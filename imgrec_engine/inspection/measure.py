@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgrec_engine import kernels
 from imgrec_engine.autograd import no_grad
 from imgrec_engine.dtypes import as_dtype, int64, is_floating
 from imgrec_engine.errors import DeviceError, DTypeError, ImgrecError
-from imgrec_engine.inspection.ops import OPS, InspectedOp, Shape
+from imgrec_engine.inspection.ops import OPS, Shape
 from imgrec_engine.inspection.profile import Inspection, KernelProfile
+from imgrec_engine.inspection.source import notes
 from imgrec_engine.tensor import tensor
 
 
@@ -39,11 +41,9 @@ def inspect_op(
     op = OPS.get(name)
     if op is None:
         raise ImgrecError(f"inspect: there is no op {name!r}; there are {', '.join(OPS)}")
-    if not is_floating(as_dtype(dtype)):
-        raise DTypeError(f"inspect: dtype is {dtype}, expected float32, float64, float16 or bfloat16")
-    module = _checked_module()
     chosen = {**op.options, **(options or {})}
-    arrays = _arguments(name, op, shapes, dtype, chosen)
+    arrays = arguments(name, shapes, dtype, chosen)
+    module = _checked_module()
     inputs = {key: tensor(array, device="sim") for key, array in arrays.items()}
     module.sim_profile_start()
     try:
@@ -65,6 +65,7 @@ def inspect_op(
         flop=op.flop({key: array.shape for key, array in inputs.items()}, outputs[0].shape, chosen),
         flop_formula=op.flop_formula,
         kernels=tuple(map(KernelProfile.of, counted)),
+        notes=notes(module.__file__),
     )
 
 
@@ -80,10 +81,13 @@ def _checked_module() -> Any:
     return module
 
 
-def _arguments(
-    name: str, op: InspectedOp, shapes: Sequence[Shape] | Mapping[str, Shape], dtype: str, options: Mapping[str, Any]
-) -> dict[str, Any]:
+def arguments(
+    name: str, shapes: Sequence[Shape] | Mapping[str, Shape], dtype: str, options: Mapping[str, Any]
+) -> dict[str, NDArray[Any]]:
     """An array for each tensor of the op."""
+    if not is_floating(as_dtype(dtype)):
+        raise DTypeError(f"inspect: dtype is {dtype}, expected float32, float64, float16 or bfloat16")
+    op = OPS[name]
     given = dict(shapes) if isinstance(shapes, Mapping) else dict(zip(op.axes, shapes, strict=False))
     unknown = sorted(given.keys() - op.axes.keys())
     if unknown or len(given) < len(shapes):

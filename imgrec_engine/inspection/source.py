@@ -29,39 +29,48 @@ class SourcePart:
     functions: tuple[tuple[SourceLine, ...], ...]
 
 
-def has_sources() -> bool:
-    """Whether the kernels' sources are at hand."""
-    return (_CHECKOUT / "csrc" / "cuda").is_dir()
+def notes(module_file: str) -> tuple[str, ...]:
+    """What a reader must know where the sources are not those that the module was built from."""
+    folder = _CHECKOUT / "csrc" / "cuda"
+    if not folder.is_dir():
+        return ("An installed package has no kernels' sources; in a checkout they stand beside the counts.",)
+    if max(path.stat().st_mtime for path in folder.rglob("*.*")) > Path(module_file).stat().st_mtime:
+        return ("Sources have changed since `make checked`: lines may be others than those that were counted.",)
+    return ()
 
 
 def parts(kernel: KernelProfile) -> list[SourcePart]:
-    """The kernel's lines, file by file; the file with the kernel itself comes first."""
+    """The kernel's lines, file by file: kernels first, what all of them are written with last."""
     counted: dict[str, dict[int, LineCounters]] = {}
     for (file, number), counters in kernel.lines.items():
         counted.setdefault(file, {})[number] = counters
-    files = sorted(counted, key=lambda file: (not file.endswith(".cu"), file))
+    files = sorted(counted, key=lambda file: ("/arch/" in file, not file.endswith(".cu"), file))
     return [SourcePart(file, tuple(_functions(file, counted[file]))) for file in files]
 
 
 def _functions(file: str, counted: dict[int, LineCounters]) -> Iterator[tuple[SourceLine, ...]]:
     path = _CHECKOUT / file
-    if not file.startswith("csrc/") or not path.is_file():
-        yield tuple(SourceLine(number, None, counted[number]) for number in sorted(counted))
-        return
-    lines = path.read_text().splitlines()
+    lines = path.read_text().splitlines() if file.startswith("csrc/") and path.is_file() else []
     last = 0
     for number in sorted(counted):
         if last < number <= len(lines):
             first, last = _function_around(lines, number)
             yield tuple(SourceLine(n, lines[n - 1], counted.get(n)) for n in range(first, last + 1))
+    unknown = tuple(SourceLine(n, None, counted[n]) for n in sorted(counted) if n > len(lines))
+    if unknown:
+        yield unknown
 
 
 def _function_around(lines: list[str], number: int) -> tuple[int, int]:
     """The first and last line of the function around a line: in our style both start in the first column."""
+
+    def starts(line: str) -> bool:
+        return line[:1].strip() not in ("", "#")  # "#pragma unroll" stands in the first column of any function
+
     first = last = number
-    while first > 1 and not lines[first - 1][:1].strip():
+    while first > 1 and not starts(lines[first - 1]):
         first -= 1
-    while first > 1 and lines[first - 2][:1].strip() and not lines[first - 2].startswith("}"):
+    while first > 1 and starts(lines[first - 2]) and not lines[first - 2].startswith("}"):
         first -= 1
     while last < len(lines) and not lines[last - 1].startswith("}"):
         last += 1

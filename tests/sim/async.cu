@@ -81,7 +81,7 @@ __global__ void mbarrier_pipeline_kernel(float* y, const float* x, int tiles) {
   if (threadIdx.x == 0 && fault != Fault::uninitialised)
     for (int stage = 0; stage < stages; ++stage) {
       mbarrier_init(&full[stage], bulk ? 1 : 32);
-      mbarrier_init(&empty[stage], fault == Fault::arrivals_beyond ? 31 : 32);
+      mbarrier_init(&empty[stage], 32);
     }
   mbarrier_fence_init();
   __syncthreads();
@@ -97,7 +97,8 @@ __global__ void mbarrier_pipeline_kernel(float* y, const float* x, int tiles) {
       }
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
       if (bulk && lane == 0) {
-        mbarrier_arrive_expect_bytes(&full[stage], 512);
+        mbarrier_arrive_expect_tx(&full[stage], 512);
+        if (fault == Fault::arrivals_beyond) mbarrier_arrive(&full[stage]);
         copy_bulk(buffer[stage], x + t * 128, 512, &full[stage]);
       }
 #endif
@@ -127,7 +128,7 @@ CASE(mbarrier_bulk_pipeline) { run_mbarrier_pipeline<true, Fault::none>(argument
 CASE(mbarrier_no_wait_for_empty) { run_mbarrier_pipeline<false, Fault::no_wait_for_empty>(arguments); }
 CASE(mbarrier_no_arrival) { run_mbarrier_pipeline<false, Fault::no_arrival>(arguments); }
 CASE(mbarrier_uninitialised) { run_mbarrier_pipeline<false, Fault::uninitialised>(arguments); }
-CASE(mbarrier_arrivals_beyond) { run_mbarrier_pipeline<false, Fault::arrivals_beyond>(arguments); }
+CASE(mbarrier_arrivals_beyond) { run_mbarrier_pipeline<true, Fault::arrivals_beyond>(arguments); }
 
 /// One thread polls where the other 31 lanes are elsewhere.
 __global__ void polling_kernel(int* y) {

@@ -127,7 +127,7 @@ __device__ void write_rows(const RowTile<S>& to, const Compute<S> (&sums)[column
       }
 }
 
-/// From products of queries and keys to scores.
+/// From products of queries and keys to scores; -inf where a key is not seen.
 template <class S>
 __device__ void finish_scores(Compute<S> (&scores)[4][4], const ScoreMatrix<S>& matrix, std::int64_t query,
                               std::int64_t key) {
@@ -135,8 +135,27 @@ __device__ void finish_scores(Compute<S> (&scores)[4][4], const ScoreMatrix<S>& 
 #pragma unroll
   for (int i = 0; i < 4; ++i)
 #pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const std::int64_t q = query + 4 * simt_y() + i, k = key + 4 * simt_x() + j;
+      const bool visible = matrix.visible(q, k);
+      const Compute<S> added = visible && matrix.additive() ? matrix.added(q, k) : Compute<S>(0);
+      scores[i][j] = visible ? scores[i][j] * scale + added : -infinity();
+    }
+}
+
+/// factors[i][j] = what dropout multiplies the weight by: 0, or the scale of what is kept; 1 without dropout.
+template <class S>
+__device__ void fill_factors(Compute<S> (&factors)[4][4], const ScoreMatrix<S>& matrix, std::int64_t query,
+                             std::int64_t key) {
+  Dropout dropout(matrix.rules);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const std::int64_t first = matrix.row(query + 4 * simt_y() + i) * matrix.rules.shape.keys + key + 4 * simt_x();
+#pragma unroll
     for (int j = 0; j < 4; ++j)
-      scores[i][j] = scores[i][j] * scale + matrix.bias(query + 4 * simt_y() + i, key + 4 * simt_x() + j, 1);
+      factors[i][j] =
+          !matrix.rules.state || dropout.keeps(first + j) ? static_cast<Compute<S>>(matrix.rules.kept_scale) : 0;
+  }
 }
 
 /// Where the gradient of a score comes from.
@@ -162,23 +181,18 @@ __device__ void gradient_tile(Compute<S> (&weights)[4][4], Compute<S> (&dscores)
   multiply_rows<S>(dscores, memory, inputs.dout.tile(matrix.sample, matrix.head, query, simt_tile),
                    inputs.value.tile(matrix.sample, kv_head, key, simt_tile), static_cast<int>(rules.shape.value_size));
   finish_scores<S>(weights, matrix, query, key);
+  T factors[4][4];
+  fill_factors<S>(factors, matrix, query, key);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::int64_t row = query + 4 * simt_y() + i;
     const bool exists = row < rules.shape.queries;
     const T lse = exists ? inputs.lse[matrix.row(row)] : T(0), delta = exists ? inputs.delta[matrix.row(row)] : T(0);
-    T factors[4] = {1, 1, 1, 1};
-    if (rules.state) {
-      Dropout<T> dropout(rules);
-      const std::int64_t first = matrix.row(row) * rules.shape.keys + key + 4 * simt_x();
-#pragma unroll
-      for (int j = 0; j < 4; ++j) factors[j] = dropout.factor(first + j);
-    }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const T weight = exponential(weights[i][j] - lse);
-      weights[i][j] = weight * factors[j];
-      dscores[i][j] = weight * (dscores[i][j] * factors[j] - delta);
+      weights[i][j] = weight * factors[i][j];
+      dscores[i][j] = weight * (dscores[i][j] * factors[i][j] - delta);
     }
   }
 }

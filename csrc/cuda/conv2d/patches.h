@@ -16,8 +16,11 @@
 namespace imgrec::cuda {
 
 struct PatchAxis {
-  std::int64_t source, step, origin, advance;
+  int source, step, origin, advance;
   FastDivisor outputs, taps;
+
+  __device__ __forceinline__ int output(std::int64_t index) const { return static_cast<int>(index) * step + origin; }
+  __device__ __forceinline__ int tap(std::int64_t index) const { return static_cast<int>(index) * advance; }
 };
 
 /// Patches of channels-last images. The depth of a product numbers (tap row, tap column, channel of the group).
@@ -30,18 +33,16 @@ struct Patches {
   std::int64_t channels;  // of a pixel, of all groups
   FastDivisor group_channels;
 
-  __device__ __forceinline__ Place place(std::int64_t image, std::int64_t row, std::int64_t column) const {
-    return {((image * height.source + row) * width.source + column) * channels, static_cast<int>(row),
-            static_cast<int>(column)};
+  __device__ __forceinline__ Place place(std::int64_t image, int row, int column) const {
+    return {((image * height.source + row) * width.source + column) * channels, row, column};
   }
   __device__ __forceinline__ Place output(std::int64_t index) const {
     const auto column = width.outputs.divide(index), row = height.outputs.divide(column.quotient);
-    return place(row.quotient, row.remainder * height.step + height.origin,
-                 column.remainder * width.step + width.origin);
+    return place(row.quotient, height.output(row.remainder), width.output(column.remainder));
   }
   __device__ __forceinline__ Place tap(std::int64_t k) const {
     const auto channel = group_channels.divide(k), column = width.taps.divide(channel.quotient);
-    Place tap = place(0, column.quotient * height.advance, column.remainder * width.advance);
+    Place tap = place(0, height.tap(column.quotient), width.tap(column.remainder));
     tap.offset += channel.remainder;
     return tap;
   }
@@ -91,12 +92,9 @@ struct PatchColumns {
 };
 
 inline PatchAxis forward_axis(const Conv2dAxis& axis) {
-  return {axis.input,
-          axis.stride,
-          -axis.padding_before,
-          axis.dilation,
-          FastDivisor(axis.output()),
-          FastDivisor(axis.kernel)};
+  // A stride or dilation that does not fit is never taken: there is one output, or one tap.
+  return {static_cast<int>(axis.input),    static_cast<int>(axis.stride), static_cast<int>(-axis.padding_before),
+          static_cast<int>(axis.dilation), FastDivisor(axis.output()),    FastDivisor(axis.kernel)};
 }
 
 /// The patches of x, for forward and backward_weight.

@@ -30,7 +30,7 @@ __device__ __forceinline__ void multiply(const A& a, const B& b, const ProductEx
 }
 
 template <class Tile, class T>
-__global__ void __launch_bounds__(Tile::threads)
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks_at_once)
     forward_kernel(ForwardEpilogue<T> output, const T* x, const T* weight, Patches patches, std::int64_t outputs,
                    std::int64_t taps, std::int64_t group_out, TileGrid grid) {
   const TileGrid::Place place = grid.place<Tile>(blockIdx.x);
@@ -58,10 +58,13 @@ struct PhaseWeights {
 };
 
 template <class Tile, class T>
-__global__ void __launch_bounds__(Tile::threads)
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks_at_once)
     backward_input_kernel(T* dx, const T* dy, const T* weight, PhasedInput all, TileGrid grid) {
   const TileGrid::Place place = grid.place<Tile>(blockIdx.x);
-  const PhaseProduct phase = PhaseProduct::of(all, place.z);
+  SHARED(PhaseProduct, phases, [1]);  // the block's, where it takes no registers
+  const PhaseProduct& phase = phases[0];
+  if (threadIdx.x == 0) phases[0] = PhaseProduct::of(all, place.z);
+  __syncthreads();
   if (place.row >= phase.inputs) return;  // smaller than the largest phase
   const PatchRows<T> rows{dy + phase.group * all.group_out.divisor, phase.patches};
   const PhaseWeights<T> columns{weight, all, phase};
@@ -74,7 +77,7 @@ __global__ void __launch_bounds__(Tile::threads)
 
 /// partial is null where there is one part.
 template <class Tile, class T>
-__global__ void __launch_bounds__(Tile::threads)
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks_at_once)
     backward_weight_kernel(T* dweight, Compute<T>* partial, const T* x, const T* dy, Patches patches,
                            std::int64_t outputs, std::int64_t taps, std::int64_t group_out, FastDivisor groups,
                            std::int64_t part_depth, TileGrid grid) {
@@ -102,11 +105,10 @@ LaunchConfig config_of(const TileGrid& grid) {
 template <class Tile, class T>
 void launch_product(const Context& context, const Conv2dForward& arrays, const Conv2dShape& shape) {
   const TileGrid grid = TileGrid::covering<Tile>(shape.outputs(), shape.group_out(), shape.groups);
-  const ForwardEpilogue<T> output{arrays.y.as<T>(), arrays.pre_activation.as<T>(), arrays.bias.as<const T>(),
-                                  shape.out_channels, arrays.activation};
   ALLOW_SHARED((forward_kernel<Tile, T>), Tile::shared_bytes);
-  LAUNCH((forward_kernel<Tile, T>), context, config_of<Tile>(grid), output, arrays.x.as<const T>(),
-         arrays.weight.as<const T>(), input_patches(shape), shape.outputs(), shape.taps(), shape.group_out(), grid);
+  LAUNCH((forward_kernel<Tile, T>), context, config_of<Tile>(grid), forward_epilogue<T>(arrays, shape),
+         arrays.x.as<const T>(), arrays.weight.as<const T>(), input_patches(shape), shape.outputs(), shape.taps(),
+         shape.group_out(), grid);
 }
 
 template <class Tile, class T>

@@ -23,8 +23,9 @@ namespace imgrec::cuda {
 template <class T, int Side>
 struct SimtTile {
   using Number = T;
-  static constexpr int side = Side;                      // of a thread's square of sums
-  static constexpr int threads = 256, shared_bytes = 0;  // dynamic
+  static constexpr int side = Side;                                           // of a thread's square of sums
+  static constexpr int threads = 256, shared_bytes = 0;                       // dynamic
+  static constexpr int blocks_at_once = Side == 4 && sizeof(T) == 4 ? 2 : 1;  // on a multiprocessor
   static constexpr int rows = 16 * Side, columns = 16 * Side, depth = 64 / Side;
 };
 

@@ -40,6 +40,8 @@ struct TensorCoreTile {
   static constexpr int rows = 2 * warp_rows, columns = warp_columns * Size, threads = 64 * Size;
   static constexpr int row_bytes = 64, depth = row_bytes / sizeof(T), step = depth / 2, pack = 16 / sizeof(T);
   static constexpr int stages = 4, slice_bytes = (rows + columns) * row_bytes, shared_bytes = stages * slice_bytes;
+  // On a multiprocessor: what bounds the registers.
+  static constexpr int blocks_at_once = Size == 2 ? 4 : sizeof(T) == 2 ? 2 : 1;
   static_assert(rows == columns);
 };
 
@@ -171,7 +173,7 @@ __device__ __forceinline__ void hand_over(const WarpSums<Size>& sums, unsigned c
         store_pack(&slab[lane / 4 + half * 8][n * 8 + lane % 4 * 2],
                    Pack<float, 2>{sums[m][n][half * 2], sums[m][n][half * 2 + 1]});
     __syncwarp();
-#pragma unroll
+#pragma unroll 1  // an activation is long
     for (int i = 0; i < 4; ++i) {
       const int row = lane / 8 + i * 4, column = lane % 8 * 4;
       const auto run = load_pack<float, 4>(&slab[row][column]);

@@ -2,7 +2,8 @@
 //
 // What is kept of a step are slots, each as wide as the hidden state:
 //
-//           forward: the input projections before the step, the activations after it     gradients before the activations
+//           forward: the input projections before the step, the activations after it     gradients before the
+//           activations
 //   rnn     h                                                                            h
 //   lstm    i, f, g, o, c                                                                i, f, g, o
 //   gru     r, z, n, q_n, h           with q_n = weight_hn h' + bias_hn                  r, z, n, q_n

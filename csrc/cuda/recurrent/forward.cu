@@ -1,15 +1,16 @@
 // The forward pass of rnn, lstm and gru; the mathematics is ops/recurrent.h's, by unit in recurrent/cells.h.
 //
-//   slots (N T, saved, H)       input projections, then the gates' activations: the reserve; (N T, G, H) scratch without
-//   packed (groups, columns, width)   weight_hh, a part for each group of hidden units
-//   state (2, N, width)         h in the compute type: a step reads one half and writes the other
+//   slots (N T, saved, H)       input projections, then the gates' activations: the reserve; (N T, G, H) scratch
+//   without packed (groups, columns, width)   weight_hh, a part for each group of hidden units state (2, N, width) h in
+//   the compute type: a step reads one half and writes the other
 //
 // 1. All input projections are one product (products.h).
-// 2. "persistent": one cooperative launch. A block owns some hidden units with all their gates for some samples; its part
+// 2. "persistent": one cooperative launch. A block owns some hidden units with all their gates for some samples; its
+// part
 //    of weight_hh stays in shared memory through all steps, its c (lstm) or h (gru) too. A step reads the states of its
-//    samples, which other blocks wrote, multiplies (state_product.h), applies the gates to the sums, a thread a unit of a
-//    sample, and ends with one grid barrier; with a __syncthreads where one block owns all units.
-//    "stepwise", where the weights do not fit on the chip: the same kernel, launched for each step; weights stream.
+//    samples, which other blocks wrote, multiplies (state_product.h), applies the gates to the sums, a thread a unit of
+//    a sample, and ends with one grid barrier; with a __syncthreads where one block owns all units. "stepwise", where
+//    the weights do not fit on the chip: the same kernel, launched for each step; weights stream.
 //
 // Tile, threads: tiling.h chooses; 256 threads. Shared memory: as much as the weights take, from 20 KB to the limit.
 // Bound by latency: a step is one barrier, one round trip to the L2 cache and the product.
@@ -34,18 +35,31 @@ struct ForwardArguments {
   std::int64_t batch, hidden;
   Compute<T>* slots;
   std::int64_t slot_stride;
-  bool training;  // whether activations are kept
+  bool training;                                // whether activations are kept
   const T *packed, *first_carry, *hidden_bias;  // or null: c_0 (lstm) or h_0 (gru), gru's bias_hn
   Compute<T>*state, *carry;
   T *output, *h_n, *c_n;
   unsigned* barrier;
 };
 
-/// One unit of one sample in one step, from the sums of its products.
+/// Reads the input projections of one unit of one sample for one step.
+template <class T>
+__device__ __forceinline__ void fetch_projections(Compute<T> (&slots)[most_saved], const ForwardArguments<T>& all,
+                                                  std::int64_t sample, std::int64_t unit, std::int64_t step) {
+  const std::int64_t length = all.order.length(sample);
+  if (step >= length) return;
+  const Compute<T>* const from = all.slots + all.order.row(sample, step, length) * all.slot_stride + unit;
+  const int gates = layout_of(all.cell).gates;
+#pragma unroll
+  for (int gate = 0; gate < most_gates; ++gate)
+    if (gate < gates) slots[gate] = from[gate * all.hidden];
+}
+
+/// One unit of one sample in one step, from its projections and the sums of its products.
 template <class T>
 __device__ __forceinline__ void advance_unit(const ForwardArguments<T>& all, const StateProduct<T>& product, int row,
                                              int column, std::int64_t sample, std::int64_t unit, std::int64_t step,
-                                             Compute<T>& kept) {
+                                             Compute<T> (&slots)[most_saved], Compute<T>& kept) {
   using Number = Compute<T>;
   const CellLayout layout = layout_of(all.cell);
   const std::int64_t length = all.order.length(sample), place = sample * all.hidden + unit;
@@ -54,14 +68,10 @@ __device__ __forceinline__ void advance_unit(const ForwardArguments<T>& all, con
     return;
   }
   const std::int64_t at = all.order.row(sample, step, length);
-  Number* const from = all.slots + at * all.slot_stride + unit;
-  Number slots[most_saved], products[most_gates];
+  Number products[most_gates];
 #pragma unroll
   for (int gate = 0; gate < most_gates; ++gate)
-    if (gate < layout.gates) {
-      slots[gate] = from[gate * all.hidden];
-      products[gate] = product.sum(row, gate * all.tiling.units + column);
-    }
+    if (gate < layout.gates) products[gate] = product.sum(row, gate * all.tiling.units + column);
   Number carry = step > 0 ? kept : all.first_carry ? widen(all.first_carry[place]) : Number(0);
   const Number bias = all.hidden_bias ? widen(all.hidden_bias[unit]) : Number(0);
   const Number h = advance_cell(all.cell, slots, products, bias, carry);
@@ -72,31 +82,47 @@ __device__ __forceinline__ void advance_unit(const ForwardArguments<T>& all, con
   if (all.training)
 #pragma unroll
     for (int slot = 0; slot < most_saved; ++slot)
-      if (slot < layout.saved) from[slot * all.hidden] = slots[slot];
+      if (slot < layout.saved) all.slots[at * all.slot_stride + slot * all.hidden + unit] = slots[slot];
   if (step < length - 1) return;
   all.h_n[place] = narrow<T>(h);
   if (all.c_n) all.c_n[place] = narrow<T>(carry);
 }
 
+/// The block's units of a tile's samples in one step.
 template <class T>
-__global__ void __launch_bounds__(block_threads)
+__device__ __forceinline__ void advance_units(const ForwardArguments<T>& all, StateProduct<T>& product,
+                                              const Share& share, int tile, std::int64_t step, Compute<T>* carry) {
+  const Tiling& tiling = all.tiling;
+  const std::int64_t first_sample = share.first_sample + tile;
+  const int rows = min(tiling.rows, share.samples - tile);
+  int i = threadIdx.x, row = i / share.units, column = i % share.units;
+  Compute<T> slots[most_saved];
+  const auto fetch = [&] {
+    if (i < rows * share.units) fetch_projections(slots, all, first_sample + row, share.first_unit + column, step);
+  };
+  fetch();  // arrives during the product; those of further units after it
+  product.compute(all.state + (step % 2 * all.batch + first_sample) * tiling.width, rows);
+  while (i < rows * share.units) {
+    advance_unit(all, product, row, column, first_sample + row, share.first_unit + column, step, slots,
+                 carry[(tile + row) * tiling.units + column]);
+    i += block_threads, row = i / share.units, column = i % share.units;
+    fetch();
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(block_threads, 1)  // one block fills a multiprocessor's shared memory
     forward_kernel(ForwardArguments<T> all, std::int64_t first_step, std::int64_t last_step) {
   DYN_SHARED(unsigned char, memory);
   const Tiling& tiling = all.tiling;
   StateProduct<T> product(tiling, all.packed, memory);
   const Share share(tiling, all.batch, all.hidden);
-  Compute<T>* const carry =
-      tiling.carry_on_chip ? product.carry() : all.carry + static_cast<std::int64_t>(blockIdx.x) * tiling.carry_elements();
+  Compute<T>* const carry = tiling.carry_on_chip
+                                ? product.carry()
+                                : all.carry + static_cast<std::int64_t>(blockIdx.x) * tiling.carry_elements();
   for (std::int64_t step = first_step; step < last_step; ++step) {
-    const Compute<T>* const state = all.state + (step % 2 * all.batch + share.first_sample) * tiling.width;
     for (int tile = 0; tile < share.samples; tile += tiling.rows) {
-      const int rows = min(tiling.rows, share.samples - tile);
-      product.compute(state + static_cast<std::int64_t>(tile) * tiling.width, rows);
-      for (int i = threadIdx.x; i < rows * share.units; i += block_threads) {
-        const int row = i / share.units, column = i % share.units;
-        advance_unit(all, product, row, column, share.first_sample + tile + row, share.first_unit + column, step,
-                     carry[(tile + row) * tiling.units + column]);
-      }
+      advance_units(all, product, share, tile, step, carry);
       __syncthreads();  // before the sums are written again
     }
     if (step + 1 < last_step && tiling.groups > 1) grid_barrier(all.barrier);
@@ -132,13 +158,13 @@ template <class T>
 void project_inputs(const Context& context, Compute<T>* slots, std::int64_t stride, const RecurrentInputs& in) {
   const RecurrentShape shape = shape_of(in);
   const std::int64_t columns = layout_of(in.cell).gates * shape.hidden;
-  const ProjectionEpilogue<T> epilogue{slots, stride,
-                                       in.cell == RecurrentCell::gru ? 2 * shape.hidden : columns,
+  const ProjectionEpilogue<T> epilogue{slots, stride, in.cell == RecurrentCell::gru ? 2 * shape.hidden : columns,
                                        in.bias_ih.as<const T>(), in.bias_hh.as<const T>()};
-  product<ProductTile<T>>(context, MatrixSource<T, true>{in.x.as<const T>(), shape.input, 1},
-                          MatrixSource<T, true>{in.weight_ih.as<const T>(), shape.input, 1},
-                          {.rows = shape.batch * shape.steps, .columns = columns, .last = shape.input},
-                          {.parts = 1, .part_depth = shape.input}, epilogue);
+  product<T>(context, MatrixSource<T, true>{in.x.as<const T>(), shape.input, 1},
+             MatrixSource<T, true>{in.weight_ih.as<const T>(), shape.input, 1},
+             {.rows = shape.batch * shape.steps, .columns = columns, .last = shape.input},
+             {.parts = 1, .part_depth = shape.input}, epilogue,
+             come_in_packs(shape.input, shape.hidden, in.x, in.weight_ih));
 }
 
 template <class T>
@@ -196,8 +222,8 @@ Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape,
     if (!tiling.resident) plan.algorithm = "stepwise";
     plan.workspace_bytes = workspace.used();
     if (training)
-      plan.reserve_bytes = shape.batch * shape.steps * layout.saved * shape.hidden *
-                           static_cast<std::int64_t>(sizeof(cuda::Compute<T>));
+      plan.reserve_bytes =
+          shape.batch * shape.steps * layout.saved * shape.hidden * static_cast<std::int64_t>(sizeof(cuda::Compute<T>));
   });
   return plan;
 }

@@ -80,8 +80,8 @@ void prepare_state(const Context& context, Compute<T>* state, unsigned* barrier,
          barrier, h_0, batch, hidden, width);
 }
 
-#define IMGREC_PREPARE(T)                                                                                         \
-  template void pack_weights(const Context&, T*, const T*, const Tiling&, std::int64_t, int, bool);               \
+#define IMGREC_PREPARE(T)                                                                           \
+  template void pack_weights(const Context&, T*, const T*, const Tiling&, std::int64_t, int, bool); \
   template void prepare_state(const Context&, Compute<T>*, unsigned*, const T*, std::int64_t, std::int64_t, int);
 IMGREC_PREPARE(float)
 IMGREC_PREPARE(double)

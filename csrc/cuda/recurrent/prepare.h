@@ -13,8 +13,8 @@ inline RecurrentShape shape_of(const RecurrentInputs& in) {
 /// The order of the steps; `lengths` (N,) is filled where the samples' lengths differ.
 Order prepare_order(const Context& context, int* lengths, const RecurrentInputs& in);
 
-/// packed (groups, columns, width) = the rows (or, transposed, the columns) of `weight` (G H, H) that a block multiplies
-/// with, by gate and unit; zero where the tiling is larger than the weight.
+/// packed (groups, columns, width) = the rows (or, transposed, the columns) of `weight` (G H, H) that a block
+/// multiplies with, by gate and unit; zero where the tiling is larger than the weight.
 template <class T>
 void pack_weights(const Context& context, T* packed, const T* weight, const Tiling& tiling, std::int64_t hidden,
                   int gates, bool transposed);

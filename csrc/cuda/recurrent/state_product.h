@@ -7,8 +7,8 @@
 //     number; a float32 state is the sum of two, rounded to 22 bits, so that nothing is lost that a float16 or bfloat16
 //     result could show, and gradients beyond float16's range pass. The warps that are left take parts of the depth.
 //
-// Which k stands where in a fragment is free, so that a lane reads 4 neighbours: columns t and t + 4 of the fragments of
-// two k8 steps are k = 4t, 4t + 1 and 4t + 2, 4t + 3 of 16.
+// Which k stands where in a fragment is free, so that a lane reads 4 neighbours: columns t and t + 4 of the fragments
+// of two k8 steps are k = 4t, 4t + 1 and 4t + 2, 4t + 3 of 16.
 #pragma once
 
 #include "cuda/arch/async_copy.h"

@@ -1,13 +1,13 @@
 // How the product of a state with the recurrent weights is cut into blocks, and what of it lies in shared memory.
 //
 // The product is sums (N, columns) = state (N, depth) times weights^T, for all hidden units, of which each has
-// `unit_columns` columns: its gates forwards (depth H), one backwards (depth G H). A block computes the columns of `units`
-// hidden units for `block_rows` samples, one tile of `rows` samples after the other. In its shared memory stand
+// `unit_columns` columns: its gates forwards (depth H), one backwards (depth G H). A block computes the columns of
+// `units` hidden units for `block_rows` samples, one tile of `rows` samples after the other. In its shared memory stand
 //
-//   weights   (columns, width)       those of its units, for all time steps, where they fit; else two slices (.., slice)
-//   state     (rows, slice)          one slice where the whole width fits, else two in turns
-//   sums      (parts, rows, columns) parts: of the depth, each summed by other warps
-//   carry     (block_rows, units)    what its units keep between steps, where it fits
+//   weights   (columns, width)       those of its units, for all time steps, where they fit; else two slices (..,
+//   slice) state     (rows, slice)          one slice where the whole width fits, else two in turns sums      (parts,
+//   rows, columns) parts: of the depth, each summed by other warps carry     (block_rows, units)    what its units keep
+//   between steps, where it fits
 //
 // Rows of weights and state are longer than they need to be, so that 8 threads that read 16 bytes of 8 rows each meet
 // 8 different groups of 4 banks.
@@ -50,7 +50,7 @@ struct ProductShape {
 
 /// See above.
 struct Tiling {
-  int groups = 0, units = 0;  // groups of units; each has its blocks
+  int groups = 0, units = 0;   // groups of units; each has its blocks
   int columns = 0, width = 0;  // rounded up; what is added is zero
   int rows = 0, block_rows = 0, row_blocks = 0;
   int slice = 0, parts = 1;
@@ -121,7 +121,7 @@ bool fit(Tiling& tiling, std::int64_t limit) {
     for (tiling.rows = most; tiling.rows >= Square::rows; tiling.rows /= 2) {
       tiling.carry_on_chip = on_chip && tiling.resident;
       tiling.parts = on_tensor_cores<T> ? depth_parts<T>(Square::in(tiling.rows, tiling.columns), Square::workers) : 1;
-      tiling.slice = tiling.resident ? tiling.width : std::min(tiling.width, 32);
+      tiling.slice = tiling.resident ? tiling.width : std::min(tiling.width, 128);
       while (tiling.shared_bytes<T>() > limit && tiling.slice > 32)
         tiling.slice = round_up_to(tiling.slice / 2, depth_multiple);
       if (tiling.shared_bytes<T>() <= limit) return true;
@@ -130,8 +130,7 @@ bool fit(Tiling& tiling, std::int64_t limit) {
 }
 
 /// A tiling with `units` hidden units a block, of which `row_blocks` share the samples.
-template <class T>
-Tiling tiling_with(const ProductShape& shape, std::int64_t units, std::int64_t row_blocks) {
+inline Tiling tiling_with(const ProductShape& shape, std::int64_t units, std::int64_t row_blocks) {
   Tiling tiling;
   tiling.units = static_cast<int>(units);
   tiling.groups = static_cast<int>(divide_up(shape.hidden, units));
@@ -142,46 +141,75 @@ Tiling tiling_with(const ProductShape& shape, std::int64_t units, std::int64_t r
   return tiling;
 }
 
-/// The persistent tiling that needs the fewest cycles for a step, by a rough model of the units' throughput and of what
-/// a grid barrier takes; groups == 0 where the weights do not fit on the chip.
+/// A rough model of a step in cycles: what starts it, a grid barrier or a launch; the products, slice by slice, of
+/// which none is faster than the L2 cache answers; what a block reads from the cache, and what the cache gives to all.
 template <class T>
-Tiling persistent_tiling(const Context& context, const ProductShape& shape) {
-  constexpr double sums_per_cycle = on_tensor_cores<T> ? 512 : sizeof(T) == 8 ? 32 : 64, barrier_cycles = 2500;
-  Tiling best;
-  double least = 0;
-  for (std::int64_t wanted = 1; wanted <= std::min<std::int64_t>(context.sm_count, shape.hidden); ++wanted) {
+double step_cycles(const Tiling& tiling, int sm_count) {
+  constexpr double sums_per_cycle = on_tensor_cores<T> ? 256 : sizeof(T) == 8 ? 32 : 64, slice_cycles = 600;
+  constexpr double block_bytes_per_cycle = 64, cache_bytes_per_cycle = 3000, barrier_cycles = 2500,
+                   launch_cycles = 5000;
+  const double tiles = divide_up(tiling.block_rows, tiling.rows), waves = divide_up(tiling.blocks(), sm_count);
+  const double state_bytes = double{sizeof(Compute<T>)} * tiling.block_rows * tiling.width;
+  const double bytes = state_bytes + (tiling.resident ? 0 : double{sizeof(T)} * tiles * tiling.columns * tiling.width);
+  const double slice_sums = double(tiling.rows) * tiling.columns * tiling.slice;
+  const double product = tiling.slices() * std::max(slice_sums / sums_per_cycle, slice_cycles);
+  const double start = !tiling.resident ? launch_cycles : tiling.groups > 1 ? barrier_cycles : 0;
+  return start + waves * (tiles * product + bytes / block_bytes_per_cycle) +
+         bytes * tiling.blocks() / cache_bytes_per_cycle;
+}
+
+/// The fastest of the tilings that it is given.
+template <class T>
+class Choice {
+ public:
+  explicit Choice(const Context& context) : context_(context) {}
+
+  void consider(Tiling tiling) {
+    if (!fit<T>(tiling, context_.max_shared_bytes)) return;
+    const double cycles = step_cycles<T>(tiling, context_.sm_count);
+    if (best_.groups != 0 && cycles >= least_) return;
+    best_ = tiling;
+    least_ = cycles;
+  }
+
+  const Tiling& best() const { return best_; }
+
+ private:
+  const Context& context_;
+  Tiling best_;
+  double least_ = 0;
+};
+
+/// Weights in shared memory, and no more blocks than there are multiprocessors: they wait for each other.
+template <class T>
+void consider_persistent(Choice<T>& choice, int sm_count, const ProductShape& shape) {
+  const std::int64_t most_row_blocks = divide_up<std::int64_t>(shape.batch, Squares<T>::rows);
+  for (std::int64_t wanted = 1; wanted <= std::min<std::int64_t>(sm_count, shape.hidden); ++wanted) {
     const std::int64_t units = divide_up(shape.hidden, wanted), groups = divide_up(shape.hidden, units);
     if (groups != wanted) continue;
-    const std::int64_t most_row_blocks = divide_up<std::int64_t>(shape.batch, Squares<T>::rows);
-    Tiling tiling = tiling_with<T>(shape, units, std::min(context.sm_count / groups, most_row_blocks));
+    Tiling tiling = tiling_with(shape, units, std::min(sm_count / groups, most_row_blocks));
     tiling.resident = true;
-    if (!fit<T>(tiling, context.max_shared_bytes)) continue;
-    const double sums = double(round_up_to(tiling.block_rows, tiling.rows)) * tiling.columns * tiling.width;
-    const double cycles = sums / sums_per_cycle + (groups > 1 ? barrier_cycles : 0);
-    if (best.groups != 0 && cycles >= least) continue;
-    best = tiling;
-    least = cycles;
+    choice.consider(tiling);
   }
-  return best;
 }
 
-/// The tiling for one launch a step: weights and state both stream through shared memory.
+/// Weights and state both stream through shared memory; a block has one tile.
 template <class T>
-Tiling stepwise_tiling(const Context& context, const ProductShape& shape) {
-  const std::int64_t units = std::min<std::int64_t>(shape.hidden, 64 / shape.unit_columns);
-  Tiling tiling = tiling_with<T>(shape, units, divide_up<std::int64_t>(shape.batch, 64));
-  fit<T>(tiling, context.max_shared_bytes);
-  tiling.block_rows = tiling.rows;
-  tiling.row_blocks = static_cast<int>(divide_up<std::int64_t>(shape.batch, tiling.rows));
-  return tiling;
+void consider_stepwise(Choice<T>& choice, const ProductShape& shape) {
+  const std::int64_t most_units = std::min<std::int64_t>(shape.hidden, 64 / shape.unit_columns);
+  for (std::int64_t units = most_units; units > 0; units /= 2)
+    for (std::int64_t rows = 64; rows >= Squares<T>::rows; rows /= 2)
+      choice.consider(tiling_with(shape, units, divide_up(shape.batch, rows)));
 }
 
-/// An empty batch gets the tiling of one sample.
+/// The tiling of a step's product; for an empty batch that of one sample.
 template <class T>
 Tiling tiling_of(const Context& context, ProductShape shape) {
   shape.batch = std::max<std::int64_t>(shape.batch, 1);
-  const Tiling tiling = persistent_tiling<T>(context, shape);
-  return tiling.groups != 0 ? tiling : stepwise_tiling<T>(context, shape);
+  Choice<T> choice(context);
+  consider_persistent(choice, context.sm_count, shape);
+  consider_stepwise(choice, shape);
+  return choice.best();
 }
 
 }  // namespace imgrec::cuda::recurrent
