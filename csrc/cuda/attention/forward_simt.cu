@@ -71,10 +71,10 @@ __global__ void __launch_bounds__(simt_threads)
     finish_scores<S>(scores, matrix, first, at);
     update_softmax(softmax, scores, rescale);
     if (rules.state) {
-      T factors[4][4];
-      fill_factors<S>(factors, matrix, first, at);
+      const std::uint32_t kept = kept_bits<S>(matrix, first, at);
+      const auto scale = static_cast<T>(rules.kept_scale);
 #pragma unroll
-      for (int k = 0; k < 16; ++k) scores[k / 4][k % 4] *= factors[k / 4][k % 4];
+      for (int k = 0; k < 16; ++k) scores[k / 4][k % 4] *= kept >> k & 1 ? scale : T(0);
     }
 #pragma unroll
     for (int k = 0; k < columns * 16; ++k) sums[k / 16][k / 4 % 4][k % 4] *= rescale[k / 4 % 4];

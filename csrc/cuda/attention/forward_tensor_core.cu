@@ -52,11 +52,8 @@ __device__ __forceinline__ void update_softmax(Softmax& softmax, float (&scores)
   }
 }
 
-template <int Keys, class T>
-__device__ __forceinline__ void drop_weights(float (&weights)[Keys / 8][4], const ScoreMatrix<T>& matrix,
-                                             std::int64_t query, std::int64_t key) {
-  const std::uint32_t kept = kept_bits<false, Keys>(matrix, query, key);
-  const auto scale = static_cast<float>(matrix.rules.kept_scale);
+template <int Keys>
+__device__ __forceinline__ void drop_weights(float (&weights)[Keys / 8][4], std::uint32_t kept, float scale) {
 #pragma unroll
   for (int n = 0; n < Keys / 8; ++n)
 #pragma unroll
@@ -90,11 +87,12 @@ __global__ void __launch_bounds__(tensor_core_threads)
     __syncthreads();  // the keys are here, and the values before have been read
     load_tile<Size, keys>(value_memory, value.tile(matrix.sample, kv_head, at, keys), value_size, aligned);
     copy_async_commit();
+    const StripRules strip = strip_rules<false, keys>(matrix, own_first, at);
     float scores[keys / 8][4] = {}, rescale[2];
     multiply_tiles<Size, keys>(scores, own_queries, key_memory, head_size);
-    finish_scores<false, keys>(scores, matrix, own_first, at);
+    finish_scores<false, keys>(scores, matrix, own_first, at, strip.visible);
     update_softmax<keys>(softmax, scores, rescale);
-    if (rules.state) drop_weights<keys>(scores, matrix, own_first, at);
+    if (rules.state) drop_weights<keys>(scores, strip.kept, static_cast<float>(rules.kept_scale));
 #pragma unroll
     for (int n = 0; n < Size / 8; ++n)
 #pragma unroll
