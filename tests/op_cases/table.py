@@ -74,8 +74,9 @@ class OpCase:
     """One op: its sample calls, a float64 NumPy reference with the same signature, and what is to be refused.
 
     `reduction` is the length of the longest sum behind an output element: its square root scales the tolerances.
-    `dtypes` are those checked besides float64. `rounds_within`: kernels for tensor cores round numbers that come between
-    input and output to 16 bits, as those cores take nothing else, which is an error relative to the largest output. An op without a gradient says `differentiable=False`.
+    `dtypes` are those checked besides float64. `rounds_within`: kernels for tensor cores, which take nothing else,
+    round numbers between input and output to 16 bits: an error relative to the largest output. An op without a gradient
+    says `differentiable=False`.
     """
 
     op: Callable[..., Any]

@@ -12,8 +12,8 @@
 //
 // A warp's sums are in registers: 16 x Size for dQ; 16 x min(Size, 128) twice for dK and dV, and two blocks along z
 // where Size is 256. Streamed tiles have 64 rows, or 32 where Size is 128 or 256, in two stages where these fit into 99
-// KB. Shared memory: 49, 65, 96.25 KB for Size 64, 128, 256. Registers: REGISTERS. Measured share of the peer: not run
-// on a GPU.
+// KB. Shared memory: 49, 65, 97 KB for Size 64, 128, 256. Registers on compute capability 8.0: 248, 255 (and 24 bytes
+// of spills), 255 for keys and values; 193, 187, 238 for queries. Measured share of the peer: not run on a GPU.
 #include "cuda/attention/attention.h"
 #include "cuda/attention/tensor_core.h"
 
@@ -56,21 +56,18 @@ __device__ __forceinline__ void load_statistics(float* lse, float* delta, const 
   copy_async_or_zero<4>(delta + i, statistics.delta + at, exists);
 }
 
-/// Strips of products become weights = P Z and dscores = dS. `row` and `column` are the strip's place among queries and
-/// keys, or among keys and queries where these are the rows; lse and delta begin at the strip's first query.
-template <bool KeysAreRows, int Columns, class T>
+/// Scores and products of dout and values become weights = P Z and dscores = dS. lse and delta begin at the strip's
+/// first query.
+template <bool KeysAreRows, int Columns>
 __device__ __forceinline__ void finish_gradients(float (&weights)[Columns / 8][4], float (&dscores)[Columns / 8][4],
-                                                 const ScoreMatrix<T>& matrix, std::int64_t row, std::int64_t column,
-                                                 const float* lse, const float* delta) {
-  finish_scores<KeysAreRows, Columns>(weights, matrix, row, column);
-  const std::uint32_t kept = matrix.rules.state ? kept_bits<KeysAreRows, Columns>(matrix, row, column) : ~0u;
-  const auto scale = static_cast<float>(matrix.rules.kept_scale);
+                                                 const float* lse, const float* delta, std::uint32_t kept,
+                                                 float kept_scale) {
 #pragma unroll
   for (int n = 0; n < Columns / 8; ++n)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int query = KeysAreRows ? strip_column(n, i) : strip_row(i);
-      const float weight = exp2f(weights[n][i] - lse[query]), factor = kept >> (4 * n + i) & 1 ? scale : 0.0f;
+      const float weight = exp2f(weights[n][i] - lse[query]), factor = kept >> (4 * n + i) & 1 ? kept_scale : 0.0f;
       weights[n][i] = weight * factor;
       dscores[n][i] = weight * (dscores[n][i] * factor - delta[query]);
     }
@@ -99,8 +96,20 @@ __device__ __forceinline__ void stream(std::int64_t steps, const Load& load, con
   __syncthreads();  // without steps: what a block owns is here
 }
 
+/// Goes through the queries of one head after the other.
+struct TileOfQueries {
+  std::int64_t head, query;
+
+  __device__ __forceinline__ void advance(int rows, std::int64_t first, std::int64_t end) {
+    query += rows;
+    if (query < end) return;
+    query = first;
+    ++head;
+  }
+};
+
 template <class T, int Size>
-__global__ void __launch_bounds__(tensor_core_threads)
+__global__ void __launch_bounds__(tensor_core_threads, 1)
     key_value_kernel(Rows<T> dkey, Rows<T> dvalue, ScoreRules rules, Inputs<T> inputs, bool results_aligned) {
   constexpr int streamed = streamed_rows<Size>, columns = Size < 128 ? Size : 128;
   using Shared = Memory<T, Size>;
@@ -109,13 +118,14 @@ __global__ void __launch_bounds__(tensor_core_threads)
   const std::int64_t group = rules.shape.heads / rules.shape.kv_heads;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.y) * block_rows;
   const std::int64_t own_first = first + warp_number() * warp_rows;
-  const int own = warp_number() * warp_rows * Size, first_column = static_cast<int>(blockIdx.z) * columns;
+  const int own = warp_number() * warp_rows * Size,
+            first_column = Size > columns ? static_cast<int>(blockIdx.z) * columns : 0;
   const int head_size = static_cast<int>(rules.shape.head_size), value_size = static_cast<int>(rules.shape.value_size);
   const std::int64_t first_query = rules.causal ? first : 0;
   const std::int64_t tiles = max(std::int64_t(0), rules.shape.queries - first_query + streamed - 1) / streamed;
-  const auto place = [&](std::int64_t step) { return ScoreMatrix<T>{rules, sample, kv_head * group + step / tiles}; };
-  const auto query_of = [&](std::int64_t step) { return first_query + step % tiles * streamed; };
+  TileOfQueries here{kv_head * group, first_query}, ahead = here;
 
+  const auto scale = static_cast<float>(rules.scale), kept_scale = static_cast<float>(rules.kept_scale);
   float key_sums[columns / 8][4] = {}, value_sums[columns / 8][4] = {};
   load_tile<Size, block_rows>(memory->first, inputs.key.tile(sample, kv_head, first, block_rows), head_size,
                               inputs.aligned);
@@ -123,27 +133,31 @@ __global__ void __launch_bounds__(tensor_core_threads)
                               inputs.aligned);
   stream<stages<Size>>(
       group * tiles,
-      [&](std::int64_t step, int stage) {
-        const ScoreMatrix<T> matrix = place(step);
-        const std::int64_t query = query_of(step);
+      [&](std::int64_t, int stage) {
         auto& to = memory->stages[stage];
-        load_tile<Size, streamed>(to.first, inputs.query.tile(sample, matrix.head, query, streamed), head_size,
+        load_tile<Size, streamed>(to.first, inputs.query.tile(sample, ahead.head, ahead.query, streamed), head_size,
                                   inputs.aligned);
-        load_tile<Size, streamed>(to.second, inputs.dout.tile(sample, matrix.head, query, streamed), value_size,
+        load_tile<Size, streamed>(to.second, inputs.dout.tile(sample, ahead.head, ahead.query, streamed), value_size,
                                   inputs.aligned);
-        load_statistics(memory->lse[stage], memory->delta[stage], inputs.statistics, matrix, query, streamed);
+        load_statistics(memory->lse[stage], memory->delta[stage], inputs.statistics,
+                        ScoreMatrix<T>(rules, sample, ahead.head), ahead.query, streamed);
+        ahead.advance(streamed, first_query, rules.shape.queries);
       },
-      [&](std::int64_t step, int stage) {
+      [&](std::int64_t, int stage) {
+        const ScoreMatrix<T> matrix(rules, sample, here.head);
         const auto& from = memory->stages[stage];
-        float weights[streamed / 8][4] = {}, dscores[streamed / 8][4] = {};
+        const StripRules strip = strip_rules<true, streamed>(matrix, own_first, here.query);
+        float weights[streamed / 8][4] = {};
         multiply_tiles<Size, streamed>(weights, memory->first + own, from.first, head_size);
+        finish_scores<true, streamed>(weights, matrix, own_first, here.query, strip.visible);
+        float dscores[streamed / 8][4] = {};
         multiply_tiles<Size, streamed>(dscores, memory->second + own, from.second, value_size);
-        finish_gradients<true, streamed>(weights, dscores, place(step), own_first, query_of(step), memory->lse[stage],
-                                         memory->delta[stage]);
+        finish_gradients<true, streamed>(weights, dscores, memory->lse[stage], memory->delta[stage], strip.kept,
+                                         kept_scale);
         multiply_strip<Size, columns, streamed>(value_sums, weights, from.second, first_column, value_size);
         multiply_strip<Size, columns, streamed>(key_sums, dscores, from.first, first_column, head_size);
+        here.advance(streamed, first_query, rules.shape.queries);
       });
-  const auto scale = static_cast<float>(rules.scale);
   write_strip<Size, columns>(dkey.tile(sample, kv_head, own_first, warp_rows), memory->first + own, key_sums,
                              {scale, scale}, first_column, head_size, results_aligned);
   write_strip<Size, columns>(dvalue.tile(sample, kv_head, own_first, warp_rows), memory->second + own, value_sums,
@@ -151,7 +165,7 @@ __global__ void __launch_bounds__(tensor_core_threads)
 }
 
 template <class T, int Size>
-__global__ void __launch_bounds__(tensor_core_threads)
+__global__ void __launch_bounds__(tensor_core_threads, 1)
     query_kernel(Rows<T> dquery, ScoreRules rules, Inputs<T> inputs, bool results_aligned) {
   constexpr int streamed = streamed_rows<Size>;
   using Shared = Memory<T, Size>;
@@ -164,6 +178,7 @@ __global__ void __launch_bounds__(tensor_core_threads)
   const int head_size = static_cast<int>(rules.shape.head_size), value_size = static_cast<int>(rules.shape.value_size);
   const std::int64_t end = matrix.visible_keys(min(first + block_rows, rules.shape.queries));
 
+  const auto scale = static_cast<float>(rules.scale), kept_scale = static_cast<float>(rules.kept_scale);
   float sums[Size / 8][4] = {};
   load_tile<Size, block_rows>(memory->first, inputs.query.tile(sample, head, first, block_rows), head_size,
                               inputs.aligned);
@@ -181,14 +196,16 @@ __global__ void __launch_bounds__(tensor_core_threads)
       },
       [&](std::int64_t step, int stage) {
         const auto& from = memory->stages[stage];
-        float weights[streamed / 8][4] = {}, dscores[streamed / 8][4] = {};
+        const StripRules strip = strip_rules<false, streamed>(matrix, first + own_row, step * streamed);
+        float weights[streamed / 8][4] = {};
         multiply_tiles<Size, streamed>(weights, memory->first + own, from.first, head_size);
+        finish_scores<false, streamed>(weights, matrix, first + own_row, step * streamed, strip.visible);
+        float dscores[streamed / 8][4] = {};
         multiply_tiles<Size, streamed>(dscores, memory->second + own, from.second, value_size);
-        finish_gradients<false, streamed>(weights, dscores, matrix, first + own_row, step * streamed,
-                                          memory->lse[0] + own_row, memory->delta[0] + own_row);
+        finish_gradients<false, streamed>(weights, dscores, memory->lse[0] + own_row, memory->delta[0] + own_row,
+                                          strip.kept, kept_scale);
         multiply_strip<Size, Size, streamed>(sums, dscores, from.first, 0, head_size);
       });
-  const auto scale = static_cast<float>(rules.scale);
   write_strip<Size, Size>(dquery.tile(sample, head, first + own_row, warp_rows), memory->first + own, sums,
                           {scale, scale}, 0, head_size, results_aligned);
 }

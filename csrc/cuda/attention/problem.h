@@ -102,12 +102,7 @@ struct ScoreMatrix {
   /// Whether something is added to the scores.
   __device__ __forceinline__ bool additive() const { return rules.mask && !rules.boolean_mask; }
 
-  /// What is added to the score of a query and a key that exist.
-  __device__ __forceinline__ T added(std::int64_t query, std::int64_t key) const {
-    return widen(static_cast<const S*>(rules.mask)[mask_at(query, key)]);
-  }
-
- private:
+  /// Where the mask's element lies.
   __device__ __forceinline__ std::int64_t mask_at(std::int64_t query, std::int64_t key) const {
     const std::int64_t* strides = rules.mask_strides;
     return sample * strides[0] + head * strides[1] + query * strides[2] + key * strides[3];

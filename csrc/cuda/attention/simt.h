@@ -132,30 +132,30 @@ template <class S>
 __device__ void finish_scores(Compute<S> (&scores)[4][4], const ScoreMatrix<S>& matrix, std::int64_t query,
                               std::int64_t key) {
   const auto scale = static_cast<Compute<S>>(matrix.rules.scale);
+  const S* mask = static_cast<const S*>(matrix.rules.mask);
 #pragma unroll
   for (int i = 0; i < 4; ++i)
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const std::int64_t q = query + 4 * simt_y() + i, k = key + 4 * simt_x() + j;
       const bool visible = matrix.visible(q, k);
-      const Compute<S> added = visible && matrix.additive() ? matrix.added(q, k) : Compute<S>(0);
+      const Compute<S> added = visible && matrix.additive() ? widen(mask[matrix.mask_at(q, k)]) : Compute<S>(0);
       scores[i][j] = visible ? scores[i][j] * scale + added : -infinity();
     }
 }
 
-/// factors[i][j] = what dropout multiplies the weight by: 0, or the scale of what is kept; 1 without dropout.
+/// Which of the thread's elements dropout keeps: bit 4 i + j; all of them without dropout.
 template <class S>
-__device__ void fill_factors(Compute<S> (&factors)[4][4], const ScoreMatrix<S>& matrix, std::int64_t query,
-                             std::int64_t key) {
+__device__ std::uint32_t kept_bits(const ScoreMatrix<S>& matrix, std::int64_t query, std::int64_t key) {
+  if (!matrix.rules.state) return 0xFFFFu;
   Dropout dropout(matrix.rules);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const std::int64_t first = matrix.row(query + 4 * simt_y() + i) * matrix.rules.shape.keys + key + 4 * simt_x();
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-      factors[i][j] =
-          !matrix.rules.state || dropout.keeps(first + j) ? static_cast<Compute<S>>(matrix.rules.kept_scale) : 0;
+  std::uint32_t bits = 0;
+#pragma unroll 1
+  for (int k = 0; k < 16; ++k) {
+    const std::int64_t row = matrix.row(query + 4 * simt_y() + k / 4);
+    bits |= static_cast<std::uint32_t>(dropout.keeps(row * matrix.rules.shape.keys + key + 4 * simt_x() + k % 4)) << k;
   }
+  return bits;
 }
 
 /// Where the gradient of a score comes from.
@@ -181,8 +181,8 @@ __device__ void gradient_tile(Compute<S> (&weights)[4][4], Compute<S> (&dscores)
   multiply_rows<S>(dscores, memory, inputs.dout.tile(matrix.sample, matrix.head, query, simt_tile),
                    inputs.value.tile(matrix.sample, kv_head, key, simt_tile), static_cast<int>(rules.shape.value_size));
   finish_scores<S>(weights, matrix, query, key);
-  T factors[4][4];
-  fill_factors<S>(factors, matrix, query, key);
+  const std::uint32_t kept = kept_bits<S>(matrix, query, key);
+  const auto scale = static_cast<T>(rules.kept_scale);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::int64_t row = query + 4 * simt_y() + i;
@@ -190,9 +190,9 @@ __device__ void gradient_tile(Compute<S> (&weights)[4][4], Compute<S> (&dscores)
     const T lse = exists ? inputs.lse[matrix.row(row)] : T(0), delta = exists ? inputs.delta[matrix.row(row)] : T(0);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const T weight = exponential(weights[i][j] - lse);
-      weights[i][j] = weight * factors[i][j];
-      dscores[i][j] = weight * (dscores[i][j] * factors[i][j] - delta);
+      const T weight = exponential(weights[i][j] - lse), factor = kept >> (4 * i + j) & 1 ? scale : T(0);
+      weights[i][j] = weight * factor;
+      dscores[i][j] = weight * (dscores[i][j] * factor - delta);
     }
   }
 }

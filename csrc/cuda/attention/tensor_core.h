@@ -122,43 +122,54 @@ __device__ __forceinline__ std::uint32_t strip_bits(const Test& test) {
   return bits;
 }
 
-/// From products to scores in units of log 2; -inf where a key is not seen. `row` and `column` are the strip's place
-/// among queries and keys, or among keys and queries where these are the rows.
+/// What the rules say of a lane's elements of a strip, a bit each. It is asked before the products, while registers are
+/// free.
+struct StripRules {
+  std::uint32_t visible, kept;
+};
+
+/// `row` and `column` are the strip's place among queries and keys, or among keys and queries where these are the rows.
+template <bool KeysAreRows, int Columns, class T>
+__device__ __forceinline__ StripRules strip_rules(const ScoreMatrix<T>& matrix, std::int64_t row, std::int64_t column) {
+  const std::int64_t query = KeysAreRows ? column : row, key = KeysAreRows ? row : column;
+  constexpr int queries = KeysAreRows ? Columns : warp_rows, keys = KeysAreRows ? warp_rows : Columns;
+  StripRules rules{0xFFFFFFFFu, 0xFFFFFFFFu};
+  if (!matrix.plain(query, queries, key, keys))
+    rules.visible = strip_bits<Columns>(
+        [&](int r, int c) { return matrix.visible(query + (KeysAreRows ? c : r), key + (KeysAreRows ? r : c)); });
+  if (matrix.rules.state) {
+    Dropout dropout(matrix.rules);
+    rules.kept = strip_bits<Columns>([&](int r, int c) {
+      const std::int64_t first = matrix.row(query + (KeysAreRows ? c : r)) * matrix.rules.shape.keys;
+      return dropout.keeps(first + key + (KeysAreRows ? r : c));
+    });
+  }
+  return rules;
+}
+
+/// From products to scores in units of log 2; -inf where a key is not seen.
 template <bool KeysAreRows, int Columns, class T>
 __device__ __forceinline__ void finish_scores(float (&scores)[Columns / 8][4], const ScoreMatrix<T>& matrix,
-                                              std::int64_t row, std::int64_t column) {
+                                              std::int64_t row, std::int64_t column, std::uint32_t visible) {
   const float scale = static_cast<float>(matrix.rules.scale) * log2_e;
 #pragma unroll
   for (int n = 0; n < Columns / 8; ++n)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) scores[n][i] *= scale;
-  const std::int64_t query = KeysAreRows ? column : row, key = KeysAreRows ? row : column;
-  constexpr int queries = KeysAreRows ? Columns : warp_rows, keys = KeysAreRows ? warp_rows : Columns;
-  if (matrix.plain(query, queries, key, keys)) return;
-  const std::uint32_t visible = strip_bits<Columns>(
-      [&](int r, int c) { return matrix.visible(query + (KeysAreRows ? c : r), key + (KeysAreRows ? r : c)); });
-  const bool additive = matrix.additive();
+    for (int i = 0; i < 4; ++i) scores[n][i] = visible >> (4 * n + i) & 1 ? scores[n][i] * scale : -infinity();
+  if (!matrix.additive()) return;
+  const std::int64_t* strides = matrix.rules.mask_strides;
+  const std::int64_t row_step = strides[KeysAreRows ? 3 : 2], column_step = strides[KeysAreRows ? 2 : 3];
+  const std::int64_t first_row = row + strip_row(0), first_column = column + strip_column(0, 0);
+  // One pointer that moves along the strip: an address for each element would not fit into the registers.
+  const T* added = static_cast<const T*>(matrix.rules.mask) +
+                   matrix.mask_at(KeysAreRows ? first_column : first_row, KeysAreRows ? first_row : first_column);
 #pragma unroll
-  for (int n = 0; n < Columns / 8; ++n)
+  for (int n = 0; n < Columns / 8; ++n) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int r = strip_row(i), c = strip_column(n, i);
-      if (!(visible >> (4 * n + i) & 1))
-        scores[n][i] = -infinity();
-      else if (additive)
-        scores[n][i] += matrix.added(query + (KeysAreRows ? c : r), key + (KeysAreRows ? r : c)) * log2_e;
-    }
-}
-
-/// Which elements of a strip dropout keeps; asked for only where there is dropout.
-template <bool KeysAreRows, int Columns, class T>
-__device__ __forceinline__ std::uint32_t kept_bits(const ScoreMatrix<T>& matrix, std::int64_t row,
-                                                   std::int64_t column) {
-  Dropout dropout(matrix.rules);
-  return strip_bits<Columns>([&](int r, int c) {
-    const std::int64_t query = KeysAreRows ? column + c : row + r, key = KeysAreRows ? row + r : column + c;
-    return dropout.keeps(matrix.row(query) * matrix.rules.shape.keys + key);
-  });
+    for (int i = 0; i < 4; ++i)
+      if (visible >> (4 * n + i) & 1) scores[n][i] += widen(added[i / 2 * 8 * row_step + i % 2 * column_step]) * log2_e;
+    added += 8 * column_step;
+  }
 }
 
 /// Writes sums times the row's factor to columns first ... of 16 rows. They go through `staging`, 16 rows of Size that
