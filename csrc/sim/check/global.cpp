@@ -22,15 +22,14 @@ struct Region {
   Shadow shadow;
 };
 
-std::vector<Region> regions;              // those that are written first
+std::vector<Region> regions;                // those that are written first
 std::uint8_t region_of_site[1 << 16] = {};  // the last one that each instruction touched, as a guess
 
 void add_regions(bool writable) {
   std::vector<GivenArray> arrays;
   for (const GivenArray& array : given_arrays())
     if (array.writable == writable && array.end > array.begin) arrays.push_back(array);
-  std::sort(arrays.begin(), arrays.end(),
-            [](const GivenArray& a, const GivenArray& b) { return a.begin < b.begin; });
+  std::sort(arrays.begin(), arrays.end(), [](const GivenArray& a, const GivenArray& b) { return a.begin < b.begin; });
   const std::size_t first = regions.size();
   for (const GivenArray& array : arrays) {
     if (regions.size() == first || array.begin >= regions.back().end)

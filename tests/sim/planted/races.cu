@@ -92,8 +92,7 @@ __global__ void global_neighbours(float* out) {
 template <bool Right>
 __global__ void last_block(float* out, unsigned* ticket) {
   out[blockIdx.x] = 1.0f;  // OTHER ticket_without_release
-  const unsigned before =
-      Right ? atomic_add_release(ticket, 1) : __atomic_fetch_add(ticket, 1, __ATOMIC_RELAXED);
+  const unsigned before = Right ? atomic_add_release(ticket, 1) : __atomic_fetch_add(ticket, 1, __ATOMIC_RELAXED);
   if (before != 3) return;
   if (Right) load_acquire(ticket);
   out[4] = out[0] + out[1];  // HERE ticket_without_release
@@ -112,14 +111,14 @@ using namespace imgrec;
 using namespace imgrec::cuda;
 using imgrec::planted::Operation;
 
-#define PAIR(name, kernel, config, ...)                                        \
-  CASE(name) {                                                                 \
-    Operation op;                                                              \
-    LAUNCH((kernel<false>), op.context, (LaunchConfig config), __VA_ARGS__);   \
-  }                                                                            \
-  CASE(name##_corrected) {                                                     \
-    Operation op;                                                              \
-    LAUNCH((kernel<true>), op.context, (LaunchConfig config), __VA_ARGS__);    \
+#define PAIR(name, kernel, config, ...)                                      \
+  CASE(name) {                                                               \
+    Operation op;                                                            \
+    LAUNCH((kernel<false>), op.context, (LaunchConfig config), __VA_ARGS__); \
+  }                                                                          \
+  CASE(name##_corrected) {                                                   \
+    Operation op;                                                            \
+    LAUNCH((kernel<true>), op.context, (LaunchConfig config), __VA_ARGS__);  \
   }
 
 #define BLOCKS(number, size) {.blocks = number, .threads = size}
