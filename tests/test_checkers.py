@@ -25,10 +25,13 @@ BUGS = {
         "missing_second_syncthreads": (r"race: write of 4 bytes of shared memory, 'tile' \+ 124", (0, 31), (0, 63)),
         "missing_syncwarp": (r"race: read of 4 bytes of shared memory, 'tile' \+ 120", (0, 31), (0, 30)),
         "syncwarp_for_block": (r"race: read of 4 bytes of shared memory, 'tile' \+ 124", (0, 63), (0, 31)),
+        "missing_cluster_sync": (r"race: read of 4 bytes of shared memory, 'tile' \+ 4", (1, 1), (0, 1)),
+        "wrong_named_barrier": (r"race: read of 4 bytes of shared memory, 'tile'", (0, 127), (0, 63)),
         "race_in_half_a_word": (r"race: read of 2 bytes of shared memory, 'tile' \+ 0 bytes", (0, 2), (0, 0)),
     },
     "race with an asynchronous copy": {
         "missing_copy_wait": (r"race: read of 4 bytes.*\n.*\n  while an asynchronous copy goes on", (0, 31), (0, 7)),
+        "missing_mbarrier_wait": (r"race: read of 4 bytes.*\n.*\n  while an asynchronous copy goes on", (0, 0), (0, 0)),
         "missing_barrier_after_copy": (r"race: read of 4 bytes of shared memory, 'tile' \+ 404", (0, 26), (0, 25)),
     },
     "race in global memory": {

@@ -22,7 +22,7 @@ inline __attribute__((always_inline)) void touch_here(const volatile void* addre
   ObservedThread* const thread = current;
   if (!thread) return;  // the host's part of a kernel's file
   const Request request{reinterpret_cast<std::uintptr_t>(address), size, kind, plain, site_of(return_address)};
-  if (Aligned && request.address % size != 0 && options().bounds) stop_misaligned(request);
+  if (Aligned && request.address % size != 0 && state.options.bounds) stop_misaligned(request);
   touch(*thread, request);
 }
 

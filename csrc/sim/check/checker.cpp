@@ -62,7 +62,7 @@ namespace imgrec::sim::hooks {
 using namespace check;
 
 ObservedLaunch::ObservedLaunch(const Launch& launch) : alone_(one_launch) {
-  options();
+  state.options = options();
   state.launch = &launch;
   state.stopped = false;
   state.flags.clear();

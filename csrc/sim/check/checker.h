@@ -42,6 +42,7 @@ struct ObservedThread : ThreadClock {
 /// What a launch's blocks on one multiprocessor share.
 struct State {
   const Launch* launch = nullptr;
+  Options options;
   std::vector<ObservedBlock> blocks;
   std::vector<ObservedThread> threads;
   std::uintptr_t arena = 0, arena_bytes = 0, stacks = 0, stacks_bytes = 0;

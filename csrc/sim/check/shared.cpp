@@ -44,16 +44,16 @@ std::string place_text(const Block& block, std::uint32_t offset) {
 void check_word(ObservedThread& thread, const Request& request, std::uint32_t address, std::uint8_t mask) {
   Cell& cell = state.shared.cells[address / word_bytes];
   const auto where = [&] { return place_text(*state.blocks[address / window_bytes].block, address % window_bytes); };
-  if (options().bounds && (cell.valid & mask) != mask)
+  if (state.options.bounds && (cell.valid & mask) != mask)
     stop("out of bounds", text_of(request) + " of shared memory, " + where(), thread.at(request.site));
   if (request.touch != Touch::read) {
     cell.written |= mask;
-  } else if (options().uninit && (cell.written & mask) != mask) {
+  } else if (state.options.uninit && (cell.written & mask) != mask) {
     report("uninitialised", thread.at(request.site),
            [&] { return text_of(request) + " of shared memory that nothing was written to, " + where(); });
     cell.written |= mask;
   }
-  if (!options().race || !request.plain) return;
+  if (!state.options.race || !request.plain) return;
   const Conflict conflict = touch_word(state.shared, cell, request.touch, mask, thread.at(request.site), thread);
   if (conflict.access.stamp) report_race(thread, request, conflict, [&] { return "shared memory, " + where(); });
 }
@@ -80,7 +80,7 @@ void place_shared(std::uint32_t address, std::uint32_t bytes) {
 
 void touch_shared(ObservedThread& thread, const Request& request) {
   const auto address = static_cast<std::uint32_t>(request.address - state.arena);
-  if (options().bounds) {
+  if (state.options.bounds) {
     const std::uint32_t slot = address / window_bytes, cluster = state.launch->cluster;
     if (slot / cluster != thread.slot / cluster)
       stop("out of bounds", text_of(request) + " of another block's shared memory", thread.at(request.site));

@@ -11,8 +11,11 @@
 #include <vector>
 
 #include "cuda/arch/async_copy.h"
+#include "cuda/arch/barrier.h"
+#include "cuda/arch/cluster.h"
 #include "cuda/arch/cuda.h"
 #include "cuda/arch/grid.h"
+#include "cuda/arch/mbarrier.h"
 #include "ops/memory.h"
 
 namespace imgrec::planted {
