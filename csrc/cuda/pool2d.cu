@@ -10,6 +10,8 @@
 // neighbouring channels, then pixels: accesses are whole lines, and what windows share is found in the cache. Axis
 // answers which inputs are in a window and which windows hold an input; adaptive pooling differs in it alone. Bound by
 // memory: x and y (and winner) once each. No shared memory.
+//
+// At most 75 registers on sm_80 (80 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "ops/pool2d.h"
 
 #include "cuda/arch/pack.h"

@@ -105,11 +105,10 @@ LaunchConfig config_of(const TileGrid& grid) {
 template <class Tile, class T>
 void launch_product(const Context& context, const Conv2dForward& arrays, const Conv2dShape& shape) {
   const TileGrid grid = TileGrid::covering<Tile>(shape.outputs(), shape.group_out(), shape.groups);
-  const ForwardEpilogue<T> output{arrays.y.as<T>(), arrays.pre_activation.as<T>(), arrays.bias.as<const T>(),
-                                  shape.out_channels, arrays.activation};
   ALLOW_SHARED((forward_kernel<Tile, T>), Tile::shared_bytes);
-  LAUNCH((forward_kernel<Tile, T>), context, config_of<Tile>(grid), output, arrays.x.as<const T>(),
-         arrays.weight.as<const T>(), input_patches(shape), shape.outputs(), shape.taps(), shape.group_out(), grid);
+  LAUNCH((forward_kernel<Tile, T>), context, config_of<Tile>(grid), forward_epilogue<T>(arrays, shape),
+         arrays.x.as<const T>(), arrays.weight.as<const T>(), input_patches(shape), shape.outputs(), shape.taps(),
+         shape.group_out(), grid);
 }
 
 template <class Tile, class T>

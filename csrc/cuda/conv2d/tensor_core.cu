@@ -24,10 +24,11 @@ void for_tile(DType dtype, std::int64_t side, Body&& body) {
 
 }  // namespace
 
-bool tensor_cores_serve(const Context& context, const Conv2dShape& shape, DType dtype) {
+bool tensor_cores_serve(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   if (dtype == DType::float64 || (dtype == DType::float32 && !context.allow_tf32)) return false;
   const std::int64_t pack = 16 / size_of(dtype);
-  return shape.group_in() > 0 && shape.group_in() % pack == 0 && shape.group_out() % pack == 0;
+  if (shape.group_in() == 0 || shape.group_in() % pack != 0) return false;
+  return pass == Conv2dPass::forward || shape.group_out() % pack == 0;
 }
 
 std::int64_t tensor_core_side(const Conv2dShape& shape, Conv2dPass pass) {
