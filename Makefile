@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export IMGREC_CUDA ?= OFF
 SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help demo test test-slow test-levels test-sanitize lint types format dev cuda clean
+.PHONY: help demo test test-slow test-levels test-sanitize lint types format dev cuda checked clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -62,8 +62,11 @@ clean:  ## remove the virtual environment and all build products
 holds_dev := .test .demo
 holds_test := .demo
 
+# Tests want the simulator's checkers as well, which read source lines from the module: it keeps its symbols.
+checkers := --config-settings=cmake.define.IMGREC_SIM_CHECKED=ON --config-settings=install.strip=false
+
 $(VENV)/.%: $(SOURCES) | $(BIN)/python
-	$(BIN)/pip install --quiet --editable ".[$*]"
+	$(BIN)/pip install --quiet --editable ".[$*]" $(if $(filter test dev,$*),$(checkers))
 	@touch $@ $(addprefix $(VENV)/,$(holds_$*))
 
 $(BIN)/python:

@@ -67,16 +67,15 @@ using namespace imgrec;
 using namespace imgrec::cuda;
 using imgrec::planted::Operation;
 
-#define PAIR(name, kernel, shared, outputs, inputs, ...)                                                       \
-  CASE(name) {                                                                                                 \
-    Operation op(outputs, inputs);                                                                             \
-    LAUNCH((kernel<false>), op.context, (LaunchConfig{.threads = 32, .shared_bytes = shared}), __VA_ARGS__);   \
-  }                                                                                                            \
-  CASE(name##_corrected) {                                                                                     \
-    Operation op(outputs, inputs);                                                                             \
-    LAUNCH((kernel<true>), op.context, (LaunchConfig{.threads = 32, .shared_bytes = shared}), __VA_ARGS__);    \
+#define PAIR(name, kernel, shared, outputs, inputs, ...)                                                     \
+  CASE(name) {                                                                                               \
+    Operation op(outputs, inputs);                                                                           \
+    LAUNCH((kernel<false>), op.context, (LaunchConfig{.threads = 32, .shared_bytes = shared}), __VA_ARGS__); \
+  }                                                                                                          \
+  CASE(name##_corrected) {                                                                                   \
+    Operation op(outputs, inputs);                                                                           \
+    LAUNCH((kernel<true>), op.context, (LaunchConfig{.threads = 32, .shared_bytes = shared}), __VA_ARGS__);  \
   }
-
 
 PAIR(static_shared_overflow, static_overflow, 0, 32, 32, op.output)
 PAIR(dynamic_shared_overflow, dynamic_overflow, 128, 32, 32, op.output)

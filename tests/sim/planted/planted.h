@@ -1,7 +1,7 @@
 // Kernels with one bug each, and the same without it: what the checkers must and must not report.
 //
-// A case is compiled from this directory with the simulator's instrumentation and called by name. The line that a report
-// must name ends in "// HERE", the other party's in "// OTHER".
+// A case is compiled from this directory with the simulator's instrumentation and called by name. The line that a
+// report must name ends in "// HERE", the other party's in "// OTHER".
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,11 @@
 #include <vector>
 
 #include "cuda/arch/async_copy.h"
+#include "cuda/arch/barrier.h"
+#include "cuda/arch/cluster.h"
 #include "cuda/arch/cuda.h"
 #include "cuda/arch/grid.h"
+#include "cuda/arch/mbarrier.h"
 #include "ops/memory.h"
 
 namespace imgrec::planted {

@@ -76,6 +76,48 @@ __global__ void others_copies(float* out, const float* in) {
   out[threadIdx.x] = tile[127 - threadIdx.x];  // HERE missing_barrier_after_copy
 }
 
+/// An mbarrier tells when a bulk copy has landed; nothing else does.
+template <bool Right>
+__global__ void bulk_copied_tile(float* out, const float* in) {
+  SHARED(MBarrier, full, [1]);
+  SHARED(float, tile, [128]);
+  if (threadIdx.x == 0) mbarrier_init(full, 1);
+  mbarrier_fence_init();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    mbarrier_arrive_expect_tx(full, sizeof(tile));
+    copy_bulk(tile, in, sizeof(tile), full);  // OTHER missing_mbarrier_wait
+  }
+  if (Right)
+    mbarrier_wait(full, 0);
+  else
+    __syncthreads();
+  out[threadIdx.x] = tile[threadIdx.x];  // HERE missing_mbarrier_wait
+}
+
+template <bool Right>
+__global__ void cluster_neighbours(float* out) {
+  SHARED(float, tile, [32]);
+  cluster_sync();
+  tile[threadIdx.x] = 1.0f;  // OTHER missing_cluster_sync
+  if (Right)
+    cluster_sync();
+  else
+    __syncthreads();
+  const float* const theirs = map_shared_rank(&tile[threadIdx.x], cluster_rank() ^ 1);
+  out[32 * blockIdx.x + threadIdx.x] = *theirs;  // HERE missing_cluster_sync
+  cluster_sync();
+}
+
+/// Half of the block meets at a named barrier; the other half must not rely on it.
+template <bool Right>
+__global__ void named_half(float* out) {
+  SHARED(float, tile, [128]);
+  tile[threadIdx.x] = 1.0f;  // OTHER wrong_named_barrier
+  named_barrier_sync(Right ? 1 : 1 + threadIdx.x / 64, Right ? 128 : 64);
+  out[threadIdx.x] = tile[threadIdx.x ^ 64];  // HERE wrong_named_barrier
+}
+
 template <bool Right>
 __global__ void one_word(float* out) {
   if (threadIdx.x == 0) out[Right ? blockIdx.x : 0] = 1.0f;  // HERE blocks_write_one_word OTHER blocks_write_one_word
@@ -92,8 +134,7 @@ __global__ void global_neighbours(float* out) {
 template <bool Right>
 __global__ void last_block(float* out, unsigned* ticket) {
   out[blockIdx.x] = 1.0f;  // OTHER ticket_without_release
-  const unsigned before =
-      Right ? atomic_add_release(ticket, 1) : __atomic_fetch_add(ticket, 1, __ATOMIC_RELAXED);
+  const unsigned before = Right ? atomic_add_release(ticket, 1) : __atomic_fetch_add(ticket, 1, __ATOMIC_RELAXED);
   if (before != 3) return;
   if (Right) load_acquire(ticket);
   out[4] = out[0] + out[1];  // HERE ticket_without_release
@@ -112,17 +153,18 @@ using namespace imgrec;
 using namespace imgrec::cuda;
 using imgrec::planted::Operation;
 
-#define PAIR(name, kernel, config, ...)                                        \
-  CASE(name) {                                                                 \
-    Operation op;                                                              \
-    LAUNCH((kernel<false>), op.context, (LaunchConfig config), __VA_ARGS__);   \
-  }                                                                            \
-  CASE(name##_corrected) {                                                     \
-    Operation op;                                                              \
-    LAUNCH((kernel<true>), op.context, (LaunchConfig config), __VA_ARGS__);    \
+#define PAIR(name, kernel, config, ...)                                      \
+  CASE(name) {                                                               \
+    Operation op;                                                            \
+    LAUNCH((kernel<false>), op.context, (LaunchConfig config), __VA_ARGS__); \
+  }                                                                          \
+  CASE(name##_corrected) {                                                   \
+    Operation op;                                                            \
+    LAUNCH((kernel<true>), op.context, (LaunchConfig config), __VA_ARGS__);  \
   }
 
 #define BLOCKS(number, size) {.blocks = number, .threads = size}
+#define CLUSTER(number, size) {.blocks = number, .threads = size, .cluster = number}
 #define TOGETHER(number, size) {.blocks = number, .threads = size, .cooperative = true}
 
 PAIR(missing_syncthreads, block_neighbours, BLOCKS(1, two_warps), op.output)
@@ -132,6 +174,9 @@ PAIR(syncwarp_for_block, across_warps, BLOCKS(1, two_warps), op.output)
 PAIR(race_in_half_a_word, half_words, BLOCKS(1, two_warps), reinterpret_cast<std::uint16_t*>(op.output))
 PAIR(missing_copy_wait, copied_tile, BLOCKS(1, one_warp), op.output, op.input)
 PAIR(missing_barrier_after_copy, others_copies, BLOCKS(1, one_warp), op.output, op.input)
+PAIR(missing_mbarrier_wait, bulk_copied_tile, BLOCKS(1, one_warp), op.output, op.input)
+PAIR(missing_cluster_sync, cluster_neighbours, CLUSTER(2, one_warp), op.output)
+PAIR(wrong_named_barrier, named_half, BLOCKS(1, 128), op.output)
 PAIR(blocks_write_one_word, one_word, BLOCKS(2, one_warp), op.output)
 PAIR(global_race_in_block, global_neighbours, BLOCKS(1, two_warps), op.output)
 PAIR(ticket_without_release, last_block, BLOCKS(4, 1), op.output, reinterpret_cast<unsigned*>(op.output + 64))

@@ -57,10 +57,10 @@ using namespace imgrec;
 using namespace imgrec::cuda;
 using imgrec::planted::Operation;
 
-#define RUN(name, size, kernel)                                                            \
-  CASE(name) {                                                                             \
-    Operation op;                                                                          \
-    LAUNCH((kernel), op.context, (LaunchConfig{.threads = size}), op.output);              \
+#define RUN(name, size, kernel)                                               \
+  CASE(name) {                                                                \
+    Operation op;                                                             \
+    LAUNCH((kernel), op.context, (LaunchConfig{.threads = size}), op.output); \
   }
 #define PAIR(name, kernel, size) RUN(name, size, kernel<false>) RUN(name##_corrected, size, kernel<true>)
 
