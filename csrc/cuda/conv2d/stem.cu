@@ -77,7 +77,7 @@ __device__ __forceinline__ void multiply_patch(Number (&sums)[4][8], const Numbe
 }
 
 template <class T>
-__global__ void __launch_bounds__(block_threads, 2)
+__global__ void __launch_bounds__(block_threads, sizeof(T) == 8 ? 1 : 2)
     stem_kernel(ForwardEpilogue<T> output, const T* x, const T* weight, StemAxis height, StemAxis width, int channels) {
   using Number = Compute<T>;
   DYN_SHARED(Number, weights);
