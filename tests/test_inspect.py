@@ -3,6 +3,7 @@
 import html.parser
 import importlib.util
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from imgrec_engine import kernels
 from imgrec_engine.cli import main
 from imgrec_engine.errors import DeviceError, DTypeError, ImgrecError, ShapeError
-from imgrec_engine.inspection import OPS, Inspection, KernelProfile, LineCounters, as_page, as_text, inspect_op
+from imgrec_engine.inspection import OPS, Inspection, KernelProfile, LineCounters, as_page, as_text, inspect_op, source
 from imgrec_engine.inspection.measure import arguments
 from imgrec_engine.simulator import SimArray
 
@@ -89,6 +90,18 @@ def test_lines_without_source_are_still_shown():
     shown = as_text(inspection_of(one_kernel([("csrc/cuda/gone.cu", 7, READ)])))
     assert "csrc/cuda/gone.cu" in shown
     assert [line.split() for line in shown.splitlines()][-1] == ["7", "8", "8", "16.0", "16.0"]
+
+
+def test_the_reader_is_told_of_sources_that_are_absent_or_newer(tmp_path, monkeypatch):
+    module = tmp_path / "module.so"
+    module.touch()
+    assert source.notes(str(module)) == ()
+    os.utime(module, (0, 0))
+    (note,) = source.notes(str(module))
+    assert "`make checked`" in note
+    monkeypatch.setattr(source, "_CHECKOUT", tmp_path)
+    (note,) = source.notes(str(module))
+    assert "installed package" in note
 
 
 class Reader(html.parser.HTMLParser):

@@ -31,8 +31,7 @@ __global__ void __launch_bounds__(block_threads)
       const C p = widen(parameters.values[k]), g = widen(gradients.values[k]) + weight_decay * p;
       const C b = momentum * buffers.values[k] + g;
       buffers.values[k] = b;
-      parameters.values[k] =
-          narrow<T>(p - learning_rate * (!momentum_buffer ? g : nesterov ? g + momentum * b : b));
+      parameters.values[k] = narrow<T>(p - learning_rate * (!momentum_buffer ? g : nesterov ? g + momentum * b : b));
     }
     store_pack(parameter + i, parameters);
     if (momentum_buffer) store_pack(momentum_buffer + i, buffers);
@@ -119,10 +118,9 @@ void sgd_update(const Context& context, const Array& parameter, const Array& mom
                 const Array& state, const SgdOptions& options) {
   cuda::for_floating(parameter.dtype, [&](auto type) {
     using T = decltype(type);
-    LAUNCH((cuda::sgd_kernel<T>), context,
-           cuda::elementwise_config<T>(context, parameter.size(), cuda::block_threads), parameter.as<T>(),
-           momentum_buffer.as<cuda::Compute<T>>(), gradient.as<const T>(), state.as<const double>(), parameter.size(),
-           options.momentum, options.weight_decay, options.nesterov);
+    LAUNCH((cuda::sgd_kernel<T>), context, cuda::elementwise_config<T>(context, parameter.size(), cuda::block_threads),
+           parameter.as<T>(), momentum_buffer.as<cuda::Compute<T>>(), gradient.as<const T>(), state.as<const double>(),
+           parameter.size(), options.momentum, options.weight_decay, options.nesterov);
   });
 }
 
@@ -131,10 +129,9 @@ void adam_update(const Context& context, const Array& parameter, const Array& ex
   cuda::for_floating(parameter.dtype, [&](auto type) {
     using T = decltype(type);
     using C = cuda::Compute<T>;
-    LAUNCH((cuda::adam_kernel<T>), context,
-           cuda::elementwise_config<T>(context, parameter.size(), cuda::block_threads), parameter.as<T>(),
-           exp_avg.as<C>(), exp_avg_sq.as<C>(), gradient.as<const T>(), state.as<const double>(), parameter.size(),
-           options);
+    LAUNCH((cuda::adam_kernel<T>), context, cuda::elementwise_config<T>(context, parameter.size(), cuda::block_threads),
+           parameter.as<T>(), exp_avg.as<C>(), exp_avg_sq.as<C>(), gradient.as<const T>(), state.as<const double>(),
+           parameter.size(), options);
   });
 }
 

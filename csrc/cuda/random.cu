@@ -134,10 +134,9 @@ void random_normal(const Context& context, const Array& out, const Array& state,
 void dropout(const Context& context, const Array& y, const Array& x, const Array& state, double probability) {
   cuda::for_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    LAUNCH((cuda::dropout_kernel<T>), context,
-           cuda::elementwise_config<T>(context, x.size(), cuda::block_threads, 4), y.as<T>(), x.as<const T>(),
-           x.size(), state.as<const std::int64_t>(), probability, probability < 1 ? 1 / (1 - probability) : 0.0,
-           cuda::aligned_for_packs(y.data, x.data));
+    LAUNCH((cuda::dropout_kernel<T>), context, cuda::elementwise_config<T>(context, x.size(), cuda::block_threads, 4),
+           y.as<T>(), x.as<const T>(), x.size(), state.as<const std::int64_t>(), probability,
+           probability < 1 ? 1 / (1 - probability) : 0.0, cuda::aligned_for_packs(y.data, x.data));
   });
 }
 

@@ -1,5 +1,6 @@
-// Kernels that reduce rows of a contiguous matrix and then write rows: a warp works on a short row and a block on a long
-// one. The first elements of a row stay in registers, so that rows of up to 16 numbers a thread are read from memory once.
+// Kernels that reduce rows of a contiguous matrix and then write rows: a warp works on a short row and a block on a
+// long one. The first elements of a row stay in registers, so that rows of up to 16 numbers a thread are read from
+// memory once.
 #pragma once
 
 #include "cuda/arch/pack.h"
@@ -138,8 +139,7 @@ template <class T, class Body>
 void for_row_threads(const Context& context, std::int64_t rows, std::int64_t length, Body&& body) {
   constexpr int rows_a_block = row_block_threads / warp_lanes;
   if (length <= warp_lanes * pack_width<T> * kept_runs<T>)
-    body(Constant<warp_lanes>{},
-         filling_config(context, (rows + rows_a_block - 1) / rows_a_block, row_block_threads));
+    body(Constant<warp_lanes>{}, filling_config(context, (rows + rows_a_block - 1) / rows_a_block, row_block_threads));
   else
     body(Constant<row_block_threads>{}, filling_config(context, rows, row_block_threads));
 }

@@ -5,9 +5,9 @@
 //
 //   x, y, dx, dy (rows, length)
 //
-// A warp works on a row of up to 512 elements (128 of float64), a block of 256 threads on a longer one. What a thread has
-// of the row stays in registers (cuda/rows.h) and is looked at three times: maximum, sum, result. exp is computed twice,
-// since what 16 bits would keep of it has lost its digits before the division. Bound by memory: forward moves 2,
+// A warp works on a row of up to 512 elements (128 of float64), a block of 256 threads on a longer one. What a thread
+// has of the row stays in registers (cuda/rows.h) and is looked at three times: maximum, sum, result. exp is computed
+// twice, since what 16 bits would keep of it has lost its digits before the division. Bound by memory: forward moves 2,
 // backward 3 elements for each element, while rows fit (4096 elements, 1024 of float64).
 #include "ops/softmax.h"
 
@@ -39,9 +39,8 @@ __global__ void __launch_bounds__(row_block_threads)
   using C = Compute<T>;
   for_rows<threads>(rows, [&](std::int64_t row) {
     const RowReader<T, threads, 2> reader(length, aligned, dy + row * length, y + row * length);
-    const C sum = reader.sum([&](std::int64_t, C gradient, C result) {
-      return kind == Softmax::plain ? gradient * result : gradient;
-    });
+    const C sum = reader.sum(
+        [&](std::int64_t, C gradient, C result) { return kind == Softmax::plain ? gradient * result : gradient; });
     reader.write(dx + row * length, [&](std::int64_t, C gradient, C result) {
       return kind == Softmax::plain ? result * (gradient - sum) : gradient - exp(result) * sum;
     });

@@ -15,6 +15,7 @@ from imgrec_engine.dtypes import as_dtype, int64, is_floating
 from imgrec_engine.errors import DeviceError, DTypeError, ImgrecError
 from imgrec_engine.inspection.ops import OPS, Shape
 from imgrec_engine.inspection.profile import Inspection, KernelProfile
+from imgrec_engine.inspection.source import notes
 from imgrec_engine.tensor import tensor
 
 
@@ -64,6 +65,7 @@ def inspect_op(
         flop=op.flop({key: array.shape for key, array in inputs.items()}, outputs[0].shape, chosen),
         flop_formula=op.flop_formula,
         kernels=tuple(map(KernelProfile.of, counted)),
+        notes=notes(module.__file__),
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from html import escape
 
 from imgrec_engine.inspection.profile import Inspection, KernelProfile, LineCounters
-from imgrec_engine.inspection.source import SourceLine, has_sources, parts
-from imgrec_engine.inspection.text import COLUMNS, NO_SOURCES, cells, kernel_summary, name_of, summary
+from imgrec_engine.inspection.source import SourceLine, parts
+from imgrec_engine.inspection.text import COLUMNS, cells, kernel_summary, name_of, summary
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --text: #1d2230; --faint: #69707f; --rule: #dfe2e8; --code: #f6f7f9;
@@ -30,7 +30,7 @@ th:last-child, td:last-child { text-align: left; white-space: pre; width: 100%; 
 td:first-child { color: var(--faint); }
 .heat { background: rgba(var(--heat), var(--part)); } .waste { background: rgba(var(--waste), var(--part)); }
 .gap td { border-top: 1px dashed var(--rule); padding: 0; height: 0; }
-p, footer { color: var(--faint); }
+p { color: var(--faint); }
 """
 _LEGEND = (
     "Counts are of warps. <span class='heat' style='--part:.5'>Warm</span>: the line's share of the kernel's "
@@ -53,6 +53,7 @@ def as_page(inspection: Inspection) -> str:
 def _body(inspection: Inspection) -> Iterator[str]:
     yield f"<h1>{escape(inspection.call)}</h1>"
     yield _definitions(summary(inspection))
+    yield from (f"<p>{escape(note)}</p>" for note in inspection.notes)
     yield f"<p>{_LEGEND}</p>"
     for kernel in inspection.kernels:
         yield f"<h2>{escape(name_of(kernel))}</h2>"
@@ -67,7 +68,6 @@ def _body(inspection: Inspection) -> Iterator[str]:
                     yield f"<tr class='gap'><td colspan='{len(COLUMNS) + 1}'></td></tr>"
                 yield from (_row(line, most) for line in function)
             yield "</table></div>"
-    yield f"<footer>{'' if has_sources() else NO_SOURCES}</footer>"
 
 
 def _definitions(pairs: list[tuple[str, str]]) -> str:

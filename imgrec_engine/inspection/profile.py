@@ -87,6 +87,7 @@ class Inspection:
     flop: int
     flop_formula: str
     kernels: tuple[KernelProfile, ...]
+    notes: tuple[str, ...] = ()  # for the reader
 
     @property
     def moved_bytes(self) -> int:

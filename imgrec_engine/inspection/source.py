@@ -29,17 +29,22 @@ class SourcePart:
     functions: tuple[tuple[SourceLine, ...], ...]
 
 
-def has_sources() -> bool:
-    """Whether the kernels' sources are at hand."""
-    return (_CHECKOUT / "csrc" / "cuda").is_dir()
+def notes(module_file: str) -> tuple[str, ...]:
+    """What a reader must know where the sources are not those that the module was built from."""
+    folder = _CHECKOUT / "csrc" / "cuda"
+    if not folder.is_dir():
+        return ("An installed package has no kernels' sources; in a checkout they stand beside the counts.",)
+    if max(path.stat().st_mtime for path in folder.rglob("*.*")) > Path(module_file).stat().st_mtime:
+        return ("Sources have changed since `make checked`: lines may be others than those that were counted.",)
+    return ()
 
 
 def parts(kernel: KernelProfile) -> list[SourcePart]:
-    """The kernel's lines, file by file; the file with the kernel itself comes first."""
+    """The kernel's lines, file by file: kernels first, what all of them are written with last."""
     counted: dict[str, dict[int, LineCounters]] = {}
     for (file, number), counters in kernel.lines.items():
         counted.setdefault(file, {})[number] = counters
-    files = sorted(counted, key=lambda file: (not file.endswith(".cu"), file))
+    files = sorted(counted, key=lambda file: ("/arch/" in file, not file.endswith(".cu"), file))
     return [SourcePart(file, tuple(_functions(file, counted[file]))) for file in files]
 
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator
 
 from imgrec_engine.inspection.profile import Inspection, KernelProfile, LineCounters
-from imgrec_engine.inspection.source import SourceLine, has_sources, parts
+from imgrec_engine.inspection.source import SourceLine, parts
 
-NO_SOURCES = "The kernels' source is not part of an installed package: in a checkout it stands beside the counts."
 COLUMNS = (
     ("line", 5),
     ("executions", 11),
@@ -86,6 +85,7 @@ def factor(value: float) -> str:
 
 def _lines(inspection: Inspection) -> Iterator[str]:
     yield f"{inspection.call} on sim"
+    yield from inspection.notes
     yield from (f"  {name:<16} {value}" for name, value in summary(inspection))
     for kernel in inspection.kernels:
         yield ""
@@ -99,9 +99,6 @@ def _lines(inspection: Inspection) -> Iterator[str]:
                 if place:
                     yield f"{':':>5}"
                 yield from map(_source_line, function)
-    if not has_sources():
-        yield ""
-        yield NO_SOURCES
 
 
 def _source_line(line: SourceLine) -> str:

@@ -5,10 +5,10 @@
 //
 //   x, dx (rows, classes); targets t (rows,); weight w, none or (classes,); losses l, z (rows,); s the label smoothing
 //
-// A warp works on a row of up to 512 classes (128 of float64), a block of 256 threads on a longer one; what a thread has
-// of the row stays in registers (cuda/rows.h). Two small kernels then add up losses and weights and look for the first
-// target that is no class: chunks of 8192 rows, then the chunks, in float64 and in an order that the number of rows
-// decides. Bound by memory while rows fit (4096 classes, 1024 of float64): forward reads the logits once, backward
+// A warp works on a row of up to 512 classes (128 of float64), a block of 256 threads on a longer one; what a thread
+// has of the row stays in registers (cuda/rows.h). Two small kernels then add up losses and weights and look for the
+// first target that is no class: chunks of 8192 rows, then the chunks, in float64 and in an order that the number of
+// rows decides. Bound by memory while rows fit (4096 classes, 1024 of float64): forward reads the logits once, backward
 // reads and writes as much. Shared memory: the sums of a block.
 #include "cuda/chunk_sum.h"
 #include "cuda/rows.h"
@@ -68,8 +68,7 @@ __global__ void __launch_bounds__(row_block_threads)
     const Target kind = entropy.kind(row);
     const std::int64_t target = entropy.targets[row];
     if (kind == Target::valid)
-      losses[row] =
-          entropy.hard * entropy.weight_of(target) * (logarithm - widen(x[target])) + entropy.smooth * spread;
+      losses[row] = entropy.hard * entropy.weight_of(target) * (logarithm - widen(x[target])) + entropy.smooth * spread;
     else
       losses[row] = kind == Target::ignored ? C(0) : C(NAN);
   });
@@ -77,9 +76,8 @@ __global__ void __launch_bounds__(row_block_threads)
 
 template <class T, int threads>
 __global__ void __launch_bounds__(row_block_threads)
-    cross_entropy_backward_kernel(T* dlogits, const Compute<T>* dloss, bool dloss_by_row,
-                                  const Compute<T>* log_sum_exp, const Compute<T>* normalizer,
-                                  const CrossEntropy<T> entropy, bool aligned) {
+    cross_entropy_backward_kernel(T* dlogits, const Compute<T>* dloss, bool dloss_by_row, const Compute<T>* log_sum_exp,
+                                  const Compute<T>* normalizer, const CrossEntropy<T> entropy, bool aligned) {
   using C = Compute<T>;
   const std::int64_t classes = entropy.classes;
   C all_weights = static_cast<C>(classes);
@@ -130,8 +128,7 @@ struct LossSums {
   __device__ __forceinline__ void join_block() {
     loss = block_sum(loss);
     weight = block_sum(weight);
-    first_invalid = block_reduce(
-        first_invalid, [](std::int64_t a, std::int64_t b) { return b < a ? b : a; }, no_row);
+    first_invalid = block_reduce(first_invalid, [](std::int64_t a, std::int64_t b) { return b < a ? b : a; }, no_row);
   }
 };
 
@@ -214,12 +211,11 @@ void cross_entropy_backward(const Context& context, const Array& dlogits, const 
     if (entropy.rows == 0) return;
     const bool aligned = cuda::rows_aligned<T>(entropy.classes, logits.data, dlogits.data);
     const bool each = options.reduction == Reduction::none;
-    cuda::for_row_threads<T>(context, entropy.rows, entropy.classes,
-                             [&](auto threads, const cuda::LaunchConfig& config) {
-                               LAUNCH((cuda::cross_entropy_backward_kernel<T, threads>), context, config,
-                                      dlogits.as<T>(), dloss.as<const C>(), each, log_sum_exp.as<const C>(),
-                                      normalizer.as<const C>(), entropy, aligned);
-                             });
+    cuda::for_row_threads<T>(
+        context, entropy.rows, entropy.classes, [&](auto threads, const cuda::LaunchConfig& config) {
+          LAUNCH((cuda::cross_entropy_backward_kernel<T, threads>), context, config, dlogits.as<T>(),
+                 dloss.as<const C>(), each, log_sum_exp.as<const C>(), normalizer.as<const C>(), entropy, aligned);
+        });
   });
 }
 

@@ -156,8 +156,7 @@ __global__ void __launch_bounds__(block_threads)
       const Logistic<C> logistic(x);
       dx.values[k] = narrow<T>(g.values[k] * (negative * (C(1) - target) * logistic.probability -
                                               positive * target * logistic.other_probability));
-      dt.values[k] =
-          narrow<T>(g.values[k] * (positive * logistic.positive_loss - negative * logistic.negative_loss));
+      dt.values[k] = narrow<T>(g.values[k] * (positive * logistic.positive_loss - negative * logistic.negative_loss));
     });
     if (dlogits) store_run(dlogits + i, dx, count, aligned);
     if (dtargets) store_run(dtargets + i, dt, count, aligned);
@@ -191,8 +190,7 @@ void reduce_losses(const Context& context, const Array& loss, const Loss& term, 
     return;
   }
   auto* sums = workspace.as<double>();
-  if (size > 0)
-    LAUNCH((loss_sums_kernel<Loss>), context, chunk_config(size), sums, term, size, term.aligned());
+  if (size > 0) LAUNCH((loss_sums_kernel<Loss>), context, chunk_config(size), sums, term, size, term.aligned());
   join_chunks(context, loss.as<C>(), sums, size, reduction == Reduction::mean ? static_cast<double>(size) : 1.0);
 }
 
@@ -231,8 +229,8 @@ void binary_cross_entropy_with_logits_backward(const Context& context, const Arr
     const bool aligned = term.aligned() && cuda::aligned_for_packs(dlogits.data, dtargets.data) &&
                          (!gradient.each || cuda::aligned_for_packs(dloss.data));
     LAUNCH((cuda::binary_cross_entropy_backward_kernel<T>), context,
-           cuda::elementwise_config<T>(context, logits.size(), cuda::block_threads), dlogits.as<T>(),
-           dtargets.as<T>(), term, gradient, logits.size(), aligned);
+           cuda::elementwise_config<T>(context, logits.size(), cuda::block_threads), dlogits.as<T>(), dtargets.as<T>(),
+           term, gradient, logits.size(), aligned);
   });
 }
 
@@ -253,8 +251,8 @@ void mse_loss_backward(const Context& context, const Array& dinput, const Array&
     const bool aligned = cuda::aligned_for_packs(dinput.data, input.data, target.data) &&
                          (!gradient.each || cuda::aligned_for_packs(dloss.data));
     LAUNCH((cuda::squared_error_backward_kernel<T>), context,
-           cuda::elementwise_config<T>(context, input.size(), cuda::block_threads), dinput.as<T>(),
-           input.as<const T>(), target.as<const T>(), gradient, input.size(), aligned);
+           cuda::elementwise_config<T>(context, input.size(), cuda::block_threads), dinput.as<T>(), input.as<const T>(),
+           target.as<const T>(), gradient, input.size(), aligned);
   });
 }
 

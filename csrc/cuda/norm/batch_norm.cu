@@ -5,10 +5,10 @@
 //
 //   x, y, dx, dy (rows, columns); all others (columns,)
 //
-// Forward in training is three kernels: statistics.h takes the moments of chunks of rows and joins them, the last kernel
-// writes y. Backward has dweight and dbias first (gradients.h), from which dx follows. In the kernels here a thread
-// keeps what belongs to its columns in registers while it goes down the rows. Bound by memory: forward moves 3 elements
-// for each element (2 in evaluation), backward 5 (4).
+// Forward in training is three kernels: statistics.h takes the moments of chunks of rows and joins them, the last
+// kernel writes y. Backward has dweight and dbias first (gradients.h), from which dx follows. In the kernels here a
+// thread keeps what belongs to its columns in registers while it goes down the rows. Bound by memory: forward moves 3
+// elements for each element (2 in evaluation), backward 5 (4).
 #include "cuda/norm/gradients.h"
 #include "cuda/norm/statistics.h"
 #include "ops/norm.h"
@@ -46,8 +46,7 @@ __global__ void __launch_bounds__(tile_threads)
     auto run = load_run<T, width>(x + at, place.count, aligned);
 #pragma unroll
     for (int k = 0; k < width; ++k)
-      run.values[k] =
-          narrow<T>((widen(run.values[k]) - center.values[k]) * scale.values[k] + shift.values[k]);
+      run.values[k] = narrow<T>((widen(run.values[k]) - center.values[k]) * scale.values[k] + shift.values[k]);
     store_run(y + at, run, place.count, aligned);
   }
 }
@@ -79,8 +78,7 @@ __global__ void __launch_bounds__(tile_threads)
 #pragma unroll
     for (int k = 0; k < width; ++k) {
       C gradient = widen(run.values[k]) * scale.values[k];
-      if (training)
-        gradient += (widen(inputs.values[k]) - center.values[k]) * slope.values[k] + shift.values[k];
+      if (training) gradient += (widen(inputs.values[k]) - center.values[k]) * slope.values[k] + shift.values[k];
       run.values[k] = narrow<T>(gradient);
     }
     store_run(dx + at, run, place.count, aligned);

@@ -1,7 +1,7 @@
 // What the kernels that work along the columns of a matrix share: how it is cut into tiles, and sums over its rows.
 //
-// A block of 256 threads works on a tile: `across` threads hold neighbouring runs of columns, `down` of them stand below
-// each other and share the rows of a chunk. Cuts depend on shape and dtype alone, and so do all sums.
+// A block of 256 threads works on a tile: `across` threads hold neighbouring runs of columns, `down` of them stand
+// below each other and share the rows of a chunk. Cuts depend on shape and dtype alone, and so do all sums.
 #pragma once
 
 #include "cuda/arch/pack.h"
@@ -66,8 +66,7 @@ template <class T, int width, class V = Compute<T>>
 __device__ __forceinline__ Pack<V, width> load_parameters(const V* from, const TilePlace& place, V otherwise) {
   Pack<V, width> values;
 #pragma unroll
-  for (int k = 0; k < width; ++k)
-    values.values[k] = from && k < place.count ? from[place.column + k] : otherwise;
+  for (int k = 0; k < width; ++k) values.values[k] = from && k < place.count ? from[place.column + k] : otherwise;
   return values;
 }
 

@@ -5,7 +5,8 @@
 //   dy, x (rows, columns); mean, inverse_deviation (columns,), or (rows,) where each row has its own
 //   partials (chunks, 2, columns): dweight's and dbias's part of each chunk of rows, added up in float64 by chunk
 //
-// Bound by memory: 2 elements read for each element. Shared memory: 2 sums for each column of each thread, 16 KB at most.
+// Bound by memory: 2 elements read for each element. Shared memory: 2 sums for each column of each thread, 16 KB at
+// most.
 #pragma once
 
 #include "cuda/norm/columns.h"

@@ -5,8 +5,8 @@
 //
 //   x, y, dx, dy (rows, columns); weight, bias, dweight, dbias (columns,); mean, inverse_deviation (rows,)
 //
-// A warp works on a row of up to 512 elements (128 of float64), a block of 256 threads on a longer one; what a thread has
-// of the row stays in registers (cuda/rows.h) and is looked at four times: rough mean, its correction, squares of
+// A warp works on a row of up to 512 elements (128 of float64), a block of 256 threads on a longer one; what a thread
+// has of the row stays in registers (cuda/rows.h) and is looked at four times: rough mean, its correction, squares of
 // deviations, result. The gradients of weight and bias are sums along columns and have kernels of their own
 // (gradients.h). Bound by memory while rows fit (4096 elements, 1024 of float64): forward moves 2 elements for each
 // element, backward 3 and another 2 for dweight and dbias.
@@ -21,8 +21,8 @@ namespace {
 template <class T, int threads>
 __global__ void __launch_bounds__(row_block_threads)
     layer_norm_forward_kernel(T* y, Compute<T>* mean, Compute<T>* inverse_deviation, const T* x,
-                              const Compute<T>* weight, const Compute<T>* bias, std::int64_t rows,
-                              std::int64_t columns, bool aligned, Compute<T> eps) {
+                              const Compute<T>* weight, const Compute<T>* bias, std::int64_t rows, std::int64_t columns,
+                              bool aligned, Compute<T> eps) {
   using C = Compute<T>;
   for_rows<threads>(rows, [&](std::int64_t row) {
     const RowReader<T, threads, 1> reader(columns, aligned, x + row * columns);

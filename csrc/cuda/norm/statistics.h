@@ -57,7 +57,8 @@ __global__ void __launch_bounds__(tile_threads)
 #pragma unroll
     for (int j = 0; j < batch_rows; ++j)
       if (j < count)
-        batch[j] = load_run<T, width>(x + (row + j * tiling.down) * tiling.columns + place.column, place.count, aligned);
+        batch[j] =
+            load_run<T, width>(x + (row + j * tiling.down) * tiling.columns + place.column, place.count, aligned);
     const C share = C(1) / static_cast<C>(count);
 #pragma unroll
     for (int k = 0; k < width; ++k) {

@@ -134,7 +134,7 @@ __device__ __forceinline__ void retreat_units(const BackwardArguments<T>& all, S
 
 /// Round r undoes step T - 1 - r of the forward pass; step -1 stands for the initial states.
 template <class T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)  // one block fills a multiprocessor's shared memory
     backward_kernel(BackwardArguments<T> all, std::int64_t first_round, std::int64_t last_round) {
   DYN_SHARED(unsigned char, memory);
   const Tiling& tiling = all.tiling;

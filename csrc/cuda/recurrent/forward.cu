@@ -111,7 +111,7 @@ __device__ __forceinline__ void advance_units(const ForwardArguments<T>& all, St
 }
 
 template <class T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)  // one block fills a multiprocessor's shared memory
     forward_kernel(ForwardArguments<T> all, std::int64_t first_step, std::int64_t last_step) {
   DYN_SHARED(unsigned char, memory);
   const Tiling& tiling = all.tiling;

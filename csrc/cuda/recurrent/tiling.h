@@ -121,7 +121,7 @@ bool fit(Tiling& tiling, std::int64_t limit) {
     for (tiling.rows = most; tiling.rows >= Square::rows; tiling.rows /= 2) {
       tiling.carry_on_chip = on_chip && tiling.resident;
       tiling.parts = on_tensor_cores<T> ? depth_parts<T>(Square::in(tiling.rows, tiling.columns), Square::workers) : 1;
-      tiling.slice = tiling.resident ? tiling.width : std::min(tiling.width, 32);
+      tiling.slice = tiling.resident ? tiling.width : std::min(tiling.width, 128);
       while (tiling.shared_bytes<T>() > limit && tiling.slice > 32)
         tiling.slice = round_up_to(tiling.slice / 2, depth_multiple);
       if (tiling.shared_bytes<T>() <= limit) return true;
@@ -141,55 +141,75 @@ inline Tiling tiling_with(const ProductShape& shape, std::int64_t units, std::in
   return tiling;
 }
 
-/// A rough model of a step, in a multiprocessor's cycles: the product, each block's way to the L2 cache, what the cache
-/// gives to all of them, and the grid barrier.
+/// A rough model of a step in cycles: what starts it, a grid barrier or a launch; the products, slice by slice, of
+/// which none is faster than the L2 cache answers; what a block reads from the cache, and what the cache gives to all.
 template <class T>
-double step_cycles(const Tiling& tiling) {
-  constexpr double sums_per_cycle = on_tensor_cores<T> ? 256 : sizeof(T) == 8 ? 32 : 64;
-  constexpr double block_bytes_per_cycle = 64, cache_bytes_per_cycle = 3000, barrier_cycles = 2500;
-  const double rows = round_up_to(tiling.block_rows, tiling.rows);
+double step_cycles(const Tiling& tiling, int sm_count) {
+  constexpr double sums_per_cycle = on_tensor_cores<T> ? 256 : sizeof(T) == 8 ? 32 : 64, slice_cycles = 600;
+  constexpr double block_bytes_per_cycle = 64, cache_bytes_per_cycle = 3000, barrier_cycles = 2500,
+                   launch_cycles = 5000;
+  const double tiles = divide_up(tiling.block_rows, tiling.rows), waves = divide_up(tiling.blocks(), sm_count);
   const double state_bytes = double{sizeof(Compute<T>)} * tiling.block_rows * tiling.width;
-  return rows * tiling.columns * tiling.width / sums_per_cycle + state_bytes / block_bytes_per_cycle +
-         state_bytes * tiling.blocks() / cache_bytes_per_cycle + (tiling.groups > 1 ? barrier_cycles : 0);
+  const double bytes = state_bytes + (tiling.resident ? 0 : double{sizeof(T)} * tiles * tiling.columns * tiling.width);
+  const double slice_sums = double(tiling.rows) * tiling.columns * tiling.slice;
+  const double product = tiling.slices() * std::max(slice_sums / sums_per_cycle, slice_cycles);
+  const double start = !tiling.resident ? launch_cycles : tiling.groups > 1 ? barrier_cycles : 0;
+  return start + waves * (tiles * product + bytes / block_bytes_per_cycle) +
+         bytes * tiling.blocks() / cache_bytes_per_cycle;
 }
 
-/// The persistent tiling with the fewest cycles; groups == 0 where the weights do not fit on the chip.
+/// The fastest of the tilings that it is given.
 template <class T>
-Tiling persistent_tiling(const Context& context, const ProductShape& shape) {
-  Tiling best;
-  double least = 0;
-  for (std::int64_t wanted = 1; wanted <= std::min<std::int64_t>(context.sm_count, shape.hidden); ++wanted) {
+class Choice {
+ public:
+  explicit Choice(const Context& context) : context_(context) {}
+
+  void consider(Tiling tiling) {
+    if (!fit<T>(tiling, context_.max_shared_bytes)) return;
+    const double cycles = step_cycles<T>(tiling, context_.sm_count);
+    if (best_.groups != 0 && cycles >= least_) return;
+    best_ = tiling;
+    least_ = cycles;
+  }
+
+  const Tiling& best() const { return best_; }
+
+ private:
+  const Context& context_;
+  Tiling best_;
+  double least_ = 0;
+};
+
+/// Weights in shared memory, and no more blocks than there are multiprocessors: they wait for each other.
+template <class T>
+void consider_persistent(Choice<T>& choice, int sm_count, const ProductShape& shape) {
+  const std::int64_t most_row_blocks = divide_up<std::int64_t>(shape.batch, Squares<T>::rows);
+  for (std::int64_t wanted = 1; wanted <= std::min<std::int64_t>(sm_count, shape.hidden); ++wanted) {
     const std::int64_t units = divide_up(shape.hidden, wanted), groups = divide_up(shape.hidden, units);
     if (groups != wanted) continue;
-    const std::int64_t most_row_blocks = divide_up<std::int64_t>(shape.batch, Squares<T>::rows);
-    Tiling tiling = tiling_with(shape, units, std::min(context.sm_count / groups, most_row_blocks));
+    Tiling tiling = tiling_with(shape, units, std::min(sm_count / groups, most_row_blocks));
     tiling.resident = true;
-    if (!fit<T>(tiling, context.max_shared_bytes)) continue;
-    const double cycles = step_cycles<T>(tiling);
-    if (best.groups != 0 && cycles >= least) continue;
-    best = tiling;
-    least = cycles;
+    choice.consider(tiling);
   }
-  return best;
 }
 
-/// The tiling for one launch a step: weights and state both stream through shared memory.
+/// Weights and state both stream through shared memory; a block has one tile.
 template <class T>
-Tiling stepwise_tiling(const Context& context, const ProductShape& shape) {
-  std::int64_t units = std::min<std::int64_t>(shape.hidden, 64 / shape.unit_columns);
-  Tiling tiling = tiling_with(shape, units, divide_up<std::int64_t>(shape.batch, 64));
-  while (!fit<T>(tiling, context.max_shared_bytes) && units > 1) tiling = tiling_with(shape, units /= 2, 1);
-  tiling.block_rows = tiling.rows;
-  tiling.row_blocks = static_cast<int>(divide_up<std::int64_t>(shape.batch, tiling.rows));
-  return tiling;
+void consider_stepwise(Choice<T>& choice, const ProductShape& shape) {
+  const std::int64_t most_units = std::min<std::int64_t>(shape.hidden, 64 / shape.unit_columns);
+  for (std::int64_t units = most_units; units > 0; units /= 2)
+    for (std::int64_t rows = 64; rows >= Squares<T>::rows; rows /= 2)
+      choice.consider(tiling_with(shape, units, divide_up(shape.batch, rows)));
 }
 
-/// An empty batch gets the tiling of one sample.
+/// The tiling of a step's product; for an empty batch that of one sample.
 template <class T>
 Tiling tiling_of(const Context& context, ProductShape shape) {
   shape.batch = std::max<std::int64_t>(shape.batch, 1);
-  const Tiling tiling = persistent_tiling<T>(context, shape);
-  return tiling.groups != 0 ? tiling : stepwise_tiling<T>(context, shape);
+  Choice<T> choice(context);
+  consider_persistent(choice, context.sm_count, shape);
+  consider_stepwise(choice, shape);
+  return choice.best();
 }
 
 }  // namespace imgrec::cuda::recurrent

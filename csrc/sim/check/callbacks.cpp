@@ -121,6 +121,8 @@ ACCESSES(16)
   ATOMIC_UPDATE(bits, type, fetch_or)                                                                               \
   ATOMIC_UPDATE(bits, type, fetch_xor)
 
+ATOMICS(8, std::uint8_t)
+ATOMICS(16, std::uint16_t)
 ATOMICS(32, std::uint32_t)
 ATOMICS(64, std::uint64_t)
 
