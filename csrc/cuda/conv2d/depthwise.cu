@@ -1,8 +1,10 @@
 // Depthwise convolution, where each group has one input channel: forward and backward_input.
 //
 //   forward          y[p, o]  = act(bias[o] + sum over taps of x[p at tap, o / multiplier] weight[o, tap])
-//   backward_input   dx[p, c] = sum over r < multiplier and taps of dy[p at tap, c multiplier + r] weight[c multiplier
-//   + r, tap] x (N, H, W, C)   weight (C multiplier, KH, KW, 1)   y (N, OH, OW, C multiplier)
+//   backward_input   dx[p, c] = sum over r < multiplier, o = c multiplier + r, and taps of dy[p at tap, o] weight[o,
+//   tap]
+//
+//   x (N, H, W, C)   weight (C multiplier, KH, KW, 1)   y (N, OH, OW, C multiplier)
 //
 // One kernel serves both: along an axis, result i meets tap t at source (i step + origin + t advance) / divisor, where
 // that is whole and inside. There is no product of matrices, so this is bound by memory and caches.
@@ -10,8 +12,8 @@
 // A block computes 64 channels of 64 or 16 strips of 4 neighbouring pixels; its threads are neighbours along channels.
 // A thread computes a strip for 4 channels with packs of 4, or for one channel where packs do not fit (a multiplier, a
 // number of channels that is not a multiple of 4, arrays that are not aligned). The block's weights lie in shared
-// memory, (taps, 64) in the type that is computed in: 2,304 bytes for 3 x 3 in float, at most 48 KB. Registers on
-// sm_80: at most 96, no spills; measured share of the peer: not run on a GPU.
+// memory, (taps, 64) in the type that is computed in: 2,304 bytes for 3 x 3 in float, at most 48 KB.
+// Registers on sm_80 (sm_90a), no spills: 60 to 100 (70 to 104). Measured share of the peer: not run on a GPU.
 #include "cuda/conv2d/epilogue.h"
 #include "cuda/conv2d/kernels.h"
 

@@ -6,7 +6,7 @@
 // A block sums one part of the pixels for 32 channels and up to 9 taps: warps read 32 neighbouring channels of a pixel,
 // 8 pixels at a time, and a thread keeps a sum for each tap, so dy is read once for 9 taps. The 8 sums are added in
 // order through 9 KB of shared memory (18 KB for double); parts by sum_parts. Bound by the caches, from which x comes 9
-// times. Registers on sm_80: at most 96, no spills; measured share of the peer: not run on a GPU.
+// times. Registers on sm_80: at most 74, no spills; measured share of the peer: not run on a GPU.
 #include "cuda/conv2d/kernels.h"
 
 namespace imgrec::cuda {

@@ -4,7 +4,8 @@
 //
 // Neighbouring blocks read the same patches, so an image comes from memory about once, and KH KW times from the caches.
 //
-// Registers on sm_80 (sm_90a), no spills; measured share of the peer: not run on a GPU.
+// Registers on sm_80 (sm_90a), no spills: 93 to 119 (111 to 123) for 64 x 64 in float, 141 to 168 (151 to 173) for
+// 128 x 128, 134 to 156 (158 to 166) for double. Measured share of the peer: not run on a GPU.
 #include "cuda/conv2d/products.h"
 
 namespace imgrec::cuda {

@@ -1,7 +1,8 @@
 // The first convolution of a network, whose images have one to four channels: forward.
 //
-//   y[n, i, j, o] = act(bias[o] + sum over kh, kw, c of x[n, i s_h - p_h + kh d_h, j s_w - p_w + kw d_w, c] weight[o,
-//   kh, kw, c]) x (N, H, W, C), C <= 4   weight (C_out, KH, KW, C)   y (N, OH, OW, C_out)
+//   y[n, i, j, o] = act(bias[o] + sum over kh, kw, c of
+//                       x[n, i s_h - p_h + kh d_h, j s_w - p_w + kw d_w, c] weight[o, kh, kw, c])
+//   x (N, H, W, C), C <= 4   weight (C_out, KH, KW, C)   y (N, OH, OW, C_out)
 //
 // So few channels fill no pack of 16 bytes, and taps are gathered one by one: that costs more than the arithmetic. Here
 // a block reads the patch of x under 8 x 16 pixels of y once into shared memory, zeros included, and then computes all
@@ -10,7 +11,8 @@
 // in float (or double).
 //
 //   shared memory, 7 x 7 stride 2, C = 3, float: 21 x 37 x 3 patch and 147 x 64 weights, 46,956 bytes
-//   registers on sm_80: at most 128, no spills; measured share of the peer: not run on a GPU
+//   registers on sm_80 (sm_90a), no spills: 103 (103), 156 (160) for double
+//   measured share of the peer: not run on a GPU
 #include "cuda/conv2d/epilogue.h"
 #include "cuda/conv2d/kernels.h"
 
@@ -77,7 +79,7 @@ __device__ __forceinline__ void multiply_patch(Number (&sums)[4][8], const Numbe
 }
 
 template <class T>
-__global__ void __launch_bounds__(block_threads, 2)
+__global__ void __launch_bounds__(block_threads, sizeof(T) == 8 ? 1 : 2)
     stem_kernel(ForwardEpilogue<T> output, const T* x, const T* weight, StemAxis height, StemAxis width, int channels) {
   using Number = Compute<T>;
   DYN_SHARED(Number, weights);
