@@ -1,8 +1,7 @@
 // Depthwise convolution, where each group has one input channel: forward and backward_input.
 //
 //   forward          y[p, o]  = act(bias[o] + sum over taps of x[p at tap, o / multiplier] weight[o, tap])
-//   backward_input   dx[p, c] = sum over r < multiplier, o = c multiplier + r, and taps of dy[p at tap, o] weight[o,
-//   tap]
+//   backward_input   dx[p, c] = sum over the multiplier's outputs o of c, and taps, of dy[p at tap, o] weight[o, tap]
 //
 //   x (N, H, W, C)   weight (C multiplier, KH, KW, 1)   y (N, OH, OW, C multiplier)
 //

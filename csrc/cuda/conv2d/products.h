@@ -2,10 +2,9 @@
 //
 //   x (N, H, W, C)   weight (C_out, KH, KW, C / groups)   y (N, OH, OW, C_out)   per group, of P = N OH OW pixels:
 //
-//   forward           (P, taps)      patches of x    times (taps, C_out)  weight, transposed
-//   backward_input    (P', taps')    patches of dy   times (taps', C)     weight, for each phase of the strides
-//   (phases.h) backward_weight   (C_out, P)     dy, transposed  times (P, taps)      patches of x, P cut into parts
-//   (split.h)
+//   forward           (P, taps)     patches of x    times (taps, C_out)  weight, transposed
+//   backward_input    (P', taps')   patches of dy   times (taps', C)     weight, for each phase (phases.h)
+//   backward_weight   (C_out, P)    dy, transposed  times (P, taps)      patches of x, P in parts (split.h)
 //
 // taps counts tap rows x tap columns x channels. No patch is copied: sources find elements where they lie (patches.h).
 #pragma once
