@@ -10,7 +10,7 @@
 // and at the end out = o / l, lse = m + log l. 256 threads hold 4 x 4 scores and 4 x 4 sums per 64 columns of o each
 // (simt.h); a query's row lies in 16 neighbouring lanes, so its maximum and sum are shuffles. Blocks along z share a
 // row of more than 128 columns (float64: 64), each with all scores: the recurrences are cheap beside the products.
-// Shared memory: 34 KB (float64: 43 KB). Registers: 128 (float64: 172).
+// Shared memory: 34 KB (float64: 43 KB). Registers: 128 (float64: 160).
 // Measured share of the peer: not run on a GPU.
 #include <algorithm>
 
