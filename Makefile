@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export IMGREC_CUDA ?= OFF
 SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help demo test test-slow test-levels test-sanitize lint types format dev cuda clean
+.PHONY: help demo test test-slow test-levels test-sanitize lint types format dev cuda checked clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -30,7 +30,7 @@ test-sanitize: $(VENV)/.dev  ## the kernels under address, undefined-behaviour a
 lint: $(VENV)/.dev  ## style of Python and C++
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
 
 types: $(VENV)/.dev  ## static types
 	$(BIN)/mypy
@@ -38,7 +38,7 @@ types: $(VENV)/.dev  ## static types
 format: $(VENV)/.dev  ## bring all sources into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
 
 dev:  ## build the extension in place with $(PYTHON), for work on the sources
 	cmake -S . -B build/dev -DCMAKE_INSTALL_PREFIX=$(CURDIR) -Dpybind11_DIR=$$($(PYTHON) -m pybind11 --cmakedir) \
@@ -62,8 +62,11 @@ clean:  ## remove the virtual environment and all build products
 holds_dev := .test .demo
 holds_test := .demo
 
+# Tests want the simulator's checkers as well, which read source lines from the module: it keeps its symbols.
+checkers := --config-settings=cmake.define.IMGREC_SIM_CHECKED=ON --config-settings=install.strip=false
+
 $(VENV)/.%: $(SOURCES) | $(BIN)/python
-	$(BIN)/pip install --quiet --editable ".[$*]"
+	$(BIN)/pip install --quiet --editable ".[$*]" $(if $(filter test dev,$*),$(checkers))
 	@touch $@ $(addprefix $(VENV)/,$(holds_$*))
 
 $(BIN)/python:

@@ -2,6 +2,8 @@
 
 The results of both are compared before anything is timed. The ratio is the median over the pairs of PyTorch's time
 divided by ours: above 1 we are faster. "forward + backward" is `.backward()` with gradients for all inputs.
+
+python -m benchmarks simulator: how fast the simulator runs CUDA kernels; PyTorch has no part in it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import imgrec_engine as ie
+from benchmarks import simulator
 from benchmarks.cases import Case, cases
 from imgrec_engine import info
 
@@ -28,6 +31,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Our kernels beside PyTorch's.")
     parser.add_argument("families", nargs="*", help="conv2d, lstm, attention, norm, pool2d, loss (default: all)")
     options = parser.parse_args()
+    if options.families == ["simulator"]:
+        return simulator.main()
     try:
         torch = importlib.import_module("torch")
     except ImportError:

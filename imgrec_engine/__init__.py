@@ -12,7 +12,12 @@ from imgrec_engine.autograd import differentiable, is_recording, no_grad
 from imgrec_engine.backward import grad
 from imgrec_engine.checkpoint import load, save
 from imgrec_engine.creation import arange, from_dlpack, full, ones, zeros
-from imgrec_engine.device import get_num_threads, set_num_threads
+from imgrec_engine.device import (
+    get_float32_matmul_precision,
+    get_num_threads,
+    set_float32_matmul_precision,
+    set_num_threads,
+)
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.ops.elementwise import where
 from imgrec_engine.ops.joining import concatenate, stack
@@ -37,6 +42,7 @@ __all__ = [
     "from_dlpack",
     "full",
     "functional",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "grad",
     "is_recording",
@@ -51,6 +57,7 @@ __all__ = [
     "rand",
     "randn",
     "save",
+    "set_float32_matmul_precision",
     "set_num_threads",
     "stack",
     "tensor",

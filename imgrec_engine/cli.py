@@ -1,4 +1,4 @@
-"""The command line: imgrec train | evaluate | predict | info | models | datasets."""
+"""The command line: imgrec train | evaluate | predict | inspect | info | models | datasets."""
 
 from __future__ import annotations
 
@@ -92,6 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     predict.set_defaults(command=_predict)
+
+    inspect = commands.add_parser("inspect", help="what each line of an op's CUDA kernels costs, by the simulator")
+    inspect.add_argument("op", metavar="OP", help="conv2d, relu, lstm, ... (another name lists them)")
+    inspect.add_argument(
+        "--shape", nargs="+", default=[], metavar="SHAPE", help="8,32,32,16 or x=8,32,32,16, one for each tensor"
+    )
+    inspect.add_argument("--dtype", default="float32", help="float32 (default), float64, float16 or bfloat16")
+    inspect.add_argument(
+        "--option", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="other arguments of the op"
+    )
+    inspect.add_argument("--html", type=Path, metavar="FILE", help="write a page with heat colours instead")
+    inspect.set_defaults(command=_inspect)
 
     for name, help_, command in (
         ("info", "what this build has", _info),
@@ -187,6 +199,18 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
         else:
             raise DataError(f"{path}: there is no such file or folder")
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from imgrec_engine.inspection import as_page, as_text, inspect_op, read_options, read_shapes
+
+    found = inspect_op(options.op, read_shapes(options.shape), options.dtype, read_options(options.option))
+    if options.html is None:
+        print(as_text(found), end="")
+    else:
+        options.html.write_text(as_page(found), encoding="utf-8")
+        print(options.html)
+    return 0
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ _PLAN = SimpleNamespace(algorithm="cublas", workspace_bytes=0, reserve_bytes=0)
 class Products:
     """The contract of csrc/ops/matmul.h: c (batch, m, n) = a (batch, m, k) b (batch, k, n), of one floating dtype.
 
-    float16 and bfloat16 accumulate in float32.
+    float16 and bfloat16 accumulate in float32; float32 is rounded to tf32 first where the context allows it.
     """
 
     def __init__(self, cupy: Any) -> None:
@@ -68,9 +68,17 @@ class Products:
             zero.ctypes.data,
             *(c.data.ptr, code, n, m * n),
             batch,
-            library.CUBLAS_COMPUTE_64F if wide == float64 else library.CUBLAS_COMPUTE_32F,
+            self._precision(context, c.dtype),
             library.CUBLAS_GEMM_DEFAULT,
         )
+
+    def _precision(self, context: Any, dtype: np.dtype[Any]) -> int:
+        """What cuBLAS is to compute in."""
+        if dtype == float64:
+            return int(self._cublas.CUBLAS_COMPUTE_64F)
+        if dtype == float32 and context.allow_tf32:
+            return int(self._cublas.CUBLAS_COMPUTE_32F_FAST_TF32)
+        return int(self._cublas.CUBLAS_COMPUTE_32F)
 
 
 def _layout(x: Any) -> tuple[Any, bool, int, int]:

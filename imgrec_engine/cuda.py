@@ -29,6 +29,7 @@ _kernels: Any = None
 _usable: set[int] = set()  # GPUs that were checked
 _contexts: dict[tuple[int, int], Any] = {}  # by GPU and stream
 _poisons = False
+_allows_tf32 = False
 _loading = threading.Lock()
 
 
@@ -127,7 +128,16 @@ def _context(index: int) -> Any:
             stream=stream,
             device=index,
         )
+        context.allow_tf32 = _allows_tf32
     return context
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Sets whether float32 products on every GPU may round their factors to tf32."""
+    global _allows_tf32
+    _allows_tf32 = allowed
+    for context in tuple(_contexts.values()):
+        context.allow_tf32 = allowed
 
 
 # --- Arrays: what other modules ask of those that are not NumPy's -----------------------------------------------------

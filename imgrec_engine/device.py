@@ -170,6 +170,31 @@ def get_num_threads() -> int:
     return kernels.get_threads()
 
 
+def set_float32_matmul_precision(precision: str) -> None:
+    """Sets how exactly GPUs multiply float32 numbers; the name and meaning are PyTorch's.
+
+    "highest", the default, computes in float32. "high" lets tensor cores multiply, which is many times as fast: factors
+    are rounded to tf32 (10 bits of fraction), sums stay float32. The device "cpu" computes in float32 always.
+
+    Raises:
+        ValueError: another word.
+
+    >>> set_float32_matmul_precision("high")
+    >>> get_float32_matmul_precision()
+    'high'
+    >>> set_float32_matmul_precision("highest")
+
+    """
+    if precision not in ("highest", "high"):
+        raise ValueError(f"set_float32_matmul_precision: precision is {precision!r}, expected 'highest' or 'high'")
+    kernels.allow_tf32(precision == "high")
+
+
+def get_float32_matmul_precision() -> str:
+    """How exactly GPUs multiply float32 numbers: "highest" or "high"."""
+    return "high" if kernels.is_tf32_allowed() else "highest"
+
+
 def _default_threads() -> int:
     wanted = os.environ.get("IMGREC_NUM_THREADS", "")
     if wanted and not (wanted.isdigit() and int(wanted) > 0):

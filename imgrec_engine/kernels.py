@@ -58,6 +58,7 @@ def load(device: str) -> tuple[Any, Any]:
         with _loading:  # one context, whose threads set_num_threads then sets
             if array_type not in _OF_TYPE:
                 module, context = simulator.load(get_threads())
+                context.allow_tf32 = is_tf32_allowed()
                 EMPTY[array_type] = lambda shape, dtype: module.empty(shape, dtype).view(array_type)
                 _OF_TYPE[array_type] = module, context
     return _OF_TYPE[array_type]
@@ -72,6 +73,18 @@ def set_threads(count: int) -> None:
 def get_threads() -> int:
     """How many threads the kernels use on the host."""
     return int(_OF_TYPE[np.ndarray][1].threads)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Sets whether float32 products of every device may round their factors to tf32."""
+    for _, context in tuple(_OF_TYPE.values()):
+        context.allow_tf32 = allowed
+    cuda.allow_tf32(allowed)
+
+
+def is_tf32_allowed() -> bool:
+    """Whether float32 products may round their factors to tf32."""
+    return bool(_OF_TYPE[np.ndarray][1].allow_tf32)
 
 
 def workspace(plan: Any, like: Any) -> Any:

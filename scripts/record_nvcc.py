@@ -1,24 +1,23 @@
 """Runs nvcc for the build, and keeps what its assembler says of each kernel: record_nvcc.py nvcc ... -o OBJECT
 
-OBJECT.resources gets a line with the seconds taken and the assembler's report, for scripts/cuda_resources.py to read.
-All else that nvcc says goes on to the terminal.
+OBJECT.resources gets a line with the processor's seconds and the assembler's report, for scripts/cuda_resources.py to
+read. All else that nvcc says goes on to the terminal.
 """
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 
 def main() -> int:
     """The compiler's exit code."""
     command = sys.argv[1:]
-    start = time.perf_counter()
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    seconds = time.perf_counter() - start
-    report = [f"{seconds:.1f} seconds"]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    report = [f"{used.ru_utime + used.ru_stime:.1f} seconds"]
     for line in result.stdout.splitlines():
         if line.startswith(("ptxas info", "    ")):
             report.append(line)

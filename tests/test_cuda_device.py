@@ -164,6 +164,19 @@ def test_products_of_all_layouts_are_those_of_the_cpu(dtype, a, b):
             np.testing.assert_allclose(result, (x @ y).to("float64").numpy(), rtol=tolerance, atol=tolerance)
 
 
+def test_products_are_rounded_to_tf32_where_that_is_allowed():
+    x = ie.randn(16, 64, device="cuda")
+    exact = (x @ x.T).numpy()
+    ie.set_float32_matmul_precision("high")
+    try:
+        rounded = (x @ x.T).numpy()
+        assert kernels.of(x._array)[1].allow_tf32
+    finally:
+        ie.set_float32_matmul_precision("highest")
+    assert 0 < np.abs(rounded - exact).max() < 0.1
+    np.testing.assert_array_equal((x @ x.T).numpy(), exact)
+
+
 # --- GPUs and streams -------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +218,10 @@ def test_gradients_cross_gpus(second):
     assert (y.device, x.grad.device, x.grad.tolist()) == ("cuda", second, [[3, 7], [5, 9]])
     with pytest.raises(DeviceError, match=r"add: x on cuda:1, y on cuda; .*: y.to\('cuda:1'\)"):
         x + y
+    other = ie.ones(2, device="cuda", requires_grad=True)
+    other.sum().backward()
+    with pytest.raises(DeviceError, match="clip_grad_norm_: gradients are on cuda and cuda:1, expected all on one"):
+        optim.clip_grad_norm_([x, other], 1.0)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -32,10 +32,6 @@ ptxas info    : Used 168 registers, used 1 barriers, 4096 bytes smem, 376 bytes 
 """
 
 
-def explain(reports):
-    return [f"{kernel.name} on {kernel.architecture}" for kernel in cuda_resources.unexplained_spills(reports)]
-
-
 def test_the_report_is_read():
     (kernel,) = cuda_resources.parse(PRINTED)
     assert kernel == cuda_resources.Kernel("some_kernel<half, 64>", "sm_80", 168, 4096, 16, 12, 8, 384)
@@ -59,7 +55,8 @@ def test_a_planted_spill_is_seen(tmp_path):
     kernels = cuda_resources.parse(text)
     assert [kernel.name for kernel in kernels] == ["planted"]
     assert kernels[0].registers == 32
-    assert explain([cuda_resources.Report("planted.cu", float(time.split()[0]), kernels)]) == ["planted on sm_80"]
+    report = cuda_resources.Report("planted.cu", float(time.split()[0]), kernels)
+    assert cuda_resources.unexplained_spills([report]) == ["planted.cu: planted on sm_80"]
 
 
 def test_kernels_that_were_built_do_not_spill():
@@ -67,7 +64,8 @@ def test_kernels_that_were_built_do_not_spill():
     reports = [report for build in ROOT.glob("build/*") for report in cuda_resources.read(build)]
     if not reports:
         pytest.skip("no CUDA kernels have been built here; `make cuda` builds them")
-    assert explain(reports) == []
+    spilling = cuda_resources.unexplained_spills(reports)
+    assert not spilling, "\n".join(spilling)
 
 
 @pytest.mark.slow
@@ -91,4 +89,5 @@ def test_no_kernel_spills():
     )
     reports = cuda_resources.read(place)
     assert sum(len(report.kernels) for report in reports) >= 16
-    assert explain(reports) == []
+    spilling = cuda_resources.unexplained_spills(reports)
+    assert not spilling, "\n".join(spilling)

@@ -1,5 +1,6 @@
 """The device `cuda` without a GPU: what is said where something is missing, and all of its Python on a stand-in."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -38,6 +39,47 @@ def test_the_op_table_holds_on_the_standin():
 @needs_sim
 def test_tensors_streams_training_and_exchange_hold_on_the_standin():
     run_on_standin(str(TESTS / "test_cuda_device.py"))
+
+
+MODULE_ALONE = """
+import numpy as np, ml_dtypes, types
+from imgrec_engine import _cpu, _cuda
+from imgrec_engine.errors import DTypeError, ShapeError
+
+class Array:
+    def __init__(self, *shape, dtype=np.float32, address=512):
+        self.dtype, self.shape, self.data = np.dtype(dtype), shape, types.SimpleNamespace(ptr=address)
+        self.strides = np.empty(shape, dtype).strides
+
+def refusal(*arguments, function=_cuda.activation_forward):
+    try:
+        function(context, *arguments)
+    except (TypeError, ShapeError, DTypeError) as error:
+        return str(error).split("\\n")[0]
+
+context = _cuda.Context(threads=1, sm_count=132, max_shared_bytes=232448, stream=4096, device=1)
+assert (context.stream, context.device, context.sm_count) == (4096, 1, 132)
+on_host = np.zeros(3, np.float32)
+assert "an array of NumPy was given" in refusal(on_host, on_host, "relu")
+_cuda.serve_arrays(Array)
+assert "an array of NumPy was given" in refusal(Array(3), on_host, "relu")
+assert "incompatible function arguments" in refusal(Array(3), types.SimpleNamespace(shape=(3,)), "relu")
+assert "float32 (3,), but x is float32 (2, 3)" in refusal(Array(3), Array(2, 3), "relu")
+assert "y is float32 (3,), expected bfloat16" in refusal(Array(3), Array(3, dtype=ml_dtypes.bfloat16), "relu")
+assert "multiples of their size" in refusal(Array(3), Array(3, address=514), "relu")
+assert "incompatible" in refusal(on_host, Array(3), "relu", function=_cpu.activation_forward)
+assert refusal(Array(0, 3), Array(0, 3), "relu") is None  # nothing to launch
+assert {n for n in vars(_cpu) if n not in vars(_cuda)} == {"matmul", "matmul_plan"}
+print("held")
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("imgrec_engine._cuda") is None, reason="this build has no kernels for GPUs"
+)
+def test_the_module_for_gpus_loads_and_checks_without_one():
+    result = subprocess.run([sys.executable, "-c", MODULE_ALONE], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "held\n", result.stderr
 
 
 # --- what is missing --------------------------------------------------------------------------------------------------

@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 
 import imgrec_engine as ie
+from imgrec_engine import device as devices
 from imgrec_engine import kernels
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.errors import DTypeError, ShapeError
 
-module, context = kernels.of(np.empty(0))
 SIZE = 40_001  # three tasks, the last one short of a vector
 TOLERANCES = {float64: 1e-13, float32: 5e-7, float16: 1e-3, bfloat16: 8e-3}
 STEPS = 3
+
+
+@pytest.fixture
+def kernel(device):
+    """The module and context of a device."""
+    return kernels.of(devices.empty_on(device, (0,), float32))
 
 
 def draw(dtype, size=SIZE):
@@ -50,7 +56,8 @@ def assert_near(ours, reference):
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
-def test_sgd_follows_its_formula(dtype, momentum, nesterov):
+def test_sgd_follows_its_formula(dtype, momentum, nesterov, kernel):
+    module, context = kernel
     p, *gradients = draw(dtype)
     expected = reference_sgd(p.astype(float64), [g.astype(float64) for g in gradients], 0.1, momentum, 0.01, nesterov)
     state, buffer = np.array([0.1, 1.0]), buffer_of(p) if momentum else None
@@ -61,7 +68,8 @@ def test_sgd_follows_its_formula(dtype, momentum, nesterov):
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_adam_follows_its_formula(dtype, decoupled):
+def test_adam_follows_its_formula(dtype, decoupled, kernel):
+    module, context = kernel
     p, *gradients = draw(dtype)
     options = (0.9, 0.999, 1e-8, 0.1, decoupled)
     expected = reference_adam(p.astype(float64), [g.astype(float64) for g in gradients], 0.01, *options)
@@ -73,7 +81,8 @@ def test_adam_follows_its_formula(dtype, decoupled):
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("size", [0, 1, 16, SIZE])
-def test_squared_norm_and_scaling(dtype, size):
+def test_squared_norm_and_scaling(dtype, size, kernel):
+    module, context = kernel
     values = draw(dtype, size)[0]
     out = np.full(3, np.nan)
     plan = module.squared_norm_plan(context, size)
@@ -85,7 +94,8 @@ def test_squared_norm_and_scaling(dtype, size):
     np.testing.assert_array_equal(values, expected.astype(dtype))
 
 
-def test_bits_do_not_depend_on_threads():
+def test_bits_do_not_depend_on_threads(kernel):
+    module, context = kernel
     results = []
     for threads in (1, 2, 3):
         ie.set_num_threads(threads)
@@ -99,7 +109,8 @@ def test_bits_do_not_depend_on_threads():
     assert len(set(results)) == 1
 
 
-def test_bad_arguments_are_refused_by_name():
+def test_bad_arguments_are_refused_by_name(kernel):
+    module, context = kernel
     p, state = np.zeros(4, np.float32), np.array([0.1, 1.0])
     half = p.astype(float16)
     with pytest.raises(DTypeError, match="sgd_update: gradient is float16"):

@@ -1,10 +1,13 @@
 """Random numbers: the published Philox vectors, distributions, streams, dropout masks."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 
 import imgrec_engine as ie
+from imgrec_engine import device as devices
 from imgrec_engine import functional as F
 from imgrec_engine import kernels, random
 
@@ -24,8 +27,8 @@ def pair(low, high):
     return np.uint64(high << 32 | low)
 
 
-def bits(seed, offset, first, count):
-    out = np.empty((count, 4), np.int64)
+def bits(seed, offset, first, count, device="cpu"):
+    out = devices.empty_on(device, (count, 4), np.dtype("int64"))
     state = np.array([seed, offset], np.uint64).view(np.int64)
     module, context = kernels.of(out)
     module.random_bits(context, out, state, int(first))
@@ -33,9 +36,9 @@ def bits(seed, offset, first, count):
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
-def test_philox_gives_the_published_words(counter, key, expected):
+def test_philox_gives_the_published_words(counter, key, expected, device):
     c = words(counter)
-    found = bits(pair(*words(key)), pair(c[2], c[3]), pair(c[0], c[1]), 1)
+    found = bits(pair(*words(key)), pair(c[2], c[3]), pair(c[0], c[1]), 1, device)
     assert found[0].tolist() == words(expected)
 
 
@@ -94,6 +97,22 @@ def test_numbers_do_not_depend_on_threads(draw):
         ie.manual_seed(4)
         found.add(draw(100_003).numpy().tobytes())
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(), (1,), (7, 3), (50_001,)])
+def test_every_device_draws_the_same_bits(dtype, shape, device):
+    def draws(device):
+        ie.manual_seed(2**40 + 5)
+        x = ie.tensor(np.linspace(-2, 2, math.prod(shape)).reshape(shape), dtype, device)
+        return (
+            ie.rand(shape, dtype=dtype, low=-0.3, high=1.7, device=device),
+            ie.randn(shape, dtype=dtype, mean=0.1, std=3.3, device=device),
+            F.dropout(x, 0.3),
+        )
+
+    for ours, reference in zip(draws(device), draws("cpu"), strict=True):
+        assert ours.numpy().tobytes() == reference.numpy().tobytes()
 
 
 def test_shapes_and_dtypes():

@@ -270,6 +270,7 @@ static void bind_common(py::module_& module) {
       .def_property_readonly("stream",
                              [](const Context& context) { return reinterpret_cast<std::uintptr_t>(context.stream); })
       .def_readonly("device", &Context::device)
+      .def_readwrite("allow_tf32", &Context::allow_tf32)
       .def_property(
           "threads", [](const Context& context) { return context.threads; },
           [](Context& context, int threads) { context.threads = checked("threads", threads, 1, most_threads); });

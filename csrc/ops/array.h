@@ -66,6 +66,7 @@ struct Context {
   int sm_count = 0;                   // cuda, sim: multiprocessors
   std::int64_t max_shared_bytes = 0;  // cuda, sim: shared memory that a block may have
   int threads = 1;                    // cpu: how many threads may work at once
+  bool allow_tf32 = false;            // cuda, sim: float32 products may round their factors to tf32
 };
 
 /// What an operation needs besides its arguments. A pure function of shapes, dtype and context.

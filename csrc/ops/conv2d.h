@@ -29,6 +29,9 @@ struct Conv2dShape {
 
   std::int64_t group_in() const { return in_channels / groups; }
   std::int64_t group_out() const { return out_channels / groups; }
+  std::int64_t taps() const { return height.kernel * width.kernel * group_in(); }  // that an output sums
+  std::int64_t inputs() const { return batch * height.input * width.input; }       // pixels, as outputs()
+  std::int64_t outputs() const { return batch * height.output() * width.output(); }
 };
 
 enum class Conv2dPass : std::uint8_t { forward, backward_input, backward_weight };

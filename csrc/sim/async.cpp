@@ -203,8 +203,8 @@ void mbarrier_arrive_after_copies(std::uint64_t* barrier, Site site) {
   engine().issue(me(), {.barrier = address, .site = site});
 }
 
-void mbarrier_arrive_expect_bytes(std::uint64_t* barrier, std::uint32_t bytes, Site site) {
-  const char* name = "mbarrier_arrive_expect_bytes";
+void mbarrier_arrive_expect_tx(std::uint64_t* barrier, std::uint32_t bytes, Site site) {
+  const char* name = "mbarrier_arrive_expect_tx";
   const std::uint32_t address = address_of(name, barrier, site);
   engine().find(name, address, site).pending_bytes += bytes;
   hooks::mbarrier_arrived(address);

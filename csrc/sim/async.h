@@ -91,7 +91,7 @@ void mbarrier_init(std::uint64_t* barrier, std::uint32_t arrivals, Site site);
 void mbarrier_invalidate(std::uint64_t* barrier, Site site);
 void mbarrier_arrive(std::uint64_t* barrier, Site site);
 void mbarrier_arrive_after_copies(std::uint64_t* barrier, Site site);
-void mbarrier_arrive_expect_bytes(std::uint64_t* barrier, std::uint32_t bytes, Site site);
+void mbarrier_arrive_expect_tx(std::uint64_t* barrier, std::uint32_t bytes, Site site);
 bool mbarrier_try_wait(std::uint64_t* barrier, std::uint32_t parity, Site site);
 void mbarrier_wait(std::uint64_t* barrier, std::uint32_t parity, Site site);
 

@@ -38,8 +38,11 @@ Barrier& arrive(Block& block, const char* name, int id, int threads, Site site) 
 }
 
 void finish_collective(Multiprocessor& here, Warp& warp, Collective& pending, int except) {
-  if (pending.operation) pending.operation(pending.arguments, pending.arrived);
   hooks::warp_met(warp, pending.arrived, !pending.operation, pending.site);
+  if (pending.operation) {
+    const hooks::Unobserved registers_only;
+    pending.operation(pending.arguments, pending.arrived);
+  }
   for (int lane = 0; lane < warp_lanes; ++lane)
     if (lane != except && (pending.arrived >> lane & 1)) here.make_ready(warp.threads[lane]);
   pending.mask = 0;

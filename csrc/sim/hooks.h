@@ -29,11 +29,25 @@ class ObservedLaunch {
  private:
   std::unique_lock<std::mutex> alone_;
 };
+
+/// A time in which the simulator, not the kernel, accesses memory.
+class Unobserved {
+ public:
+  Unobserved();
+  ~Unobserved();
+
+ private:
+  void* observed_;
+};
 #else
 struct ObservedLaunch {
   static constexpr bool one_thread = false;
   explicit ObservedLaunch(const Launch&) {}
   std::string conclude(const std::string& error) { return error; }
+};
+
+struct Unobserved {
+  Unobserved() {}
 };
 #endif
 

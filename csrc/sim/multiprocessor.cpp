@@ -15,12 +15,10 @@
 // The writable side of what kernels read. Same objects, declared const there.
 __thread uint3 writable_thread_index asm("threadIdx") __attribute__((tls_model("initial-exec")));
 __thread uint3 writable_block_index asm("blockIdx") __attribute__((tls_model("initial-exec")));
-__thread dim3 writable_block_shape asm("blockDim") __attribute__((tls_model("initial-exec")));
-__thread dim3 writable_grid_shape asm("gridDim") __attribute__((tls_model("initial-exec")));
+__thread uint3 writable_block_shape asm("blockDim") __attribute__((tls_model("initial-exec")));
+__thread uint3 writable_grid_shape asm("gridDim") __attribute__((tls_model("initial-exec")));
 
 namespace imgrec::sim {
-
-static __thread Multiprocessor* the_one_here __attribute__((tls_model("initial-exec")));
 
 namespace {
 
@@ -74,12 +72,12 @@ Schedule schedule() {
   return chosen;
 }
 
-Multiprocessor& Multiprocessor::here() {
-  if (!the_one_here) {
-    static thread_local std::unique_ptr<Multiprocessor> owner;
-    owner = std::make_unique<Multiprocessor>();
-    the_one_here = owner.get();
-  }
+__thread Multiprocessor* Multiprocessor::the_one_here = nullptr;
+
+Multiprocessor& Multiprocessor::make_here() {
+  static thread_local std::unique_ptr<Multiprocessor> owner;
+  owner = std::make_unique<Multiprocessor>();
+  the_one_here = owner.get();
   return *the_one_here;
 }
 
@@ -99,7 +97,7 @@ void Multiprocessor::reserve(unsigned blocks, std::uint32_t threads) {
   if (thread_capacity_ < threads) {
     if (stacks_) munmap(stacks_, stacks_bytes_);
     stacks_ = nullptr;
-    stacks_bytes_ = threads * stack_bytes;
+    stacks_bytes_ = (threads + std::size_t{1}) * stack_bytes;  // one more, for the first to overflow into
     stacks_ = map_memory(stacks_bytes_, stack_bytes);
     threads_ = std::make_unique<Thread[]>(threads);
     ready_.resize(threads);
@@ -131,7 +129,7 @@ void Multiprocessor::start_block(unsigned slot, std::int64_t number) {
     thread.index = {i % launch.threads.x, i / launch.threads.x % launch.threads.y,
                     i / launch.threads.x / launch.threads.y};
     thread.block = &block;
-    unsigned char* stack = stacks_ + thread_count_ * stack_bytes;
+    unsigned char* stack = stack_of(thread_count_);
     std::memcpy(stack, &canary, sizeof(canary));
     thread.stack_pointer = prepare_fiber(stack, stack_bytes - stagger(i), &run_thread);
     ++thread_count_;
@@ -150,8 +148,8 @@ bool Multiprocessor::run(const Launch& launch, std::int64_t max_shared_bytes, st
   launch_ = &launch;
   max_shared_bytes_ = max_shared_bytes;
   reserve(count, count * per_block);
-  writable_block_shape = launch.threads;
-  writable_grid_shape = launch.blocks;
+  writable_block_shape = {launch.threads.x, launch.threads.y, launch.threads.z};
+  writable_grid_shape = {launch.blocks.x, launch.blocks.y, launch.blocks.z};
   thread_count_ = ready_first_ = ready_count_ = 0;
   idle_spins_ = 0;
   error_.clear();
@@ -168,16 +166,10 @@ bool Multiprocessor::run(const Launch& launch, std::int64_t max_shared_bytes, st
   imgrec_sim_switch(&main_stack_pointer_, current_->stack_pointer);
   hooks::blocks_end();
   current_ = nullptr;
-  check_stacks();
   return error_.empty();
 }
 
-void Multiprocessor::check_stacks() {
-  for (std::uint32_t i = 0; i < thread_count_; ++i)
-    if (std::memcmp(stacks_ + i * stack_bytes, &canary, sizeof(canary)) != 0 && error_.empty())
-      error_ = std::string(launch_->kernel) + ": thread " + text_of(threads_[i].index) +
-               " needs more than the simulator's 64 KB of local memory";
-}
+unsigned char* Multiprocessor::stack_of(std::uint32_t thread) { return stacks_ + (thread + 1) * stack_bytes; }
 
 bool Multiprocessor::in_stacks(const void* address) const {
   const auto* byte = static_cast<const unsigned char*>(address);
@@ -187,21 +179,6 @@ bool Multiprocessor::in_stacks(const void* address) const {
 bool Multiprocessor::in_arena(const void* address) const {
   const auto* byte = static_cast<const unsigned char*>(address);
   return byte >= arena_ && byte < arena_ + arena_bytes_;
-}
-
-void Multiprocessor::make_ready(Thread& thread) {
-  thread.waits_for = nullptr;
-  std::uint32_t place = ready_first_ + ready_count_++;
-  if (place >= thread_capacity_) place -= thread_capacity_;
-  ready_[place] = &thread;
-}
-
-Thread* Multiprocessor::take_ready() {
-  if (ready_count_ == 0) return nullptr;
-  Thread* thread = ready_[ready_first_];
-  if (++ready_first_ == thread_capacity_) ready_first_ = 0;
-  --ready_count_;
-  return thread;
 }
 
 void Multiprocessor::resume(Thread& next) {
@@ -214,20 +191,10 @@ void Multiprocessor::resume(Thread& next) {
   imgrec_sim_switch(&before.stack_pointer, next.stack_pointer);
 }
 
-void Multiprocessor::wait(const char* what, std::uint32_t mask, Site site) {
-  idle_spins_ = 0;
-  current_->waits_for = what;
-  current_->mask = mask;
-  current_->site = site;
-  resume(next_thread());
-}
-
-/// Who is to run when the current thread cannot: copies under way may have to land first.
-Thread& Multiprocessor::next_thread() {
-  Thread* next = take_ready();
-  while (!next && async_.advance()) next = take_ready();
-  if (!next) report_deadlock("no thread can go on");
-  return *next;
+Thread& Multiprocessor::next_thread_after_copies() {
+  while (async_.advance())
+    if (Thread* next = take_ready()) return *next;
+  report_deadlock("no thread can go on");
 }
 
 void Multiprocessor::spin(const char* what, Site site) {
@@ -258,6 +225,8 @@ void Multiprocessor::fail(std::string message) {
 
 void Multiprocessor::finish() {
   idle_spins_ = 0;
+  if (std::memcmp(stack_of(current_number()), &canary, sizeof(canary)) != 0)
+    fail("needs more than the simulator's 64 KB of local memory");
   current_->done = true;
   thread_returned(*this);
   if (--running_ == 0) {

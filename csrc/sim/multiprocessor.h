@@ -96,7 +96,7 @@ Schedule schedule();
 class Multiprocessor {
  public:
   /// That of the calling operating-system thread.
-  static Multiprocessor& here();
+  static Multiprocessor& here() { return the_one_here ? *the_one_here : make_here(); }
 
   /// Runs the blocks first .. first + count - 1 together; false, with error(), where one of them failed.
   bool run(const Launch& launch, std::int64_t max_shared_bytes, std::int64_t first, unsigned count);
@@ -113,9 +113,20 @@ class Multiprocessor {
   unsigned char* arena() const { return arena_; }
   std::int64_t max_shared_bytes() const { return max_shared_bytes_; }
 
-  void make_ready(Thread& thread);
+  void make_ready(Thread& thread) {
+    thread.waits_for = nullptr;
+    std::uint32_t place = ready_first_ + ready_count_++;
+    if (place >= thread_capacity_) place -= thread_capacity_;
+    ready_[place] = &thread;
+  }
   /// Leaves the current thread, which something else will make ready.
-  void wait(const char* what, std::uint32_t mask, Site site);
+  void wait(const char* what, std::uint32_t mask, Site site) {
+    idle_spins_ = 0;
+    current_->waits_for = what;
+    current_->mask = mask;
+    current_->site = site;
+    resume(next_thread());
+  }
   /// Leaves the current thread at the end of the queue.
   void spin(const char* what, Site site);
   /// Notes that memory has changed that spinning threads may be waiting for.
@@ -132,14 +143,26 @@ class Multiprocessor {
   ~Multiprocessor();
 
  private:
+  static Multiprocessor& make_here();
   void reserve(unsigned blocks, std::uint32_t threads);
   void start_block(unsigned slot, std::int64_t number);
   void resume(Thread& next);
-  Thread* take_ready();
-  Thread& next_thread();
+  Thread* take_ready() {
+    if (ready_count_ == 0) return nullptr;
+    Thread* thread = ready_[ready_first_];
+    if (++ready_first_ == thread_capacity_) ready_first_ = 0;
+    --ready_count_;
+    return thread;
+  }
+  /// Who is to run when the current thread cannot: copies under way may have to land first.
+  Thread& next_thread() {
+    Thread* next = take_ready();
+    return next ? *next : next_thread_after_copies();
+  }
+  Thread& next_thread_after_copies();
   std::string unfinished_barriers() const;
   [[noreturn]] void report_deadlock(const char* how);
-  void check_stacks();
+  unsigned char* stack_of(std::uint32_t thread);
 
   const Launch* launch_ = nullptr;
   std::int64_t max_shared_bytes_ = 0;
@@ -159,6 +182,8 @@ class Multiprocessor {
   std::uint64_t idle_spins_ = 0;  // turns that were only spent on waiting, since the last that was not
   AsyncEngine async_{*this};
   std::string error_;
+
+  static __thread Multiprocessor* the_one_here __attribute__((tls_model("initial-exec")));
 };
 
 }  // namespace imgrec::sim

@@ -12,11 +12,12 @@
 #include "sim/types.h"
 
 // Rewritten at each switch of fibers. const, so that compilers may keep what they read; in the static TLS segment,
-// which is small, so nothing else may be put there.
+// which is small, so nothing else may be put there. Plain structures without constructors: then they count as
+// constants.
 extern __thread const uint3 threadIdx __attribute__((tls_model("initial-exec")));
 extern __thread const uint3 blockIdx __attribute__((tls_model("initial-exec")));
-extern __thread const dim3 blockDim __attribute__((tls_model("initial-exec")));
-extern __thread const dim3 gridDim __attribute__((tls_model("initial-exec")));
+extern __thread const uint3 blockDim __attribute__((tls_model("initial-exec")));
+extern __thread const uint3 gridDim __attribute__((tls_model("initial-exec")));
 
 namespace imgrec::sim {
 

@@ -2,9 +2,9 @@
 // Only what kernels here use is offered. What is PTX, not CUDA C++, is in cuda/arch/.
 #pragma once
 
+#include <math.h>  // not cmath: as in CUDA, the functions for float are in the global namespace too
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "sim/async.h"

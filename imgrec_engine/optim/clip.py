@@ -10,6 +10,7 @@ import numpy as np
 from imgrec_engine import kernels
 from imgrec_engine.device import beside, contiguous, empty, on
 from imgrec_engine.dtypes import float64
+from imgrec_engine.errors import DeviceError
 from imgrec_engine.tensor import Tensor
 
 
@@ -38,6 +39,9 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> f
     gradients = _gradients(parameters)
     if not gradients:
         return 0.0
+    places = sorted({gradient.device for gradient in gradients})
+    if len(places) > 1:
+        raise DeviceError(f"clip_grad_norm_: gradients are on {' and '.join(places)}, expected all on one device")
     with on(gradients[0]._array):
         norm = _joint_norm(gradients)
         if math.isfinite(norm) and norm > max_norm:

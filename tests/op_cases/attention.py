@@ -86,6 +86,7 @@ CASES = (
             bad(ValueError, "dropout_p is 1.5", *rows(3, 4), dropout_p=1.5),
         ),
         reduction=171,
+        rounds_within=True,
         before=lambda: ie.manual_seed(0),
     ),
 )

@@ -74,7 +74,9 @@ class OpCase:
     """One op: its sample calls, a float64 NumPy reference with the same signature, and what is to be refused.
 
     `reduction` is the length of the longest sum behind an output element: its square root scales the tolerances.
-    `dtypes` are those checked besides float64. An op without a gradient says `differentiable=False`.
+    `dtypes` are those checked besides float64. `rounds_within`: kernels for tensor cores, which take nothing else,
+    round numbers between input and output to 16 bits: an error relative to the largest output. An op without a gradient
+    says `differentiable=False`.
     """
 
     op: Callable[..., Any]
@@ -84,6 +86,7 @@ class OpCase:
     reduction: int = 1
     dtypes: tuple[np.dtype, ...] = FLOATS
     differentiable: bool = True
+    rounds_within: bool = False
     before: Callable[[], None] = lambda: None  # run before each call: ops that draw random numbers set the seed
 
     @property

@@ -56,6 +56,7 @@ def install():
     sys.modules["cupy_backends.cuda.libs.cublas"] = types.SimpleNamespace(
         gemmStridedBatchedEx=cublas.gemm_strided_batched_ex,
         CUBLAS_COMPUTE_32F=68,
+        CUBLAS_COMPUTE_32F_FAST_TF32=77,
         CUBLAS_COMPUTE_64F=70,
         CUBLAS_GEMM_DEFAULT=-1,
     )

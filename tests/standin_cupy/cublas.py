@@ -6,7 +6,12 @@ import ml_dtypes
 import numpy as np
 
 _DTYPES = {0: np.dtype(np.float32), 1: np.dtype(np.float64), 2: np.dtype(np.float16), 14: np.dtype(ml_dtypes.bfloat16)}
-_COMPUTE = {68: np.float32, 70: np.float64}
+_COMPUTE = {68: np.float32, 70: np.float64, 77: np.float32}
+
+
+def _to_tf32(x):
+    """Rounded to 10 bits of fraction."""
+    return ((x.astype(np.float32).view(np.uint32) + 0x1000) & 0xFFFFE000).view(np.float32)
 
 
 def gemm_strided_batched_ex(
@@ -31,5 +36,7 @@ def gemm_strided_batched_ex(
         matrices(b, b_type, n, k, ldb, stride_b).swapaxes(1, 2) if transb else matrices(b, b_type, k, n, ldb, stride_b)
     )
     wide = _COMPUTE[compute]
+    if compute == 77:
+        left, right = _to_tf32(left), _to_tf32(right)
     assert np.ctypeslib.as_array((ctypes.c_char * 8).from_address(alpha)).size
     matrices(c, c_type, m, n, ldc, stride_c)[...] = (left.astype(np.float64) @ right.astype(np.float64)).astype(wide)

@@ -57,15 +57,15 @@ __device__ __forceinline__ void mbarrier_arrive_after_copies(MBarrier* barrier,
 }
 
 /// Announces that this phase waits for `bytes` more bytes of bulk copies, and arrives. From compute capability 9.0.
-__device__ __forceinline__ void mbarrier_arrive_expect_bytes(MBarrier* barrier, unsigned bytes,
-                                                             [[maybe_unused]] Site site = Site::current()) {
+__device__ __forceinline__ void mbarrier_arrive_expect_tx(MBarrier* barrier, unsigned bytes,
+                                                          [[maybe_unused]] Site site = Site::current()) {
 #ifdef __CUDACC__
   asm volatile(
       "{ .reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1; }" ::"r"(shared_address(barrier)),
       "r"(bytes)
       : "memory");
 #else
-  sim::mbarrier_arrive_expect_bytes(barrier, bytes, site);
+  sim::mbarrier_arrive_expect_tx(barrier, bytes, site);
 #endif
 }
 

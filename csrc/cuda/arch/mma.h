@@ -51,6 +51,7 @@ __device__ __forceinline__ std::uint32_t to_tf32(float value) {
 namespace simulated {
 
 typedef float Row __attribute__((vector_size(32)));  // of the 8 columns of b and d
+typedef std::uint32_t Words __attribute__((vector_size(32)));
 
 struct MmaArguments {
   float* d;
@@ -61,60 +62,87 @@ struct MmaArguments {
 inline void gather_d(Row (&d)[16], void* const* lanes) {
   for (int lane = 0; lane < sim::warp_lanes; ++lane) {
     const float* from = static_cast<const MmaArguments*>(lanes[lane])->d;
-    for (int i = 0; i < 4; ++i) d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2] = from[i];
+    const int group = lane / 4, column = lane % 4 * 2;
+    d[group][column] = from[0];
+    d[group][column + 1] = from[1];
+    d[group + 8][column] = from[2];
+    d[group + 8][column + 1] = from[3];
   }
 }
 
 inline void scatter_d(const Row (&d)[16], void* const* lanes) {
   for (int lane = 0; lane < sim::warp_lanes; ++lane) {
     float* to = static_cast<const MmaArguments*>(lanes[lane])->d;
-    for (int i = 0; i < 4; ++i) to[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+    const int group = lane / 4, column = lane % 4 * 2;
+    to[0] = d[group][column];
+    to[1] = d[group][column + 1];
+    to[2] = d[group + 8][column];
+    to[3] = d[group + 8][column + 1];
   }
 }
 
-template <int K>
-void multiply(Row (&d)[16], const float (&a)[16][K], const Row (&b)[K]) {
-  for (int i = 0; i < 16; ++i) {
-    Row sum = d[i];
-    for (int k = 0; k < K; ++k) sum += a[i][k] * b[k];
-    d[i] = sum;
+/// The registers of a (16 rows) and b (8 rows), 8 to a row. Of 16-bit numbers a register holds two, next to each other
+/// along k.
+inline void gather_a(Words (&a)[16], void* const* lanes) {
+  for (int lane = 0; lane < sim::warp_lanes; ++lane) {
+    const std::uint32_t* from = static_cast<const MmaArguments*>(lanes[lane])->a;
+    const int group = lane / 4, t = lane % 4;
+    a[group][t] = from[0];
+    a[group + 8][t] = from[1];
+    a[group][t + 4] = from[2];
+    a[group + 8][t + 4] = from[3];
   }
 }
 
+inline void gather_b(Words (&b)[8], void* const* lanes) {
+  for (int lane = 0; lane < sim::warp_lanes; ++lane) {
+    const std::uint32_t* from = static_cast<const MmaArguments*>(lanes[lane])->b;
+    b[lane % 4][lane / 4] = from[0];
+    b[lane % 4 + 4][lane / 4] = from[1];
+  }
+}
+
+/// The numbers in the lower or upper halves of registers.
 template <class T>
-float half_of(std::uint32_t packed, int which) {
-  return widen(T{static_cast<std::uint16_t>(packed >> (16 * which))});
+Row halves_of(Words registers, int which) {
+  if constexpr (std::is_same_v<T, BFloat16>)
+    return std::bit_cast<Row>(which ? registers & 0xFFFF0000u : registers << 16);
+  const Words bits = which ? registers >> 16 : registers & 0xFFFFu;
+  const Words magnitude = (bits & 0x7FFFu) << 13, sign = (bits & 0x8000u) << 16;
+  // As widen does: times 2^112 puts the exponent right, but not infinity's.
+  const Words finite = std::bit_cast<Words>(std::bit_cast<Row>(magnitude) * 0x1p112f);
+  return std::bit_cast<Row>(sign | (magnitude >= 0x7C00u << 13 ? magnitude | 0x7F800000u : finite));
 }
 
 template <class T>
 void mma_m16n8k16(void* const* lanes, std::uint32_t) {
-  float a[16][16];
+  Words registers_a[16], registers_b[8];
   Row b[16], d[16];
-  for (int lane = 0; lane < sim::warp_lanes; ++lane) {
-    const auto* from = static_cast<const MmaArguments*>(lanes[lane]);
-    const int group = lane / 4, pair = lane % 4 * 2;
-    for (int half = 0; half < 2; ++half) {
-      for (int i = 0; i < 4; ++i) a[group + i % 2 * 8][pair + half + i / 2 * 8] = half_of<T>(from->a[i], half);
-      for (int i = 0; i < 2; ++i) b[pair + half + i * 8][group] = half_of<T>(from->b[i], half);
+  gather_a(registers_a, lanes);
+  gather_b(registers_b, lanes);
+  gather_d(d, lanes);
+  for (int k = 0; k < 16; ++k) b[k] = halves_of<T>(registers_b[k / 2], k % 2);
+  for (int i = 0; i < 16; ++i) {
+    const Row even = halves_of<T>(registers_a[i], 0), odd = halves_of<T>(registers_a[i], 1);
+    for (int k = 0; k < 8; ++k) {
+      d[i] += even[k] * b[2 * k];
+      d[i] += odd[k] * b[2 * k + 1];
     }
   }
-  gather_d(d, lanes);
-  multiply<16>(d, a, b);
   scatter_d(d, lanes);
 }
 
 inline void mma_m16n8k8_tf32(void* const* lanes, std::uint32_t) {
-  const auto tf32 = [](std::uint32_t bits) { return std::bit_cast<float>(bits & ~0x1FFFu); };  // the rest is not read
-  float a[16][8];
-  Row b[8], d[16];
-  for (int lane = 0; lane < sim::warp_lanes; ++lane) {
-    const auto* from = static_cast<const MmaArguments*>(lanes[lane]);
-    const int group = lane / 4, t = lane % 4;
-    for (int i = 0; i < 4; ++i) a[group + i % 2 * 8][t + i / 2 * 4] = tf32(from->a[i]);
-    for (int i = 0; i < 2; ++i) b[t + i * 4][group] = tf32(from->b[i]);
-  }
+  constexpr std::uint32_t read = ~0x1FFFu;  // the bits of a number that count
+  Words a[16], b[8];
+  Row d[16];
+  gather_a(a, lanes);
+  gather_b(b, lanes);
   gather_d(d, lanes);
-  multiply<8>(d, a, b);
+  for (int i = 0; i < 16; ++i) {
+    const Row row = std::bit_cast<Row>(a[i] & read);
+    for (int k = 0; k < 8; ++k) d[i] += row[k] * std::bit_cast<Row>(b[k] & read);
+  }
   scatter_d(d, lanes);
 }
 

@@ -6,7 +6,7 @@ namespace imgrec {
 namespace {
 
 bool on_tensor_cores(const AttentionShape& shape, DType dtype) {
-  return false && size_of(dtype) == 2 && shape.head_size <= 256 && shape.value_size <= 256;
+  return size_of(dtype) == 2 && shape.head_size <= 256 && shape.value_size <= 256;
 }
 
 Plan plan(const AttentionShape& shape, DType dtype, std::int64_t workspace_bytes) {
@@ -29,13 +29,16 @@ Plan attention_mask_backward_plan(const Context&, const AttentionShape& shape, D
 void attention_forward(const Context& context, const Array& out, const Array& lse, const AttentionInputs& inputs,
                        const Array&) {
   if (lse.size() == 0) return;
-  cuda::attention_forward_simt(context, out, lse, inputs);
+  const bool fast = on_tensor_cores(attention_shape(inputs), out.dtype);
+  (fast ? cuda::attention_forward_tensor_core : cuda::attention_forward_simt)(context, out, lse, inputs);
 }
 
 void attention_backward(const Context& context, const Array& dquery, const Array& dkey, const Array& dvalue,
                         const Array& dout, const Array& out, const Array& lse, const AttentionInputs& inputs,
                         const Array& workspace) {
-  cuda::attention_backward_simt(context, dquery, dkey, dvalue, dout, out, lse, inputs, workspace);
+  const bool fast = on_tensor_cores(attention_shape(inputs), out.dtype);
+  (fast ? cuda::attention_backward_tensor_core : cuda::attention_backward_simt)(context, dquery, dkey, dvalue, dout,
+                                                                                out, lse, inputs, workspace);
 }
 
 void attention_mask_backward(const Context& context, const Array& dmask, const Array& dout, const Array& out,

@@ -10,7 +10,8 @@
 // and at the end out = o / l, lse = m + log l. 256 threads hold 4 x 4 scores and 4 x 4 sums per 64 columns of o each
 // (simt.h); a query's row lies in 16 neighbouring lanes, so its maximum and sum are shuffles. Blocks along z share a
 // row of more than 128 columns (float64: 64), each with all scores: the recurrences are cheap beside the products.
-// Shared memory: 34 KB (float64: 43 KB). Measured share of the peer: not run on a GPU.
+// Shared memory: 34 KB (float64: 43 KB). Registers: 128 (float64: 160).
+// Measured share of the peer: not run on a GPU.
 #include <algorithm>
 
 #include "cuda/attention/attention.h"
@@ -29,7 +30,7 @@ template <class T>
 __device__ __forceinline__ void update_softmax(Softmax<T>& softmax, T (&scores)[4][4], T (&rescale)[4]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const T greatest = max_lanes<16>(max(max(scores[i][0], scores[i][1]), max(scores[i][2], scores[i][3])));
+    const T greatest = warp_max<16>(max(max(scores[i][0], scores[i][1]), max(scores[i][2], scores[i][3])));
     const T maximum = max(softmax.maximum[i], greatest);
     const T reference = maximum == -infinity() ? T(0) : maximum;  // nothing seen yet: exp(-inf - 0) = 0, not NaN
     rescale[i] = exponential(softmax.maximum[i] - reference);
@@ -39,20 +40,8 @@ __device__ __forceinline__ void update_softmax(Softmax<T>& softmax, T (&scores)[
       scores[i][j] = exponential(scores[i][j] - reference);
       sum += scores[i][j];
     }
-    softmax.total[i] = softmax.total[i] * rescale[i] + sum_lanes<16>(sum);
+    softmax.total[i] = softmax.total[i] * rescale[i] + warp_sum<16>(sum);
     softmax.maximum[i] = maximum;
-  }
-}
-
-template <class S>
-__device__ __forceinline__ void drop_weights(Compute<S> (&weights)[4][4], const ScoreMatrix<S>& matrix,
-                                             std::int64_t query, std::int64_t key) {
-  Dropout<Compute<S>> dropout(matrix.rules);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const std::int64_t first = matrix.row(query + 4 * simt_y() + i) * matrix.rules.shape.keys + key + 4 * simt_x();
-#pragma unroll
-    for (int j = 0; j < 4; ++j) weights[i][j] *= dropout.factor(first + j);
   }
 }
 
@@ -82,7 +71,12 @@ __global__ void __launch_bounds__(simt_threads)
     multiply_rows<S>(scores, memory, queries, key.tile(matrix.sample, matrix.kv_head(), at, simt_tile), head_size);
     finish_scores<S>(scores, matrix, first, at);
     update_softmax(softmax, scores, rescale);
-    if (rules.state) drop_weights<S>(scores, matrix, first, at);
+    if (rules.state) {
+      const std::uint32_t kept = kept_bits<S>(matrix, first, at);
+      const auto scale = static_cast<T>(rules.kept_scale);
+#pragma unroll
+      for (int k = 0; k < 16; ++k) scores[k / 4][k % 4] *= kept >> k & 1 ? scale : T(0);
+    }
 #pragma unroll
     for (int k = 0; k < columns * 16; ++k) sums[k / 16][k / 4 % 4][k % 4] *= rescale[k / 4 % 4];
     store_weights<true>(memory, scores);

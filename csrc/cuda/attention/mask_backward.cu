@@ -5,7 +5,8 @@
 // A block owns a tile of 64 x 64 of the mask, or a row or a column of one where queries or keys share it, and goes over
 // all tiles of dS that belong to it, in the order of samples, heads, queries and keys, with its sum of 4 x 4 elements a
 // thread in registers; at the end threads add up what queries or keys share. No atomics, one order of every sum.
-// Shared memory: 34 KB (float64: 43 KB). Measured share of the peer: not run on a GPU.
+// Shared memory: 34 KB (float64: 43 KB). Registers: 167 (float64: 222).
+// Measured share of the peer: not run on a GPU.
 #include "cuda/attention/attention.h"
 #include "cuda/attention/simt.h"
 

@@ -3,6 +3,7 @@
 
 #include "cuda/arch/cuda.h"
 #include "cuda/arch/numbers.h"
+#include "cuda/arch/warp.h"
 #include "ops/attention.h"
 #include "ops/philox.h"
 
@@ -71,6 +72,9 @@ struct ScoreMatrix {
   const ScoreRules& rules;
   std::int64_t sample, head;
 
+  __device__ __forceinline__ ScoreMatrix(const ScoreRules& rules_, std::int64_t sample_, std::int64_t head_)
+      : rules(rules_), sample(sample_), head(head_) {}
+
   __device__ __forceinline__ std::int64_t kv_head() const { return head / (rules.shape.heads / rules.shape.kv_heads); }
 
   /// The place of a row in arrays (N, H, S_q).
@@ -89,30 +93,34 @@ struct ScoreMatrix {
            (!rules.causal || key + keys <= query + 1);
   }
 
-  /// What the mask adds, in units of `unit`: -inf outside of the matrix and where the query does not see the key.
-  __device__ __forceinline__ T bias(std::int64_t query, std::int64_t key, T unit) const {
-    if (query >= rules.shape.queries || key >= rules.shape.keys || (rules.causal && key > query)) return -infinity();
-    if (!rules.mask) return 0;
+  /// Whether the query sees the key, and both exist.
+  __device__ __forceinline__ bool visible(std::int64_t query, std::int64_t key) const {
+    if (query >= rules.shape.queries || key >= rules.shape.keys || (rules.causal && key > query)) return false;
+    return !rules.mask || !rules.boolean_mask || static_cast<const bool*>(rules.mask)[mask_at(query, key)];
+  }
+
+  /// Whether something is added to the scores.
+  __device__ __forceinline__ bool additive() const { return rules.mask && !rules.boolean_mask; }
+
+  /// Where the mask's element lies.
+  __device__ __forceinline__ std::int64_t mask_at(std::int64_t query, std::int64_t key) const {
     const std::int64_t* strides = rules.mask_strides;
-    const std::int64_t at = sample * strides[0] + head * strides[1] + query * strides[2] + key * strides[3];
-    if (rules.boolean_mask) return static_cast<const bool*>(rules.mask)[at] ? T(0) : T(-infinity());
-    return widen(static_cast<const S*>(rules.mask)[at]) * unit;
+    return sample * strides[0] + head * strides[1] + query * strides[2] + key * strides[3];
   }
 };
 
-/// Dropout's factors: 0, or the scale of what is kept. Elements that follow each other share Philox counters, so the
-/// words that were drawn last are held.
-template <class T>
+/// Which weights dropout keeps. Elements that follow each other share Philox counters, so the words that were drawn
+/// last are held.
 class Dropout {
  public:
+  /// Without dropout it must not be asked.
   __device__ __forceinline__ explicit Dropout(const ScoreRules& rules)
-      : seed_(static_cast<std::uint64_t>(rules.state[0])),
-        offset_(static_cast<std::uint64_t>(rules.state[1])),
-        threshold_(rules.dropout),
-        scale_(static_cast<T>(rules.kept_scale)) {}
+      : seed_(rules.state ? static_cast<std::uint64_t>(rules.state[0]) : 0),
+        offset_(rules.state ? static_cast<std::uint64_t>(rules.state[1]) : 0),
+        threshold_(rules.dropout) {}
 
-  /// The factor of element `index` of (N, H, S_q, S_k).
-  __device__ __forceinline__ T factor(std::int64_t index) {
+  /// Whether element `index` of (N, H, S_q, S_k) is kept.
+  __device__ __forceinline__ bool keeps(std::int64_t index) {
     if (index / 4 != counter_) {
       counter_ = index / 4;
       words_ = philox(seed_, offset_, static_cast<std::uint64_t>(counter_));
@@ -120,30 +128,14 @@ class Dropout {
     // Selected, not indexed: an index that is not a constant would push the words out of registers.
     const std::uint32_t low = index & 1 ? words_.word[1] : words_.word[0];
     const std::uint32_t high = index & 1 ? words_.word[3] : words_.word[2];
-    return uniform_float(index & 2 ? high : low) >= threshold_ ? scale_ : T(0);
+    return uniform_float(index & 2 ? high : low) >= threshold_;
   }
 
  private:
   std::uint64_t seed_, offset_;
   float threshold_;
-  T scale_;
   std::int64_t counter_ = -1;
   PhiloxWords words_ = {};
 };
-
-/// Sum and maximum over groups of `width` neighbouring lanes; every lane has the result.
-template <int width, class T>
-__device__ __forceinline__ T sum_lanes(T value) {
-#pragma unroll
-  for (int distance = width / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, distance);
-  return value;
-}
-template <int width, class T>
-__device__ __forceinline__ T max_lanes(T value) {
-#pragma unroll
-  for (int distance = width / 2; distance > 0; distance /= 2)
-    value = max(value, __shfl_xor_sync(0xFFFFFFFFu, value, distance));
-  return value;
-}
 
 }  // namespace imgrec::cuda

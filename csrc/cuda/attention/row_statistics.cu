@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(block_threads)
   const int lane = static_cast<int>(threadIdx.x) % 32;
   T sum = 0;
   for (std::int64_t i = row * size + lane; i < (row + 1) * size; i += 32) sum += widen(dout[i]) * widen(out[i]);
-  sum = sum_lanes<32>(sum);
+  sum = warp_sum(sum);
   if (lane > 0) return;
   const std::int64_t head = row % heads, query = row / heads % queries, sample = row / heads / queries;
   const std::int64_t to = (sample * heads + head) * queries + query;

@@ -127,16 +127,35 @@ __device__ void write_rows(const RowTile<S>& to, const Compute<S> (&sums)[column
       }
 }
 
-/// From products of queries and keys to scores.
+/// From products of queries and keys to scores; -inf where a key is not seen.
 template <class S>
 __device__ void finish_scores(Compute<S> (&scores)[4][4], const ScoreMatrix<S>& matrix, std::int64_t query,
                               std::int64_t key) {
   const auto scale = static_cast<Compute<S>>(matrix.rules.scale);
+  const S* mask = static_cast<const S*>(matrix.rules.mask);
 #pragma unroll
   for (int i = 0; i < 4; ++i)
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
-      scores[i][j] = scores[i][j] * scale + matrix.bias(query + 4 * simt_y() + i, key + 4 * simt_x() + j, 1);
+    for (int j = 0; j < 4; ++j) {
+      const std::int64_t q = query + 4 * simt_y() + i, k = key + 4 * simt_x() + j;
+      const bool visible = matrix.visible(q, k);
+      const Compute<S> added = visible && matrix.additive() ? widen(mask[matrix.mask_at(q, k)]) : Compute<S>(0);
+      scores[i][j] = visible ? scores[i][j] * scale + added : -infinity();
+    }
+}
+
+/// Which of the thread's elements dropout keeps: bit 4 i + j; all of them without dropout.
+template <class S>
+__device__ std::uint32_t kept_bits(const ScoreMatrix<S>& matrix, std::int64_t query, std::int64_t key) {
+  if (!matrix.rules.state) return 0xFFFFu;
+  Dropout dropout(matrix.rules);
+  std::uint32_t bits = 0;
+#pragma unroll 1
+  for (int k = 0; k < 16; ++k) {
+    const std::int64_t row = matrix.row(query + 4 * simt_y() + k / 4);
+    bits |= static_cast<std::uint32_t>(dropout.keeps(row * matrix.rules.shape.keys + key + 4 * simt_x() + k % 4)) << k;
+  }
+  return bits;
 }
 
 /// Where the gradient of a score comes from.
@@ -162,23 +181,18 @@ __device__ void gradient_tile(Compute<S> (&weights)[4][4], Compute<S> (&dscores)
   multiply_rows<S>(dscores, memory, inputs.dout.tile(matrix.sample, matrix.head, query, simt_tile),
                    inputs.value.tile(matrix.sample, kv_head, key, simt_tile), static_cast<int>(rules.shape.value_size));
   finish_scores<S>(weights, matrix, query, key);
+  const std::uint32_t kept = kept_bits<S>(matrix, query, key);
+  const auto scale = static_cast<T>(rules.kept_scale);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::int64_t row = query + 4 * simt_y() + i;
     const bool exists = row < rules.shape.queries;
     const T lse = exists ? inputs.lse[matrix.row(row)] : T(0), delta = exists ? inputs.delta[matrix.row(row)] : T(0);
-    T factors[4] = {1, 1, 1, 1};
-    if (rules.state) {
-      Dropout<T> dropout(rules);
-      const std::int64_t first = matrix.row(row) * rules.shape.keys + key + 4 * simt_x();
-#pragma unroll
-      for (int j = 0; j < 4; ++j) factors[j] = dropout.factor(first + j);
-    }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const T weight = exponential(weights[i][j] - lse);
-      weights[i][j] = weight * factors[j];
-      dscores[i][j] = weight * (dscores[i][j] * factors[j] - delta);
+      const T weight = exponential(weights[i][j] - lse), factor = kept >> (4 * i + j) & 1 ? scale : T(0);
+      weights[i][j] = weight * factor;
+      dscores[i][j] = weight * (dscores[i][j] * factor - delta);
     }
   }
 }

@@ -13,8 +13,7 @@ namespace {
 constexpr int channels = 32, pixels = 8;
 
 DepthSplit split_of(const Conv2dShape& shape) {
-  return DepthSplit::of((shape.out_channels + channels - 1) / channels,
-                        shape.batch * shape.height.output() * shape.width.output());
+  return DepthSplit::of((shape.out_channels + channels - 1) / channels, shape.outputs());
 }
 
 template <class T>
@@ -50,8 +49,7 @@ void conv2d_bias_gradient(const Context& context, const Array& dbias, const Arra
     const std::int64_t blocks = split.parts * ((shape.out_channels + channels - 1) / channels);
     LAUNCH((bias_gradient_kernel<T>), context,
            {.blocks = static_cast<unsigned>(blocks), .threads = dim3(channels, pixels)}, sums, dy.as<const T>(),
-           shape.batch * shape.height.output() * shape.width.output(), shape.out_channels, split.part_depth,
-           FastDivisor(split.parts));
+           shape.outputs(), shape.out_channels, split.part_depth, FastDivisor(split.parts));
     sum_parts(context, dbias.as<T>(), sums, shape.out_channels, split.parts);
   });
 }

@@ -2,8 +2,7 @@
 #pragma once
 
 #include "cuda/activation.h"
-#include "cuda/conv2d/patches.h"
-#include "cuda/gemm/simt.h"
+#include "cuda/conv2d/kernels.h"
 
 namespace imgrec::cuda {
 
@@ -26,5 +25,11 @@ struct ForwardEpilogue {
     store_run(y + m * channels + channel, count, values);
   }
 };
+
+template <class T>
+ForwardEpilogue<T> forward_epilogue(const Conv2dForward& arrays, const Conv2dShape& shape) {
+  return {arrays.y.as<T>(), arrays.pre_activation.as<T>(), arrays.bias.as<const T>(), shape.out_channels,
+          arrays.activation};
+}
 
 }  // namespace imgrec::cuda

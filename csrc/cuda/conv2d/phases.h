@@ -52,10 +52,11 @@ struct PhasedAxis {
       position -= axis.dilation;
     }
     const FastDivisor& tap_count = taps.from(first);
-    return {
-        {output, 1, position / axis.stride, -(axis.dilation / (axis.stride / tap_step)), inputs.from(phase), tap_count},
-        first,
-        first < candidates ? tap_count.divisor : 0};
+    const auto origin = static_cast<int>(position / axis.stride);
+    const auto advance = static_cast<int>(-(axis.dilation / (axis.stride / tap_step)));
+    return {{static_cast<int>(output), 1, origin, advance, inputs.from(phase), tap_count},
+            first,
+            first < candidates ? tap_count.divisor : 0};
   }
 };
 

@@ -1,95 +1,15 @@
 // Convolution as implicit matrix products on the ordinary arithmetic units: exact for float32 and float64, for any
-// shape.
+// shape. What is multiplied: products.h. How: gemm/simt.h, in tiles of 64 x 64 x 16, for float32 also 128 x 128 x 8
+// where both sides fill many of them.
 //
-//   x (N, H, W, C)   weight (C_out, KH, KW, C / groups)   y (N, OH, OW, C_out)      per group, of P = N OH OW pixels:
+// Neighbouring blocks read the same patches, so an image comes from memory about once, and KH KW times from the caches.
 //
-//   forward           (P, taps)     patches of x    times (taps, C_out)  weight, transposed
-//   backward_input    (N H' W', ..) patches of dy   times (taps', C)     weight, for each phase of the strides
-//   (patches.h) backward_weight   (C_out, P)    dy, transposed  times (P, taps)      patches of x, P cut into parts
-//   (split.h)
-//
-// taps counts tap rows x tap columns x channels. No patch is copied: the loop of gemm/simt.h asks for one element at a
-// time, and its place is the sum of a part for the pixel and a part for the tap. Tiles of 64 x 64 x 16, for
-// float also 128 x 128 x 16 where both sides fill them. One wave of tiles reads the weights from the cache, and every
-// element of an image comes from memory about once, and KH KW times from the cache.
-//
-// Registers on sm_80 (sm_90a), no spills; measured share of the peer: not run on a GPU.
-#include "cuda/conv2d/epilogue.h"
-#include "cuda/conv2d/kernels.h"
-#include "cuda/conv2d/phases.h"
+// Registers on sm_80 (sm_90a), no spills: 93 to 119 (111 to 123) for 64 x 64 in float, 141 to 168 (151 to 173) for
+// 128 x 128, 134 to 156 (158 to 166) for double. Measured share of the peer: not run on a GPU.
+#include "cuda/conv2d/products.h"
 
 namespace imgrec::cuda {
 namespace {
-
-template <class Tile, class T>
-__global__ void __launch_bounds__(Tile::threads)
-    forward_kernel(ForwardEpilogue<T> output, const T* x, const T* weight, Patches patches, std::int64_t outputs,
-                   std::int64_t taps, std::int64_t group_out, TileGrid grid) {
-  const TileGrid::Place place = grid.place<Tile>(blockIdx.x);
-  const std::int64_t first_channel = place.z * group_out;
-  const PatchRows<T> rows{x + place.z * patches.group_channels.divisor, patches};
-  const MatrixSource<T, true> columns{weight + first_channel * taps, taps, 1};
-  simt_product<Tile>(rows, columns, {outputs, group_out, 0, taps}, place,
-                     [&](std::int64_t m, std::int64_t n, int count, const Compute<T>(&sums)[4]) {
-                       output(m, first_channel + n, count, sums);
-                     });
-}
-
-/// The weights that a phase of backward_input meets: lines are input channels, the depth is (tap row, tap column, o).
-template <class T>
-struct PhaseWeights {
-  static constexpr bool depth_contiguous = false;
-  const T* weight;
-  const PhasedInput& all;
-  const PhaseProduct& phase;
-
-  __device__ std::int64_t line(std::int64_t index) const { return index; }
-  __device__ std::int64_t depth(std::int64_t k) const { return phase.weights(all, k); }
-  __device__ Compute<T> load(std::int64_t channel, std::int64_t offset) const {
-    return widen(weight[offset + channel]);
-  }
-};
-
-template <class Tile, class T>
-__global__ void __launch_bounds__(Tile::threads)
-    backward_input_kernel(T* dx, const T* dy, const T* weight, PhasedInput all, TileGrid grid) {
-  const TileGrid::Place place = grid.place<Tile>(blockIdx.x);
-  const PhaseProduct phase = PhaseProduct::of(all, place.z);
-  if (place.row >= phase.inputs) return;  // smaller than the largest phase
-  const PatchRows<T> rows{dy + phase.group * all.group_out.divisor, phase.patches};
-  const PhaseWeights<T> columns{weight, all, phase};
-  simt_product<Tile>(rows, columns, {phase.inputs, all.group_in, 0, phase.depth}, place,
-                     [&](std::int64_t m, std::int64_t n, int count, const Compute<T>(&sums)[4]) {
-                       const std::int64_t channel = phase.group * all.group_in + n;
-                       store_run(dx + phase.pixel(all, m) * all.in_channels + channel, count, sums);
-                     });
-}
-
-/// partial is null where there is one part.
-template <class Tile, class T>
-__global__ void __launch_bounds__(Tile::threads)
-    backward_weight_kernel(T* dweight, Compute<T>* partial, const T* x, const T* dy, Patches patches,
-                           std::int64_t outputs, std::int64_t taps, std::int64_t group_out, FastDivisor groups,
-                           std::int64_t part_depth, TileGrid grid) {
-  const TileGrid::Place place = grid.place<Tile>(blockIdx.x);
-  const auto z = groups.divide(place.z);  // (part, group)
-  const std::int64_t first_filter = z.remainder * group_out, out_channels = groups.divisor * group_out;
-  const std::int64_t first = z.quotient * part_depth, last = min(first + part_depth, outputs);
-  const MatrixSource<T, false> rows{dy + first_filter, 1, out_channels};
-  const PatchColumns<T> columns{x + z.remainder * patches.group_channels.divisor, patches};
-  simt_product<Tile>(rows, columns, {group_out, taps, first, last}, place,
-                     [&](std::int64_t m, std::int64_t n, int count, const Compute<T>(&sums)[4]) {
-                       const std::int64_t to = (first_filter + m) * taps + n;
-                       if (partial)
-                         store_run(partial + z.quotient * out_channels * taps + to, count, sums);
-                       else
-                         store_run(dweight + to, count, sums);
-                     });
-}
-
-std::int64_t taps_of(const Conv2dShape& shape) { return shape.height.kernel * shape.width.kernel * shape.group_in(); }
-
-std::int64_t outputs_of(const Conv2dShape& shape) { return shape.batch * shape.height.output() * shape.width.output(); }
 
 /// Calls body(tile, T{}) with the tile for a product of so many rows and columns.
 template <class Body>
@@ -97,7 +17,7 @@ void for_tile(DType dtype, std::int64_t rows, std::int64_t columns, Body&& body)
   for_floating(dtype, [&](auto type) {
     using T = decltype(type);
     if constexpr (std::is_same_v<T, float>)
-      if (rows >= 4096 && columns >= 128) return body(SimtTile<float, 8>{}, type);
+      if (rows >= 16384 && columns >= 128) return body(SimtTile<float, 8>{}, type);
     body(SimtTile<Compute<T>, 4>{}, type);
   });
 }
@@ -105,41 +25,18 @@ void for_tile(DType dtype, std::int64_t rows, std::int64_t columns, Body&& body)
 }  // namespace
 
 void conv2d_simt(const Context& context, const Conv2dForward& arrays, const Conv2dShape& shape) {
-  for_tile(arrays.x.dtype, outputs_of(shape), shape.group_out(), [&](auto tile, auto type) {
-    using Tile = decltype(tile);
-    using T = decltype(type);
-    const TileGrid grid = TileGrid::covering<Tile>(outputs_of(shape), shape.group_out(), shape.groups);
-    const ForwardEpilogue<T> output{arrays.y.as<T>(), arrays.pre_activation.as<T>(), arrays.bias.as<const T>(),
-                                    shape.out_channels, arrays.activation};
-    LAUNCH((forward_kernel<Tile, T>), context, {.blocks = grid.blocks(), .threads = Tile::threads}, output,
-           arrays.x.as<const T>(), arrays.weight.as<const T>(), input_patches(shape), outputs_of(shape), taps_of(shape),
-           shape.group_out(), grid);
-  });
+  for_tile(arrays.y.dtype, shape.outputs(), shape.group_out(),
+           [&](auto tile, auto type) { launch_product<decltype(tile), decltype(type)>(context, arrays, shape); });
 }
 
 void conv2d_simt(const Context& context, const Conv2dBackwardInput& arrays, const Conv2dShape& shape) {
-  for_tile(arrays.dx.dtype, outputs_of(shape), shape.group_in(), [&](auto tile, auto type) {
-    using Tile = decltype(tile);
-    using T = decltype(type);
-    const PhasedInput all(shape);
-    const TileGrid grid = all.grid<Tile>(shape);
-    LAUNCH((backward_input_kernel<Tile, T>), context, {.blocks = grid.blocks(), .threads = Tile::threads},
-           arrays.dx.as<T>(), arrays.dy.as<const T>(), arrays.weight.as<const T>(), all, grid);
-  });
+  for_tile(arrays.dx.dtype, shape.inputs(), shape.group_in(),
+           [&](auto tile, auto type) { launch_product<decltype(tile), decltype(type)>(context, arrays, shape); });
 }
 
 void conv2d_simt(const Context& context, const Conv2dBackwardWeight& arrays, const Conv2dShape& shape) {
-  for_floating(arrays.dweight.dtype, [&](auto type) {
-    using T = decltype(type);
-    using Tile = SimtTile<Compute<T>, 4>;
-    const DepthSplit split = weight_split(shape, Tile::rows);
-    const TileGrid grid = TileGrid::covering<Tile>(shape.group_out(), taps_of(shape), shape.groups * split.parts);
-    auto* const partial = split.parts > 1 ? static_cast<Compute<T>*>(arrays.partial) : nullptr;
-    LAUNCH((backward_weight_kernel<Tile, T>), context, {.blocks = grid.blocks(), .threads = Tile::threads},
-           arrays.dweight.as<T>(), partial, arrays.x.as<const T>(), arrays.dy.as<const T>(), input_patches(shape),
-           outputs_of(shape), taps_of(shape), shape.group_out(), FastDivisor(shape.groups), split.part_depth, grid);
-    if (partial) sum_parts(context, arrays.dweight.as<T>(), partial, arrays.dweight.size(), split.parts);
-  });
+  for_tile(arrays.dweight.dtype, 0, 0,
+           [&](auto tile, auto type) { launch_product<decltype(tile), decltype(type)>(context, arrays, shape); });
 }
 
 }  // namespace imgrec::cuda

@@ -12,21 +12,17 @@ struct FastDivisor {
   struct Result {
     std::int64_t quotient, remainder;
   };
-  std::int64_t divisor = 1;
-  std::uint64_t reciprocal = ~0ull;
-  std::uint32_t short_reciprocal = ~0u;
+  std::int64_t divisor;
+  std::uint64_t reciprocal;  // its upper half is that for b = 32
 
   FastDivisor() = default;
-  explicit FastDivisor(std::int64_t by)
-      : divisor(by),
-        reciprocal(~0ull / static_cast<std::uint64_t>(by)),
-        short_reciprocal(static_cast<std::uint32_t>(~0u / static_cast<std::uint64_t>(by))) {}
+  explicit FastDivisor(std::int64_t by) : divisor(by), reciprocal(~0ull / static_cast<std::uint64_t>(by)) {}
 
   __device__ __forceinline__ Result divide(std::int64_t dividend) const {
     if (dividend >> 31 == 0) {
       const auto n = static_cast<std::uint32_t>(dividend), d = static_cast<std::uint32_t>(divisor);
       if (divisor >> 31 != 0) return {0, dividend};
-      const std::uint32_t below = __umulhi(n, short_reciprocal), rest = n - below * d;
+      const std::uint32_t below = __umulhi(n, static_cast<std::uint32_t>(reciprocal >> 32)), rest = n - below * d;
       return rest >= d ? Result{below + 1, rest - d} : Result{below, rest};
     }
     const auto below = static_cast<std::int64_t>(__umul64hi(static_cast<std::uint64_t>(dividend), reciprocal));

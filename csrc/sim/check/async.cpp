@@ -11,11 +11,11 @@ namespace {
 PendingCopy issue(void* shared, const void* global, std::uint32_t bytes, Site site) {
   const SiteId place = site_of(site);
   for (std::uint32_t done = 0; global && done < bytes; done += 16)
-    touch(*current, {reinterpret_cast<std::uintptr_t>(global) + done, std::min(bytes - done, 16u), Touch::read, true,
-                     place});
+    touch(*current,
+          {reinterpret_cast<std::uintptr_t>(global) + done, std::min(bytes - done, 16u), Touch::read, true, place});
   for (std::uint32_t done = 0; done < bytes; done += 16)
-    touch(*current, {reinterpret_cast<std::uintptr_t>(shared) + done, std::min(bytes - done, 16u), Touch::copy, true,
-                     place});
+    touch(*current,
+          {reinterpret_cast<std::uintptr_t>(shared) + done, std::min(bytes - done, 16u), Touch::copy, true, place});
   return {shared_address(shared), bytes, current->open_group};
 }
 

@@ -1,5 +1,5 @@
-// What the compiler calls in kernels before each access to memory, with -fsanitize=thread: GCC's libtsan offers the same
-// functions, for threads of the operating system.
+// What the compiler calls in kernels before each access to memory, with -fsanitize=thread: GCC's libtsan offers the
+// same functions, for threads of the operating system.
 //
 // An access of an atomic or a volatile is never a race. Atomics order as the C++ memory model says by their order.
 #include <bit>
@@ -17,12 +17,12 @@ namespace {
 }
 
 template <bool Aligned>
-inline __attribute__((always_inline)) void touch_here(const volatile void* address, unsigned size, Touch kind, bool plain,
-                                                 const void* return_address) {
+inline __attribute__((always_inline)) void touch_here(const volatile void* address, unsigned size, Touch kind,
+                                                      bool plain, const void* return_address) {
   ObservedThread* const thread = current;
   if (!thread) return;  // the host's part of a kernel's file
   const Request request{reinterpret_cast<std::uintptr_t>(address), size, kind, plain, site_of(return_address)};
-  if (Aligned && request.address % size != 0 && options().bounds) stop_misaligned(request);
+  if (Aligned && request.address % size != 0 && state.options.bounds) stop_misaligned(request);
   touch(*thread, request);
 }
 
@@ -68,14 +68,14 @@ void __tsan_write_range(void* address, std::size_t size) {
   touch_here<false>(address, static_cast<unsigned>(size), Touch::write, true, HERE);
 }
 
-#define ACCESSES(size)                                                                                              \
-  void __tsan_read##size(void* address) { touch_here<true>(address, size, Touch::read, true, HERE); }                    \
-  void __tsan_write##size(void* address) { touch_here<true>(address, size, Touch::write, true, HERE); }                  \
-  void __tsan_unaligned_read##size(void* address) { touch_here<false>(address, size, Touch::read, true, HERE); }         \
-  void __tsan_unaligned_write##size(void* address) { touch_here<false>(address, size, Touch::write, true, HERE); }       \
-  void __tsan_volatile_read##size(void* address) { touch_here<true>(address, size, Touch::read, false, HERE); }          \
-  void __tsan_volatile_write##size(void* address) { touch_here<true>(address, size, Touch::write, false, HERE); }        \
-  void __tsan_unaligned_volatile_read##size(void* a) { touch_here<false>(a, size, Touch::read, false, HERE); }           \
+#define ACCESSES(size)                                                                                             \
+  void __tsan_read##size(void* address) { touch_here<true>(address, size, Touch::read, true, HERE); }              \
+  void __tsan_write##size(void* address) { touch_here<true>(address, size, Touch::write, true, HERE); }            \
+  void __tsan_unaligned_read##size(void* address) { touch_here<false>(address, size, Touch::read, true, HERE); }   \
+  void __tsan_unaligned_write##size(void* address) { touch_here<false>(address, size, Touch::write, true, HERE); } \
+  void __tsan_volatile_read##size(void* address) { touch_here<true>(address, size, Touch::read, false, HERE); }    \
+  void __tsan_volatile_write##size(void* address) { touch_here<true>(address, size, Touch::write, false, HERE); }  \
+  void __tsan_unaligned_volatile_read##size(void* a) { touch_here<false>(a, size, Touch::read, false, HERE); }     \
   void __tsan_unaligned_volatile_write##size(void* a) { touch_here<false>(a, size, Touch::write, false, HERE); }
 
 ACCESSES(1)
@@ -86,41 +86,43 @@ ACCESSES(16)
 
 // The compiler hands over the operation itself, too. Threads take turns, so that the order is a matter for the checkers
 // alone.
-#define ATOMIC_UPDATE(bits, type, name)                                                                             \
-  type __tsan_atomic##bits##_##name(volatile type* address, type value, int order) {                                \
-    atomic(address, order, true, true, HERE);                                                                       \
-    return __atomic_##name(address, value, __ATOMIC_SEQ_CST);                                                       \
+#define ATOMIC_UPDATE(bits, type, name)                                              \
+  type __tsan_atomic##bits##_##name(volatile type* address, type value, int order) { \
+    atomic(address, order, true, true, HERE);                                        \
+    return __atomic_##name(address, value, __ATOMIC_SEQ_CST);                        \
   }
 
-#define ATOMICS(bits, type)                                                                                         \
-  type __tsan_atomic##bits##_load(const volatile type* address, int order) {                                        \
-    atomic(address, order, true, false, HERE);                                                                      \
-    return __atomic_load_n(address, __ATOMIC_SEQ_CST);                                                              \
-  }                                                                                                                 \
-  void __tsan_atomic##bits##_store(volatile type* address, type value, int order) {                                 \
-    atomic(address, order, false, true, HERE);                                                                      \
-    __atomic_store_n(address, value, __ATOMIC_SEQ_CST);                                                             \
-  }                                                                                                                 \
-  type __tsan_atomic##bits##_exchange(volatile type* address, type value, int order) {                              \
-    atomic(address, order, true, true, HERE);                                                                       \
-    return __atomic_exchange_n(address, value, __ATOMIC_SEQ_CST);                                                   \
-  }                                                                                                                 \
-  int __tsan_atomic##bits##_compare_exchange_strong(volatile type* address, type* expected, type value, int order,  \
-                                                    int) {                                                          \
-    atomic(address, order, true, true, HERE);                                                                       \
-    return __atomic_compare_exchange_n(address, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);        \
-  }                                                                                                                 \
-  int __tsan_atomic##bits##_compare_exchange_weak(volatile type* address, type* expected, type value, int order,    \
-                                                  int) {                                                            \
-    atomic(address, order, true, true, HERE);                                                                       \
-    return __atomic_compare_exchange_n(address, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);        \
-  }                                                                                                                 \
-  ATOMIC_UPDATE(bits, type, fetch_add)                                                                              \
-  ATOMIC_UPDATE(bits, type, fetch_sub)                                                                              \
-  ATOMIC_UPDATE(bits, type, fetch_and)                                                                              \
-  ATOMIC_UPDATE(bits, type, fetch_or)                                                                               \
+#define ATOMICS(bits, type)                                                                                        \
+  type __tsan_atomic##bits##_load(const volatile type* address, int order) {                                       \
+    atomic(address, order, true, false, HERE);                                                                     \
+    return __atomic_load_n(address, __ATOMIC_SEQ_CST);                                                             \
+  }                                                                                                                \
+  void __tsan_atomic##bits##_store(volatile type* address, type value, int order) {                                \
+    atomic(address, order, false, true, HERE);                                                                     \
+    __atomic_store_n(address, value, __ATOMIC_SEQ_CST);                                                            \
+  }                                                                                                                \
+  type __tsan_atomic##bits##_exchange(volatile type* address, type value, int order) {                             \
+    atomic(address, order, true, true, HERE);                                                                      \
+    return __atomic_exchange_n(address, value, __ATOMIC_SEQ_CST);                                                  \
+  }                                                                                                                \
+  int __tsan_atomic##bits##_compare_exchange_strong(volatile type* address, type* expected, type value, int order, \
+                                                    int) {                                                         \
+    atomic(address, order, true, true, HERE);                                                                      \
+    return __atomic_compare_exchange_n(address, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);       \
+  }                                                                                                                \
+  int __tsan_atomic##bits##_compare_exchange_weak(volatile type* address, type* expected, type value, int order,   \
+                                                  int) {                                                           \
+    atomic(address, order, true, true, HERE);                                                                      \
+    return __atomic_compare_exchange_n(address, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);       \
+  }                                                                                                                \
+  ATOMIC_UPDATE(bits, type, fetch_add)                                                                             \
+  ATOMIC_UPDATE(bits, type, fetch_sub)                                                                             \
+  ATOMIC_UPDATE(bits, type, fetch_and)                                                                             \
+  ATOMIC_UPDATE(bits, type, fetch_or)                                                                              \
   ATOMIC_UPDATE(bits, type, fetch_xor)
 
+ATOMICS(8, std::uint8_t)
+ATOMICS(16, std::uint16_t)
 ATOMICS(32, std::uint32_t)
 ATOMICS(64, std::uint64_t)
 

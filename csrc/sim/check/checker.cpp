@@ -1,6 +1,8 @@
 // The simulator's hooks: launches, blocks, and where threads wait for each other.
 #include "sim/check/checker.h"
 
+#include <utility>
+
 #include "sim/hooks.h"
 
 namespace imgrec::sim::check {
@@ -60,7 +62,7 @@ namespace imgrec::sim::hooks {
 using namespace check;
 
 ObservedLaunch::ObservedLaunch(const Launch& launch) : alone_(one_launch) {
-  options();
+  state.options = options();
   state.launch = &launch;
   state.stopped = false;
   state.flags.clear();
@@ -68,6 +70,9 @@ ObservedLaunch::ObservedLaunch(const Launch& launch) : alone_(one_launch) {
   begin_global(launch);
   profile_launch(launch);
 }
+
+Unobserved::Unobserved() : observed_(std::exchange(current, nullptr)) {}
+Unobserved::~Unobserved() { current = static_cast<ObservedThread*>(observed_); }
 
 ObservedLaunch::~ObservedLaunch() { current = nullptr; }
 
@@ -167,7 +172,9 @@ void warp_met(const Warp& warp, std::uint32_t mask, bool ordered, Site site) {
 
 // What passes through an address: a shared one of an mbarrier, or a cluster's first block for its barrier.
 
-void cluster_arrived(const Block& cluster) { release(*current, state.flags[reinterpret_cast<std::uint64_t>(&cluster)]); }
+void cluster_arrived(const Block& cluster) {
+  release(*current, state.flags[reinterpret_cast<std::uint64_t>(&cluster)]);
+}
 void cluster_passed(const Block& cluster) { acquire(*current, state.flags[reinterpret_cast<std::uint64_t>(&cluster)]); }
 
 void mbarrier_made(std::uint32_t address) { state.flags[address].clear(); }

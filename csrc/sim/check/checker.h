@@ -42,13 +42,14 @@ struct ObservedThread : ThreadClock {
 /// What a launch's blocks on one multiprocessor share.
 struct State {
   const Launch* launch = nullptr;
+  Options options;
   std::vector<ObservedBlock> blocks;
   std::vector<ObservedThread> threads;
   std::uintptr_t arena = 0, arena_bytes = 0, stacks = 0, stacks_bytes = 0;
-  Shadow shared;                                      // of the arena
-  std::unordered_map<std::uint64_t, Knowledge> flags;  // what was released through an address
+  Shadow shared;                                                               // of the arena
+  std::unordered_map<std::uint64_t, Knowledge> flags;                          // what was released through an address
   std::unordered_map<std::uint32_t, std::vector<PendingCopy>> barrier_copies;  // that an mbarrier tells of
-  bool stopped = false;                               // by a report after which nothing can go on
+  bool stopped = false;  // by a report after which nothing can go on
 };
 extern State state;
 extern std::mutex one_launch;  // held while one goes on

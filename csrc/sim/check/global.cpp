@@ -1,6 +1,7 @@
 // Global memory: what a kernel may touch is what the operation was given, its parameters, and, to be read, the
 // constants of its own module.
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -21,15 +22,14 @@ struct Region {
   Shadow shadow;
 };
 
-std::vector<Region> regions;              // those that are written first
+std::vector<Region> regions;                // those that are written first
 std::uint8_t region_of_site[1 << 16] = {};  // the last one that each instruction touched, as a guess
 
 void add_regions(bool writable) {
   std::vector<GivenArray> arrays;
   for (const GivenArray& array : given_arrays())
     if (array.writable == writable && array.end > array.begin) arrays.push_back(array);
-  std::sort(arrays.begin(), arrays.end(),
-            [](const GivenArray& a, const GivenArray& b) { return a.begin < b.begin; });
+  std::sort(arrays.begin(), arrays.end(), [](const GivenArray& a, const GivenArray& b) { return a.begin < b.begin; });
   const std::size_t first = regions.size();
   for (const GivenArray& array : arrays) {
     if (regions.size() == first || array.begin >= regions.back().end)
@@ -73,12 +73,14 @@ std::string place_text(const Region& region, const Request& request) {
 std::string stray_text(std::uintptr_t address) {
   constexpr std::uintptr_t near = 1 << 16;
   std::uintptr_t least = near;
-  std::string text = "memory that the operation was not given (the host's, or nobody's)";
+  char number[40];
+  std::snprintf(number, sizeof(number), "0x%zx", static_cast<std::size_t>(address));
+  std::string text = "address " + std::string(number) + ", which the operation was not given (the host's, or nobody's)";
   for (const GivenArray& array : given_arrays()) {
     const std::string name = "array " + std::to_string(array.number) + " of the operation, which has " +
                              std::to_string(array.end - array.begin) + " bytes";
     const bool past = address >= array.begin;
-    const std::uintptr_t distance = past ? address - array.end : array.begin - address;
+    const std::uintptr_t distance = !past ? array.begin - address : address > array.end ? address - array.end : 0;
     if (distance >= least) continue;
     least = distance;
     text = std::to_string(distance) + (past ? " bytes past the end of " : " bytes before ") + name;
@@ -93,7 +95,7 @@ bool is_parameter(const Request& request) {
 
 /// Touches that no given array answers for.
 void touch_elsewhere(ObservedThread& thread, const Request& request) {
-  if (!options().bounds) return;
+  if (!state.options.bounds) return;
   const Module& module = this_module();
   const bool constant = request.address >= module.begin && request.address + request.size <= module.end;
   if (request.touch == Touch::read && (constant || is_parameter(request))) return;
@@ -120,12 +122,12 @@ void touch_written_region(ObservedThread& thread, const Request& request, Region
     const auto bytes = static_cast<unsigned>(last - first);
     const std::uint8_t mask = byte_mask(static_cast<unsigned>(first - word), bytes);
     Cell& cell = region.shadow.cells[(word - region.begin) / word_bytes];
-    if (options().uninit && request.touch == Touch::read && (cell.written & mask) == 0 && is_poison(first, bytes))
+    if (state.options.uninit && request.touch == Touch::read && (cell.written & mask) == 0 && is_poison(first, bytes))
       report("uninitialised", thread.at(request.site), [&] {
         return text_of(request) + " of global memory that nothing was written to, " + place_text(region, request);
       });
     if (request.touch != Touch::read) cell.written |= mask;
-    if (!options().race || !request.plain) continue;
+    if (!state.options.race || !request.plain) continue;
     const Conflict conflict = touch_word(region.shadow, cell, request.touch, mask, thread.at(request.site), thread);
     if (conflict.access.stamp)
       report_race(thread, request, conflict, [&] { return "global memory, " + place_text(region, request); });
@@ -151,7 +153,7 @@ void touch_global(ObservedThread& thread, const Request& request) {
   if (profiling)
     thread.log.push_back({request.address, request.size, request.site, false, request.touch != Touch::read});
   if (region->writable) return touch_written_region(thread, request, *region);
-  if (request.touch != Touch::read && options().bounds)
+  if (request.touch != Touch::read && state.options.bounds)
     stop("read-only", text_of(request) + " to an input, " + place_text(*region, request), thread.at(request.site));
 }
 

@@ -47,8 +47,8 @@ void count_global(LineCounters& counters, KernelProfile& profile, const Instruct
   };
   ++counters.global_requests;
   counters.global_sectors += distinct(sectors);
-  counters.global_minimum_sectors +=
-      (distinct(addresses) * size + static_cast<std::int64_t>(sector_bytes) - 1) / static_cast<std::int64_t>(sector_bytes);
+  counters.global_minimum_sectors += (distinct(addresses) * size + static_cast<std::int64_t>(sector_bytes) - 1) /
+                                     static_cast<std::int64_t>(sector_bytes);
 }
 
 /// The turns that some lanes of an instruction take together: as many as the busiest bank has different words.

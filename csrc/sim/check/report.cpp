@@ -56,8 +56,8 @@ std::string reports_text() {
   std::string text;
   for (std::size_t i = 0; 2 * i < lines.size(); ++i) {
     const Report& one = reports_[i];
-    text += std::string(i ? "\n" : "") + launch_->kernel + ": " + one.what + "\n    " +
-            place_text(one.who, lines[2 * i]);
+    text +=
+        std::string(i ? "\n" : "") + launch_->kernel + ": " + one.what + "\n    " + place_text(one.who, lines[2 * i]);
     if (one.other.stamp) text += "\n  " + one.relation + "\n    " + place_text(one.other, lines[2 * i + 1]);
   }
   if (reports_.size() > most_shown) text += "\n" + std::to_string(reports_.size() - most_shown) + " reports more";

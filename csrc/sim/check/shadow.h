@@ -44,8 +44,7 @@ Conflict touch_split(Shadow& shadow, Cell& cell, Touch touch, std::uint8_t mask,
 
 inline Conflict touch_cell(Cell& cell, Touch touch, Access who, const ThreadClock& thread) {
   Conflict found;
-  if (__builtin_expect(cell.copying || !is_ordered(cell.write, thread), 0))
-    found = {cell.write, true, cell.copying};
+  if (__builtin_expect(cell.copying || !is_ordered(cell.write, thread), 0)) found = {cell.write, true, cell.copying};
   if (touch == Touch::read) {
     Access& first = cell.reads[0];
     if (first.party == who.party || is_ordered(first, thread))

@@ -16,8 +16,8 @@ std::vector<std::uint32_t> used_words;  // of each slot's window, by the block b
 void map_cells(std::size_t words) {
   if (words <= mapped_words) return;
   if (state.shared.cells) munmap(state.shared.cells, mapped_words * sizeof(Cell));
-  void* memory = mmap(nullptr, words * sizeof(Cell), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      mmap(nullptr, words * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   state.shared.cells = static_cast<Cell*>(memory);
   mapped_words = words;
@@ -43,22 +43,19 @@ std::string place_text(const Block& block, std::uint32_t offset) {
 
 void check_word(ObservedThread& thread, const Request& request, std::uint32_t address, std::uint8_t mask) {
   Cell& cell = state.shared.cells[address / word_bytes];
-  const auto where = [&] {
-    return place_text(*state.blocks[address / window_bytes].block, address % window_bytes);
-  };
-  if (options().bounds && (cell.valid & mask) != mask)
+  const auto where = [&] { return place_text(*state.blocks[address / window_bytes].block, address % window_bytes); };
+  if (state.options.bounds && (cell.valid & mask) != mask)
     stop("out of bounds", text_of(request) + " of shared memory, " + where(), thread.at(request.site));
   if (request.touch != Touch::read) {
     cell.written |= mask;
-  } else if (options().uninit && (cell.written & mask) != mask) {
+  } else if (state.options.uninit && (cell.written & mask) != mask) {
     report("uninitialised", thread.at(request.site),
            [&] { return text_of(request) + " of shared memory that nothing was written to, " + where(); });
     cell.written |= mask;
   }
-  if (!options().race || !request.plain) return;
+  if (!state.options.race || !request.plain) return;
   const Conflict conflict = touch_word(state.shared, cell, request.touch, mask, thread.at(request.site), thread);
-  if (conflict.access.stamp)
-    report_race(thread, request, conflict, [&] { return "shared memory, " + where(); });
+  if (conflict.access.stamp) report_race(thread, request, conflict, [&] { return "shared memory, " + where(); });
 }
 
 }  // namespace
@@ -83,12 +80,13 @@ void place_shared(std::uint32_t address, std::uint32_t bytes) {
 
 void touch_shared(ObservedThread& thread, const Request& request) {
   const auto address = static_cast<std::uint32_t>(request.address - state.arena);
-  if (options().bounds) {
+  if (state.options.bounds) {
     const std::uint32_t slot = address / window_bytes, cluster = state.launch->cluster;
     if (slot / cluster != thread.slot / cluster)
       stop("out of bounds", text_of(request) + " of another block's shared memory", thread.at(request.site));
   }
-  if (profiling) thread.log.push_back({request.address, request.size, request.site, true, request.touch != Touch::read});
+  if (profiling)
+    thread.log.push_back({request.address, request.size, request.site, true, request.touch != Touch::read});
   const std::uint32_t end = address + request.size;
   for (std::uint32_t word = address / word_bytes * word_bytes; word < end; word += word_bytes) {
     const std::uint32_t first = std::max(word, address), last = std::min(word + word_bytes, end);

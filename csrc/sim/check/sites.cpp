@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <new>
@@ -48,7 +49,8 @@ Module find_module() {
         }
         const auto here = reinterpret_cast<std::uintptr_t>(&find_module);
         if (here < module.begin || here >= module.end) return 0;
-        module.path = info->dlpi_name && *info->dlpi_name ? info->dlpi_name : "/proc/self/exe";
+        module.path =
+            *info->dlpi_name ? std::filesystem::path(info->dlpi_name) : std::filesystem::read_symlink("/proc/self/exe");
         *static_cast<Module*>(opaque) = module;
         return 1;
       },

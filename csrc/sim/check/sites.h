@@ -15,7 +15,7 @@ using SiteId = std::uint16_t;
 
 /// The loaded module's parts, in memory.
 struct Module {
-  std::uintptr_t load_address = 0;             // what the linker counts addresses from
+  std::uintptr_t load_address = 0;                     // what the linker counts addresses from
   std::uintptr_t begin = ~std::uintptr_t{0}, end = 0;  // all of it
   std::string path;
 };

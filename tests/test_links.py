@@ -1,0 +1,30 @@
+"""What the extension modules take from the CPU's library when they are linked."""
+
+import importlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+MATRIX_PRODUCT = {"matmul", "matmul_plan"}
+HOST = {"cpu::parallel_tasks", "begin_operation", "give_array", "poisons_memory"}  # its threads, and its memory
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm lists what a module takes; it comes with binutils")
+@pytest.mark.parametrize("name", ["_sim", "_sim_checked"])
+def test_the_simulator_takes_no_kernel_from_the_cpu_but_the_matrix_product(name):
+    module = pytest.importorskip(f"imgrec_engine.{name}", reason="this build has no such module")
+    listing = subprocess.run(["nm", "-DC", module.__file__], capture_output=True, text=True, check=True).stdout
+    taken = set(re.findall(r" U imgrec::([\w:]+)\(", listing))
+    assert MATRIX_PRODUCT <= taken <= MATRIX_PRODUCT | HOST
+
+
+def test_the_simulator_exports_what_the_cpu_exports():
+    cpu = importlib.import_module("imgrec_engine._cpu")
+    sim = pytest.importorskip("imgrec_engine._sim", reason="this build has no simulator")
+
+    def names(module):
+        return {name for name in vars(module) if not name.startswith("__")}
+
+    assert names(sim) == names(cpu)
