@@ -106,7 +106,6 @@ def _check_gpu(cupy: Any, index: int) -> None:
     if index >= count:
         found = "no GPU" if count == 0 else f"one GPU, {name_of(0)}" if count == 1 else f"{count} GPUs"
         raise _unavailable(index, f"this machine has {found}")
-
     capability = int(cupy.cuda.Device(index).compute_capability)
     if capability < LEAST_CAPABILITY:
         raise _unavailable(

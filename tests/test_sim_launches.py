@@ -57,7 +57,7 @@ def test_bits_do_not_depend_on_multiprocessors_or_alignment(name, dtype, monkeyp
     dtype = ie.zeros(0, dtype=dtype).dtype
     expected = value_and_gradient(op, shape, dtype)
     assert value_and_gradient(op, shape, dtype, shift=1) == expected
-    array_type = kernels.ARRAY_TYPES["sim"]
+    array_type = kernels.HOST_TYPES["sim"]
     module, context = kernels._OF_TYPE[array_type]
     for multiprocessors in (1, 7):
         other = module.Context(context.threads, multiprocessors, context.max_shared_bytes)
