@@ -62,7 +62,10 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks_at_once)
   const TileGrid::Place place = grid.place<Tile>(blockIdx.x);
   SHARED(PhaseProduct, phases, [1]);  // the block's, where it takes no registers
   const PhaseProduct& phase = phases[0];
-  if (threadIdx.x == 0) phases[0] = PhaseProduct::of(all, place.z);
+  if (threadIdx.x == 0) {
+    const PhaseProduct mine = PhaseProduct::of(all, place.z);
+    phases[0] = mine;  // in two steps: checkers do not see what a function returns into memory
+  }
   __syncthreads();
   if (place.row >= phase.inputs) return;  // smaller than the largest phase
   const PatchRows<T> rows{dy + phase.group * all.group_out.divisor, phase.patches};

@@ -9,21 +9,12 @@
 namespace imgrec::sim::check {
 namespace {
 
-[[noreturn, gnu::cold, gnu::noinline]] void stop_misaligned(const Request& request) {
-  stop("misaligned",
-       text_of(request) + " at an address that is " + std::to_string(request.address % request.size) +
-           " past a multiple of " + std::to_string(request.size),
-       current->at(request.site));
-}
-
 template <bool Aligned>
 inline __attribute__((always_inline)) void touch_here(const volatile void* address, unsigned size, Touch kind,
                                                       bool plain, const void* return_address) {
   ObservedThread* const thread = current;
   if (!thread) return;  // the host's part of a kernel's file
-  const Request request{reinterpret_cast<std::uintptr_t>(address), size, kind, plain, site_of(return_address)};
-  if (Aligned && request.address % size != 0 && state.options.bounds) stop_misaligned(request);
-  touch(*thread, request);
+  touch(*thread, {reinterpret_cast<std::uintptr_t>(address), size, kind, plain, site_of(return_address), Aligned});
 }
 
 constexpr bool acquires(int order) { return order != __ATOMIC_RELAXED && order != __ATOMIC_RELEASE; }

@@ -26,6 +26,14 @@ std::string text_of(const Request& request) {
   return std::string(names[static_cast<int>(request.touch)]) + " of " + std::to_string(request.size) + " bytes";
 }
 
+void require_aligned(const ObservedThread& thread, const Request& request) {
+  if (!request.aligned || request.address % request.size == 0 || !state.options.bounds) return;
+  stop("misaligned",
+       text_of(request) + " at an address that is " + std::to_string(request.address % request.size) +
+           " past a multiple of " + std::to_string(request.size),
+       thread.at(request.site));
+}
+
 const char* relation_of(const Conflict& conflict) {
   if (conflict.was_copy) return "while an asynchronous copy goes on there that its thread has not waited for";
   return conflict.was_write ? "without order after a write" : "without order after a read";

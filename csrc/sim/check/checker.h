@@ -70,6 +70,7 @@ struct Request {
   Touch touch;
   bool plain;
   SiteId site;
+  bool aligned = true;  // to its size, as the compiler has it
 };
 /// "read of 4 bytes"
 std::string text_of(const Request& request);
@@ -83,6 +84,10 @@ void report_race(const ObservedThread& thread, const Request& request, const Con
       "race", thread.at(request.site), [&] { return text_of(request) + " of " + where(); }, relation_of(conflict),
       conflict.access);
 }
+
+/// A structure of 16 bytes that is aligned to 8 cannot be told from a wide access: in the arrays of kernels there is
+/// none.
+void require_aligned(const ObservedThread& thread, const Request& request);
 
 void touch_shared(ObservedThread& thread, const Request& request);
 void touch_global(ObservedThread& thread, const Request& request);

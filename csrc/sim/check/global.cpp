@@ -150,6 +150,7 @@ void begin_global(const Launch&) {
 void touch_global(ObservedThread& thread, const Request& request) {
   Region* const region = find_region(request);
   if (!region) return touch_elsewhere(thread, request);
+  require_aligned(thread, request);
   if (profiling)
     thread.log.push_back({request.address, request.size, request.site, false, request.touch != Touch::read});
   if (region->writable) return touch_written_region(thread, request, *region);

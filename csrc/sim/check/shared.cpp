@@ -79,6 +79,7 @@ void place_shared(std::uint32_t address, std::uint32_t bytes) {
 }
 
 void touch_shared(ObservedThread& thread, const Request& request) {
+  require_aligned(thread, request);
   const auto address = static_cast<std::uint32_t>(request.address - state.arena);
   if (state.options.bounds) {
     const std::uint32_t slot = address / window_bytes, cluster = state.launch->cluster;
