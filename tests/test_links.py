@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 MATRIX_PRODUCT = {"matmul", "matmul_plan"}
-HOST = {"cpu::parallel_tasks", "begin_operation", "give_array", "poisons_memory"}  # its threads, and its memory
+# Its threads and its memory.
+HOST = {"cpu::parallel_tasks", "begin_operation", "give_array", "poisons_memory", "serves_host_memory"}
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm lists what a module takes; it comes with binutils")
