@@ -69,7 +69,6 @@ assert "float32 (3,), but x is float32 (2, 3)" in refusal(Array(3), Array(2, 3),
 assert "y is float32 (3,), expected bfloat16" in refusal(Array(3), Array(3, dtype=ml_dtypes.bfloat16), "relu")
 assert "multiples of their size" in refusal(Array(3), Array(3, address=514), "relu")
 assert "incompatible" in refusal(on_host, Array(3), "relu", function=_cpu.activation_forward)
-assert refusal(Array(0, 3), Array(0, 3), "relu") is None  # nothing to launch
 try:
     ctypes.CDLL("libcuda.so.1")
 except OSError:  # without a driver a launch can do no harm
