@@ -94,8 +94,9 @@ bool make_host_view(py::handle object, HostArray& view) {
   }
   if (!py::isinstance<py::array>(object)) return false;
   const auto* array = py::detail::array_proxy(object.ptr());
-  fill_view({py::reinterpret_borrow<py::dtype>(array->descr), array->data, array->nd, array->dimensions, array->strides},
-            view);
+  fill_view(
+      {py::reinterpret_borrow<py::dtype>(array->descr), array->data, array->nd, array->dimensions, array->strides},
+      view);
   return true;
 }
 
@@ -286,10 +287,10 @@ static void bind_common(py::module_& module) {
 }  // namespace imgrec::bindings
 
 // The same object code is linked into every module: each has all entry points, and Python calls the one of its name.
-#define IMGREC_MODULE(name)                                                  \
-  PYBIND11_MODULE(name, module) {                                            \
+#define IMGREC_MODULE(name)                                                 \
+  PYBIND11_MODULE(name, module) {                                           \
     module.doc() = "Hand-written kernels of imgrec_engine for one device."; \
-    imgrec::bindings::bind_common(module);                                   \
+    imgrec::bindings::bind_common(module);                                  \
   }
 IMGREC_MODULE(_cpu)
 IMGREC_MODULE(_cuda)
