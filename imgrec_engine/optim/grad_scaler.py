@@ -75,7 +75,7 @@ class GradScaler:
         """The loss times the scale: what to call ``backward()`` of."""
         if not self.enabled:
             return loss
-        self._scale = self._scale.to(loss.device)
+        self._scale, self._growth_tracker = self._scale.to(loss.device), self._growth_tracker.to(loss.device)
         return loss * self._scale
 
     @no_grad()
@@ -126,10 +126,10 @@ class GradScaler:
         scale, overflow = self._scale, zeros((), dtype="bool", device=self._scale.device)
         for each in self._overflows.values():
             overflow = F.logical_or(overflow, each.to(scale.device))
-        tracker = F.where(overflow, 0, self._growth_tracker.to(scale.device) + 1)
+        tracker = F.where(overflow, 0, self._growth_tracker + 1)
         grown = scale * self.growth_factor
         is_due = tracker == self.growth_interval
-        self._growth_tracker = F.where(is_due, 0, tracker)
+        self._growth_tracker.copy_(F.where(is_due, 0, tracker))
         unharmed = F.where(F.logical_and(is_due, F.isfinite(grown)), grown, scale)
         scale.copy_(F.where(overflow, scale * self.backoff_factor, unharmed))
         self._overflows.clear()
