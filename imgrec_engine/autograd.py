@@ -34,11 +34,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlia
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import debug, kernels, mixed_precision
+from imgrec_engine import debug, kernels
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import SUPPORTED, is_floating
 from imgrec_engine.errors import AutogradError, DeviceError, DTypeError, ImgrecError, OutOfMemoryError
-from imgrec_engine.mixed_precision import Precision
+from imgrec_engine.mixed_precision import Precision, cast, region, wanted_dtype
 
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
@@ -195,7 +195,7 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
             with gpu:
                 return call(*args, **kwargs)
         with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
-            if precision is not None and mixed_precision.region.dtype is not None:
+            if precision is not None and region.dtype is not None:
                 _cast(precision, slots, inputs, values, kwargs)
             try:
                 result = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
@@ -256,16 +256,15 @@ class _Slot(NamedTuple):
     takes_none: bool
     takes_number: bool
 
-    def find(self, values: list[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Where in a call it was given, if it was: the container and the index or key."""
-        return (values, self.place) if self.place < len(values) else (kwargs, self.name)
-
 
 def _unwrap(op: str, slot: _Slot, values: list[Any], kwargs: dict[str, Any]) -> Any:
     """Replaces what was given for one parameter by its array(s); returns it with every array as a tensor."""
-    where, key = slot.find(values, kwargs)
-    if where is kwargs and key not in kwargs:
-        return None
+    where: Any = values
+    key: Any = slot.place
+    if slot.place >= len(values):
+        where, key = kwargs, slot.name
+        if slot.name not in kwargs:
+            return None
     given = where[key]
     if slot.takes_sequence:
         if not isinstance(given, (list, tuple)) or not given:
@@ -282,15 +281,16 @@ def _cast(
     precision: Precision, slots: list[_Slot], inputs: list[Any], values: list[Any], kwargs: dict[str, Any]
 ) -> None:
     """Replaces the arrays of a call by what autocast wants; the edges, and so the gradients, stay the tensors' own."""
-    dtype = mixed_precision.wanted_dtype(precision, _tensors(inputs))
+    dtype = wanted_dtype(precision, _tensors(inputs))
     if dtype is None:
         return
     for slot, given in zip(slots, inputs, strict=True):
-        where, key = slot.find(values, kwargs)
+        where: Any = values if slot.place < len(values) else kwargs
+        key: Any = slot.place if where is values else slot.name
         if isinstance(given, tuple):
-            where[key] = [mixed_precision.cast(tensor, dtype) for tensor in given]
+            where[key] = [cast(tensor, dtype) for tensor in given]
         elif isinstance(given, _tensor_type):
-            where[key] = mixed_precision.cast(given, dtype)
+            where[key] = cast(given, dtype)
 
 
 _NUMBERS = (int, float, np.generic)
