@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from imgrec_engine.errors import DeviceError
 from imgrec_engine.tensor import Tensor
 
 
-def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+def gradients_of(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """The gradients that there are, made contiguous."""
     given = [parameters] if isinstance(parameters, Tensor) else parameters
     gradients = [parameter.grad for parameter in given if parameter.grad is not None]
     for gradient in gradients:
@@ -36,31 +38,36 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> f
     """
     if max_norm < 0:
         raise ValueError(f"clip_grad_norm_: max_norm is {max_norm}, expected 0 or more")
-    gradients = _gradients(parameters)
+    gradients = gradients_of(parameters)
     if not gradients:
         return 0.0
     places = sorted({gradient.device for gradient in gradients})
     if len(places) > 1:
         raise DeviceError(f"clip_grad_norm_: gradients are on {' and '.join(places)}, expected all on one device")
     with on(gradients[0]._array):
-        norm = _joint_norm(gradients)
+        norm = math.sqrt(float(squared_norms(gradients).sum()))
         if math.isfinite(norm) and norm > max_norm:
-            factor = beside(np.array([max_norm / (norm + 1e-6)]), gradients[0]._array)
-            for gradient in gradients:
-                module, context = kernels.of(gradient._array)
-                module.scale_in_place(context, gradient._array, factor)
-                gradient._version.count += 1
+            scale_gradients(gradients, beside(np.array([max_norm / (norm + 1e-6)]), gradients[0]._array))
     return norm
 
 
-def _joint_norm(gradients: list[Tensor]) -> float:
+def squared_norms(gradients: list[Tensor]) -> Any:
+    """The sum of squares of each gradient, all contiguous and on the current device: a float64 array beside them."""
     squares = empty((len(gradients),), float64, gradients[0]._array)
     for position, gradient in enumerate(gradients):
         module, context = kernels.of(gradient._array)
         plan = module.squared_norm_plan(context, gradient.size)
         workspace = kernels.workspace(plan, gradient._array)
         module.squared_norm(context, squares[position : position + 1], gradient._array, workspace)
-    return math.sqrt(float(squares.sum()))
+    return squares
+
+
+def scale_gradients(gradients: list[Tensor], factor: Any) -> None:
+    """Multiplies contiguous gradients in place by a float64 array of one number beside them."""
+    for gradient in gradients:
+        module, context = kernels.of(gradient._array)
+        module.scale_in_place(context, gradient._array, factor)
+        gradient._version.count += 1
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
@@ -75,6 +82,6 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     """
     if clip_value < 0:
         raise ValueError(f"clip_grad_value_: clip_value is {clip_value}, expected 0 or more")
-    for gradient in _gradients(parameters):
+    for gradient in gradients_of(parameters):
         with on(gradient._array):
             gradient.copy_(np.clip(gradient._array, -clip_value, clip_value))
