@@ -42,10 +42,14 @@ def gpus() -> list[dict[str, str]]:
     return [dict(zip(GPU_FIELDS, (field.strip() for field in line.split(",")), strict=True)) for line in lines]
 
 
+def capability() -> int:
+    """The first GPU's compute capability: 90 for 9.0."""
+    return int(gpus()[0]["compute_cap"].replace(".", ""))
+
+
 def architecture() -> str:
     """The first GPU's, as CMAKE_CUDA_ARCHITECTURES takes it: 80-real, or 90a-real with what only Hopper has."""
-    major, minor = gpus()[0]["compute_cap"].split(".")
-    return f"{major}{minor}{'a' if major == '9' else ''}-real"
+    return f"{capability()}{'a' if capability() == 90 else ''}-real"
 
 
 def describe(commit: str | None) -> dict[str, Any]:

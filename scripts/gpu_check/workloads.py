@@ -1,6 +1,7 @@
 """Kernels of each family, called as training calls them: python -m gpu_check.workloads DEVICE small|large [NAME ...].
 
-Small ones are for tools that slow kernels down; large ones fill a GPU.
+Small ones are for tools that slow kernels down, and on a GPU have every array in memory of its own, so that those tools
+see where it ends; large ones fill a GPU.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import imgrec_engine as ie
+from imgrec_engine import cuda, kernels, optim
 from imgrec_engine import functional as F
-from imgrec_engine import optim
 
 Workload = Callable[[str, Any, bool], list[ie.Tensor]]
 
@@ -97,6 +98,9 @@ WORKLOADS: dict[str, Workload] = {
 def main() -> int:
     """Runs all, or those named, in both dtypes that kernels differ most in."""
     device, size, *names = sys.argv[1:]
+    if device == "cuda" and size == "small":
+        kernels.load(device)
+        cuda.namespace().cuda.set_allocator(None)
     for name in names or WORKLOADS:
         for dtype in ("float32", "bfloat16"):
             for result in WORKLOADS[name](device, dtype, size == "large"):
