@@ -89,7 +89,9 @@ def main() -> None:
         line += "".join(f"{value_error(case, d, device):>10.1e}" if d in checked else f"{'-':>10}" for d in dtypes)
         if case.differentiable:
             line += "  |           "
-            line += "".join(f"{gradient_error(case, d, device):>10.1e}" if d in checked else f"{'-':>10}" for d in dtypes[1:])
+            line += "".join(
+                f"{gradient_error(case, d, device):>10.1e}" if d in checked else f"{'-':>10}" for d in dtypes[1:]
+            )
             line += f"  | {difference_error(case, device):.1e}"
         print(line)
 

@@ -28,9 +28,7 @@ def run(setting: Setting, rows: Rows) -> str:
                 compared += len(ours)
             # Either may be off by what is allowed against float64.
             allowed = 2 * table.tolerance(case, dtype)
-            rows.add(
-                f"{case.name} {dtype.name}", largest <= allowed, difference=largest, equal_bits=equal, of=compared
-            )
+            rows.add(f"{case.name} {dtype.name}", largest <= allowed, difference=largest, equal_bits=equal, of=compared)
             same, total = same + equal, total + compared
     return f"{same} of {total} results equal to the last bit, the others within what is allowed against float64"
 

@@ -26,7 +26,9 @@ def run(setting: Setting, rows: Rows) -> str:
         rows.add(report.source, seconds=report.seconds, kernels=[dataclasses.asdict(k) for k in report.kernels])
     spilling = cuda_resources.unexplained_spills(reports)
     rows.add("no kernel spills without a reason", held=bool(reports) and not spilling, spilling=spilling)
-    code = "import imgrec_engine; from imgrec_engine import info; print(imgrec_engine.__file__, info.report(), sep='\\n')"
+    code = (
+        "import imgrec_engine; from imgrec_engine import info; print(imgrec_engine.__file__, info.report(), sep='\\n')"
+    )
     info = subprocess.run(
         [sys.executable, "-c", code], env=setting.environment(), capture_output=True, text=True, check=False
     )

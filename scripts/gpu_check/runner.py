@@ -40,7 +40,7 @@ def run_all(
         else:
             record = _run(stage, setting, min(stage.seconds, left))
         results["stages"][i] = record
-        print(line(record), flush=True)
+        print(f"gpu_check: {record['name']} {record['status']}", flush=True)
         write(setting.out / "gpu_check.json", results)
     return results
 

@@ -17,8 +17,8 @@ from imgrec_engine import functional as F
 Workload = Callable[[str, Any, bool], list[ie.Tensor]]
 
 
-def _leaf(device: str, dtype: Any, *shape: int) -> ie.Tensor:
-    return ie.randn(*shape, dtype=dtype, device=device).requires_grad_()
+def _leaf(device: str, dtype: Any, *shape: int, scale: float = 1.0) -> ie.Tensor:
+    return (scale * ie.randn(*shape, dtype=dtype, device=device)).requires_grad_()
 
 
 def _run(function: Callable[..., ie.Tensor], *leaves: ie.Tensor) -> list[ie.Tensor]:
@@ -36,9 +36,10 @@ def _conv2d(device: str, dtype: Any, large: bool) -> list[ie.Tensor]:
 
 def _lstm(device: str, dtype: Any, large: bool) -> list[ie.Tensor]:
     n, steps, size = (64, 32, 256) if large else (2, 3, 16)
-    shapes = ((n, steps, size), (4 * size, size), (4 * size, size), (4 * size,), (4 * size,))
-    x, *weights = (_leaf(device, dtype, *shape) for shape in shapes)
-    return _run(lambda x, *rest: F.lstm(x, *rest)[0], x, *(0.1 * w.detach() for w in weights))
+    shapes = {"x": (n, steps, size)} | {f"weight_{kind}h": (4 * size, size) for kind in "ih"}
+    shapes |= {f"bias_{kind}h": (4 * size,) for kind in "ih"}
+    leaves = [_leaf(device, dtype, *shape, scale=1.0 if name == "x" else 0.1) for name, shape in shapes.items()]
+    return _run(lambda *tensors: F.lstm(**dict(zip(shapes, tensors, strict=True)))[0], *leaves)
 
 
 def _attention(device: str, dtype: Any, large: bool) -> list[ie.Tensor]:
