@@ -1,4 +1,4 @@
-"""Stage 1: builds the package for the GPU of this machine, offline, and reads what the assembler said of each kernel."""
+"""Stage 1: builds the package for this machine's GPU, offline, and reads what the assembler said of each kernel."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def write(path: Path, found: Sequence[Vector], gpus: list[dict[str, str]]) -> No
     path.write_text(f'{{"gpus": {json.dumps(gpus)},\n"vectors": [\n{lines}\n]}}\n')
 
 
-# --- The programs ------------------------------------------------------------------------------------------------------
+# --- The programs ---------------------------------------------------------------------------------------------------
 
 
 def build_for_gpu(build: Path, architecture: str) -> Path:
@@ -124,7 +124,7 @@ def call(program: Path, vector: Vector, schedule: str = "eager") -> bytes:
     return done.stdout
 
 
-# --- The vectors -------------------------------------------------------------------------------------------------------
+# --- The vectors ----------------------------------------------------------------------------------------------------
 
 
 def vectors() -> Iterator[Vector]:

@@ -134,6 +134,6 @@ def gpu_clock() -> Clock:
             end.record()
             events.append((start, end))
         cupy.cuda.get_current_stream().synchronize()
-        return statistics.median(cupy.cuda.get_elapsed_time(*pair) / 1e3 for pair in events)
+        return statistics.median(float(cupy.cuda.get_elapsed_time(*pair)) / 1e3 for pair in events)
 
     return seconds

@@ -33,7 +33,7 @@ def run(setting: Setting, rows: Rows) -> str:
 
 
 def elementwise(device: str, elements: int) -> dict[str, Any]:
-    """gelu of a long row, and its gradient."""
+    """A long row through gelu, and its gradient."""
     x = ie.randn(elements + 1001, dtype=bfloat16, device=device).requires_grad_()
     y = F.gelu(x)
     y.backward(ie.ones(*x.shape, dtype=bfloat16, device=device))

@@ -54,7 +54,7 @@ def architecture() -> str:
 
 def describe(commit: str | None) -> dict[str, Any]:
     """All of it; ``commit`` is for copies of the sources that know none."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -1,4 +1,4 @@
-"""Stage 2: the op table on the GPU against float64: the suite's own tests, then the largest error of each op and dtype."""
+"""Stage 2: the op table on the GPU against float64: the suite's own tests, then the largest errors."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -71,10 +72,8 @@ def _run(stage: Stage, setting: Setting, seconds: float) -> dict[str, Any]:
             ended = False
         except subprocess.TimeoutExpired:
             ended = True
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
     record = _record(stage, *_read(rows, seconds if ended else None, process.returncode))
     record["rows"] = [found for found in _lines(rows) if "held" in found]

@@ -1,4 +1,4 @@
-"""Stage 10: compute-sanitizer's four tools: each must find the bug planted for it in canary.cu, and none in the kernels.
+"""Stage 10: compute-sanitizer's four tools: each must find its bug in canary.cu, and none in the kernels.
 
 In a rehearsal the same workloads run on the simulator, with its checkers where they are built.
 """

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LONGEST_TEXT = 4000  # characters of one text in the results
 
 
-class Skip(Exception):  # noqa: N818: no error
+class Skip(Exception):  # noqa: N818
     """Raised by a stage that cannot run here; the message says why."""
 
 

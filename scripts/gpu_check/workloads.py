@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import imgrec_engine as ie
 from imgrec_engine import cuda, kernels, optim
 from imgrec_engine import functional as F
@@ -36,10 +38,10 @@ def _conv2d(device: str, dtype: Any, large: bool) -> list[ie.Tensor]:
 
 def _lstm(device: str, dtype: Any, large: bool) -> list[ie.Tensor]:
     n, steps, size = (64, 32, 256) if large else (2, 3, 16)
-    shapes = {"x": (n, steps, size)} | {f"weight_{kind}h": (4 * size, size) for kind in "ih"}
-    shapes |= {f"bias_{kind}h": (4 * size,) for kind in "ih"}
-    leaves = [_leaf(device, dtype, *shape, scale=1.0 if name == "x" else 0.1) for name, shape in shapes.items()]
-    return _run(lambda *tensors: F.lstm(**dict(zip(shapes, tensors, strict=True)))[0], *leaves)
+    x = _leaf(device, dtype, n, steps, size)
+    shapes = ((4 * size, size), (4 * size, size), (4 * size,), (4 * size,))
+    weights = [_leaf(device, dtype, *shape, scale=0.1) for shape in shapes]
+    return _run(lambda x, *weights: F.lstm(x, None, None, *weights)[0], x, *weights)
 
 
 def _attention(device: str, dtype: Any, large: bool) -> list[ie.Tensor]:
@@ -58,7 +60,7 @@ def _norm(device: str, dtype: Any, large: bool) -> list[ie.Tensor]:
 
 def _loss(device: str, dtype: Any, large: bool) -> list[ie.Tensor]:
     n, classes = (8192, 1000) if large else (9, 10)
-    targets = (ie.arange(n) % classes).to(device)
+    targets = ie.tensor(np.arange(n) % classes, device=device)
     return _run(lambda x: F.cross_entropy(F.dropout(x, 0.5), targets), _leaf(device, dtype, n, classes))
 
 
@@ -69,7 +71,10 @@ def _training(device: str, dtype: Any, large: bool) -> list[ie.Tensor]:
     model.to(device, dtype)
     optimizer = optim.AdamW(model.parameters(), lr=1e-3)
     side = 32 if large else 8
-    images, targets = ie.rand(16, side, side, 1, dtype=dtype, device=device), (ie.arange(16) % 10).to(device)
+    images, targets = (
+        ie.rand(16, side, side, 1, dtype=dtype, device=device),
+        ie.tensor(np.arange(16) % 10, device=device),
+    )
     for _ in range(2):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(images), targets)
