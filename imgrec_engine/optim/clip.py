@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from imgrec_engine import kernels
-from imgrec_engine.device import beside, contiguous, empty, on
+from imgrec_engine.device import contiguous, empty, on
 from imgrec_engine.dtypes import float64
 from imgrec_engine.errors import DeviceError
+from imgrec_engine.optim.optimizer import number_beside
 from imgrec_engine.tensor import Tensor
 
 
@@ -42,25 +44,26 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> f
     places = sorted({gradient.device for gradient in gradients})
     if len(places) > 1:
         raise DeviceError(f"clip_grad_norm_: gradients are on {' and '.join(places)}, expected all on one device")
+    lists: dict[Any, list[Any]] = {}
+    for gradient in gradients:
+        lists.setdefault(gradient.dtype, []).append(gradient._array)
     with on(gradients[0]._array):
-        norm = _joint_norm(gradients)
+        norm = math.sqrt(sum(_squared_norm(arrays) for arrays in lists.values()))
         if math.isfinite(norm) and norm > max_norm:
-            factor = beside(np.array([max_norm / (norm + 1e-6)]), gradients[0]._array)
+            for arrays in lists.values():
+                module, context = kernels.of(arrays[0])
+                module.scale_in_place(context, arrays, number_beside(max_norm / (norm + 1e-6), arrays[0]))
             for gradient in gradients:
-                module, context = kernels.of(gradient._array)
-                module.scale_in_place(context, gradient._array, factor)
                 gradient._version.count += 1
     return norm
 
 
-def _joint_norm(gradients: list[Tensor]) -> float:
-    squares = empty((len(gradients),), float64, gradients[0]._array)
-    for position, gradient in enumerate(gradients):
-        module, context = kernels.of(gradient._array)
-        plan = module.squared_norm_plan(context, gradient.size)
-        workspace = kernels.workspace(plan, gradient._array)
-        module.squared_norm(context, squares[position : position + 1], gradient._array, workspace)
-    return math.sqrt(float(squares.sum()))
+def _squared_norm(arrays: list[Any]) -> float:
+    module, context = kernels.of(arrays[0])
+    out = empty((1,), float64, arrays[0])
+    workspace = kernels.workspace(module.squared_norm_plan(context, arrays), arrays[0])
+    module.squared_norm(context, out, arrays, workspace)
+    return float(out.item())
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
