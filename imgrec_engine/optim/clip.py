@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from imgrec_engine import kernels
-from imgrec_engine.device import beside, contiguous, empty, on
+from imgrec_engine.device import contiguous, empty, on
 from imgrec_engine.dtypes import float64
 from imgrec_engine.errors import DeviceError
+from imgrec_engine.optim.optimizer import number_beside
 from imgrec_engine.tensor import Tensor
 
 
@@ -47,27 +48,36 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> f
     with on(gradients[0]._array):
         norm = math.sqrt(float(squared_norms(gradients).sum()))
         if math.isfinite(norm) and norm > max_norm:
-            scale_gradients(gradients, beside(np.array([max_norm / (norm + 1e-6)]), gradients[0]._array))
+            scale_gradients(gradients, number_beside(max_norm / (norm + 1e-6), gradients[0]._array))
     return norm
 
 
 def squared_norms(gradients: list[Tensor]) -> Any:
-    """The sum of squares of each gradient, all contiguous and on the current device: a float64 array beside them."""
-    squares = empty((len(gradients),), float64, gradients[0]._array)
-    for position, gradient in enumerate(gradients):
-        module, context = kernels.of(gradient._array)
-        plan = module.squared_norm_plan(context, gradient.size)
-        workspace = kernels.workspace(plan, gradient._array)
-        module.squared_norm(context, squares[position : position + 1], gradient._array, workspace)
+    """The sum of squares over the gradients of each dtype, all contiguous and on the current device: float64 numbers."""
+    lists = _by_dtype(gradients)
+    squares = empty((len(lists),), float64, gradients[0]._array)
+    for position, arrays in enumerate(lists):
+        module, context = kernels.of(arrays[0])
+        workspace = kernels.workspace(module.squared_norm_plan(context, arrays), arrays[0])
+        module.squared_norm(context, squares[position : position + 1], arrays, workspace)
     return squares
 
 
 def scale_gradients(gradients: list[Tensor], factor: Any) -> None:
     """Multiplies contiguous gradients in place by a float64 array of one number beside them."""
+    for arrays in _by_dtype(gradients):
+        module, context = kernels.of(arrays[0])
+        module.scale_in_place(context, arrays, factor)
     for gradient in gradients:
-        module, context = kernels.of(gradient._array)
-        module.scale_in_place(context, gradient._array, factor)
         gradient._version.count += 1
+
+
+def _by_dtype(gradients: list[Tensor]) -> list[list[Any]]:
+    """The gradients' arrays, those of one dtype together: what one launch serves."""
+    lists: dict[Any, list[Any]] = {}
+    for gradient in gradients:
+        lists.setdefault(gradient.dtype, []).append(gradient._array)
+    return list(lists.values())
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

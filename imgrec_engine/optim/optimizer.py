@@ -6,10 +6,8 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from imgrec_engine.autograd import no_grad
-from imgrec_engine.device import elsewhere, empty
+from imgrec_engine.device import contiguous, empty, on
 from imgrec_engine.dtypes import float64
 from imgrec_engine.errors import CheckpointError
 from imgrec_engine.tensor import Tensor, tensor
@@ -18,7 +16,7 @@ Group = dict[str, Any]
 
 
 class Optimizer:
-    """Base of every optimiser. A subclass defines ``update``, which changes one parameter.
+    """Base of every optimiser. A subclass defines ``update``, which changes one parameter, or ``update_together``.
 
     ``parameters`` is an iterable of tensors that require gradients, or of dicts, each with such an iterable under
     "params" and its own values for some of the ``defaults``. ``param_groups`` holds one dict for each; schedulers
@@ -81,19 +79,31 @@ class Optimizer:
     def step(self) -> None:
         """Updates every parameter that has a gradient."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self.state.setdefault(parameter, {})
-                    for entry, value in state.items():
-                        state[entry] = value.to(parameter.device)  # which may have moved since the last step
-                    self._update_on_its_device(parameter, state, group)
+            for parameters in self._alike(group["params"]):
+                with on(parameters[0]._array):
+                    self.update_together(parameters, group)
 
-    def _update_on_its_device(self, parameter: Tensor, state: dict[str, Tensor], group: Group) -> None:
-        if gpu := elsewhere(parameter._array):
-            with gpu:
-                self._update_on_its_device(parameter, state, group)
-        elif parameter.grad is not None:
-            self.update(parameter, parameter.grad, state, group)
+    def _alike(self, parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+        """Those with a gradient, in lists of one device and dtype; their state comes along where they have moved."""
+        lists: dict[tuple[str, Any], list[Tensor]] = {}
+        for parameter in parameters:
+            if parameter.grad is not None:
+                device = parameter.device
+                lists.setdefault((device, parameter.dtype), []).append(parameter)
+                state = self.state.setdefault(parameter, {})
+                for entry, value in state.items():
+                    if value.device != device:
+                        state[entry] = value.to(device)
+        return lists.values()
+
+    def update_together(self, parameters: list[Tensor], group: Group) -> None:
+        """Changes parameters of one device and dtype, all with gradients: here each by ``update``.
+
+        Overridden by optimisers whose kernel takes many at once.
+        """
+        for parameter in parameters:
+            if parameter.grad is not None:
+                self.update(parameter, parameter.grad, self.state[parameter], group)
 
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
         """Changes one parameter in place; ``state`` is empty the first time. Nothing is recorded here."""
@@ -157,21 +167,23 @@ def _settings(group: Mapping[str, Any]) -> Group:
     return {key: value for key, value in group.items() if key != "params"}
 
 
-def advance(step: Any) -> None:
-    """Adds one to the number of a step, without asking the GPU for it where it is on one."""
-    if isinstance(step, np.ndarray):
-        step.fill(step.item() + 1)
-    else:
-        step += 1
+def write_arrays(parameters: Iterable[Tensor], name: str) -> list[Any]:
+    """The arrays of parameters, whose writes are announced."""
+    for parameter in parameters:
+        parameter._write(name)
+    return [parameter._array for parameter in parameters]
 
 
-def progress(learning_rate: float, step: Any, like: Any) -> Any:
-    """[learning rate, step] in float64 beside an array: what the kernels read anew in every step."""
-    if isinstance(like, np.ndarray):
-        return np.array([learning_rate, step if isinstance(step, int) else step.item()])
-    state = empty((2,), float64, like)
-    state[0], state[1] = learning_rate, step
-    return state
+def gradient_arrays(parameters: Iterable[Tensor]) -> list[Any]:
+    """The contiguous arrays of their gradients."""
+    return [contiguous(parameter.grad._array) for parameter in parameters if parameter.grad is not None]
+
+
+def number_beside(value: float, like: Any) -> Any:
+    """A float64 array (1,) beside an array: what the kernels read anew in every step."""
+    number = empty((1,), float64, like)
+    number.fill(value)
+    return number
 
 
 def check_setting(optimizer: str, name: str, value: float, below: float = float("inf")) -> None:
