@@ -41,6 +41,12 @@ def test_tensors_streams_training_and_exchange_hold_on_the_standin():
     run_on_standin(str(TESTS / "test_cuda_device.py"))
 
 
+@needs_sim
+def test_mixed_precision_holds_on_the_standin():
+    pages = [str(TESTS / "test_mixed_precision.py"), str(TESTS / "test_grad_scaler.py")]
+    run_on_standin(*pages, "-k", "cuda and (cnn_lstm or not models)")
+
+
 MODULE_ALONE = """
 import ctypes, types
 import ml_dtypes, numpy as np

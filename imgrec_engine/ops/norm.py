@@ -133,7 +133,7 @@ def batch_norm(
     return y.reshape(shape), backward
 
 
-@differentiable
+@differentiable(precision="full")
 def layer_norm(
     x: Array,
     weight: Array | None = None,

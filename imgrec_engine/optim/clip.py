@@ -16,7 +16,8 @@ from imgrec_engine.optim.optimizer import number_beside
 from imgrec_engine.tensor import Tensor
 
 
-def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+def gradients_of(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """The gradients that there are, made contiguous."""
     given = [parameters] if isinstance(parameters, Tensor) else parameters
     gradients = [parameter.grad for parameter in given if parameter.grad is not None]
     for gradient in gradients:
@@ -38,32 +39,45 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> f
     """
     if max_norm < 0:
         raise ValueError(f"clip_grad_norm_: max_norm is {max_norm}, expected 0 or more")
-    gradients = _gradients(parameters)
+    gradients = gradients_of(parameters)
     if not gradients:
         return 0.0
     places = sorted({gradient.device for gradient in gradients})
     if len(places) > 1:
         raise DeviceError(f"clip_grad_norm_: gradients are on {' and '.join(places)}, expected all on one device")
-    lists: dict[Any, list[Any]] = {}
-    for gradient in gradients:
-        lists.setdefault(gradient.dtype, []).append(gradient._array)
     with on(gradients[0]._array):
-        norm = math.sqrt(sum(_squared_norm(arrays) for arrays in lists.values()))
+        norm = math.sqrt(float(squared_norms(gradients).sum()))
         if math.isfinite(norm) and norm > max_norm:
-            for arrays in lists.values():
-                module, context = kernels.of(arrays[0])
-                module.scale_in_place(context, arrays, number_beside(max_norm / (norm + 1e-6), arrays[0]))
-            for gradient in gradients:
-                gradient._version.count += 1
+            scale_gradients(gradients, number_beside(max_norm / (norm + 1e-6), gradients[0]._array))
     return norm
 
 
-def _squared_norm(arrays: list[Any]) -> float:
-    module, context = kernels.of(arrays[0])
-    out = empty((1,), float64, arrays[0])
-    workspace = kernels.workspace(module.squared_norm_plan(context, arrays), arrays[0])
-    module.squared_norm(context, out, arrays, workspace)
-    return float(out.item())
+def squared_norms(gradients: list[Tensor]) -> Any:
+    """The sum of squares over the gradients of each dtype, all contiguous and on the current device, in float64."""
+    lists = _by_dtype(gradients)
+    squares = empty((len(lists),), float64, gradients[0]._array)
+    for position, arrays in enumerate(lists):
+        module, context = kernels.of(arrays[0])
+        workspace = kernels.workspace(module.squared_norm_plan(context, arrays), arrays[0])
+        module.squared_norm(context, squares[position : position + 1], arrays, workspace)
+    return squares
+
+
+def scale_gradients(gradients: list[Tensor], factor: Any) -> None:
+    """Multiplies contiguous gradients in place by a float64 array of one number beside them."""
+    for arrays in _by_dtype(gradients):
+        module, context = kernels.of(arrays[0])
+        module.scale_in_place(context, arrays, factor)
+    for gradient in gradients:
+        gradient._version.count += 1
+
+
+def _by_dtype(gradients: list[Tensor]) -> list[list[Any]]:
+    """The gradients' arrays, those of one dtype together: what one launch serves."""
+    lists: dict[Any, list[Any]] = {}
+    for gradient in gradients:
+        lists.setdefault(gradient.dtype, []).append(gradient._array)
+    return list(lists.values())
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
@@ -78,6 +92,6 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     """
     if clip_value < 0:
         raise ValueError(f"clip_grad_value_: clip_value is {clip_value}, expected 0 or more")
-    for gradient in _gradients(parameters):
+    for gradient in gradients_of(parameters):
         with on(gradient._array):
             gradient.copy_(np.clip(gradient._array, -clip_value, clip_value))
