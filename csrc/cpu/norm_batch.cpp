@@ -1,6 +1,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "cpu/activation.h"
 #include "cpu/norm.h"
 #include "cpu/parallel.h"
 #include "cpu/vector_io.h"
@@ -12,7 +13,7 @@ namespace {
 
 constexpr int block_vectors = 4;  // vectors of channels whose sums are held in registers
 constexpr int chunk_sums = 3;     // numbers that a chunk leaves for each channel, at most
-constexpr int coefficients = 3;   // numbers for each channel that the last pass reads
+constexpr int coefficients = 4;   // numbers for each channel that the last pass reads
 
 /// A block of neighbouring channels: `full` ones have block_vectors whole vectors, which the compiler then unrolls.
 template <class S, bool full>
@@ -58,19 +59,33 @@ void chunk_moments(const ChannelBlock<S, full>& block, const S* x, std::int64_t 
   }
 }
 
-/// Sums of dy and of dy (x - mean) over some rows.
-template <class S, bool full>
+/// The forward pass before its activation: y = (x - mean) scale + offset.
+template <class T>
+struct Affine {
+  const T *mean, *scale, *offset;
+};
+
+/// Sums of g and of g (x - mean) over some rows, where g is dy before the activation.
+template <class S, bool full, class Kind>
 void chunk_gradients(const ChannelBlock<S, full>& block, const S* dy, const S* x, std::int64_t rows,
-                     std::int64_t channels, const Compute<S>* mean, Compute<S>* sums, Compute<S>* products) {
+                     std::int64_t channels, const Affine<Compute<S>>& affine, Kind activation, Compute<S>* sums,
+                     Compute<S>* products) {
   using T = Compute<S>;
-  Vector<T> center[block_vectors], sum[block_vectors] = {}, product[block_vectors] = {};
-  for (int v = 0; v < block.vectors(); ++v) center[v] = load_wide(mean + block.channel(v), block.lanes_of(v));
+  Vector<T> center[block_vectors], scale[block_vectors], offset[block_vectors];
+  Vector<T> sum[block_vectors] = {}, product[block_vectors] = {};
+  for (int v = 0; v < block.vectors(); ++v) {
+    center[v] = load_wide(affine.mean + block.channel(v), block.lanes_of(v));
+    scale[v] = load_wide(affine.scale + block.channel(v), block.lanes_of(v));
+    offset[v] = load_wide(affine.offset + block.channel(v), block.lanes_of(v));
+  }
   for (std::int64_t row = 0; row < rows; ++row)
     for (int v = 0; v < block.vectors(); ++v) {
       const std::int64_t at = row * channels + block.channel(v);
-      const Vector<T> gradient = load_wide(dy + at, block.lanes_of(v));
+      const Vector<T> deviation = load_wide(x + at, block.lanes_of(v)) - center[v];
+      const Vector<T> gradient = activate_backward_at<T>(load_wide(dy + at, block.lanes_of(v)),
+                                                         deviation * scale[v] + offset[v], activation());
       sum[v] += gradient;
-      product[v] += gradient * (load_wide(x + at, block.lanes_of(v)) - center[v]);
+      product[v] += gradient * deviation;
     }
   for (int v = 0; v < block.vectors(); ++v) {
     store_narrow(sums + block.channel(v), sum[v], block.lanes_of(v));
@@ -127,33 +142,39 @@ void take_statistics(const Context& context, const RowChunks& chunks, const S* x
   }
 }
 
-template <class S>
-void batch_forward(const Context& context, S* y, const S* x, const RowChunks& chunks, const Compute<S>* mean,
-                   const Compute<S>* scale, const Compute<S>* shift) {
+template <class S, class Kind>
+void batch_forward(const Context& context, S* y, const S* x, const RowChunks& chunks, const Affine<Compute<S>>& affine,
+                   Kind activation) {
+  using T = Compute<S>;
+  const auto [mean, scale, offset] = affine;
   const std::int64_t channels = chunks.columns;
   parallel_tasks(context, chunks.count, [&](std::int64_t chunk, int) {
     for (std::int64_t row = chunks.begin(chunk); row < chunks.begin(chunk) + chunks.size(chunk); ++row)
       for_vectors<S>(0, channels, [&](std::int64_t c, int count) {
-        const auto deviation = load_wide(x + row * channels + c, count) - load_wide(mean + c, count);
-        store_narrow(y + row * channels + c, deviation * load_wide(scale + c, count) + load_wide(shift + c, count),
-                     count);
+        const Vector<T> deviation = load_wide(x + row * channels + c, count) - load_wide(mean + c, count);
+        const Vector<T> value = deviation * load_wide(scale + c, count) + load_wide(offset + c, count);
+        store_narrow(y + row * channels + c, activate<T>(value, activation()), count);
       });
   });
 }
 
-/// dx = scale dy, and in training + slope (x - mean) + shift.
-template <class S, bool training>
+/// dx = scale g, and in training + slope (x - mean) + shift, where g is dy before the activation.
+template <class S, bool training, class Kind>
 void batch_backward(const Context& context, S* dx, const S* dy, const S* x, const RowChunks& chunks,
-                    const Compute<S>* mean, const Compute<S>* scale, const Compute<S>* slope, const Compute<S>* shift) {
+                    const Affine<Compute<S>>& affine, Kind activation, const Compute<S>* slope,
+                    const Compute<S>* shift) {
+  using T = Compute<S>;
+  const auto [mean, scale, offset] = affine;
   const std::int64_t channels = chunks.columns;
   parallel_tasks(context, chunks.count, [&](std::int64_t chunk, int) {
     for (std::int64_t row = chunks.begin(chunk); row < chunks.begin(chunk) + chunks.size(chunk); ++row)
       for_vectors<S>(0, channels, [&](std::int64_t c, int count) {
         const std::int64_t at = row * channels + c;
-        auto gradient = load_wide(dy + at, count) * load_wide(scale + c, count);
-        if constexpr (training)
-          gradient += (load_wide(x + at, count) - load_wide(mean + c, count)) * load_wide(slope + c, count) +
-                      load_wide(shift + c, count);
+        const Vector<T> deviation = load_wide(x + at, count) - load_wide(mean + c, count);
+        const Vector<T> factor = load_wide(scale + c, count);
+        const Vector<T> value = deviation * factor + load_wide(offset + c, count);
+        Vector<T> gradient = activate_backward_at<T>(load_wide(dy + at, count), value, activation()) * factor;
+        if constexpr (training) gradient += deviation * load_wide(slope + c, count) + load_wide(shift + c, count);
         store_narrow(dx + at, gradient, count);
       });
   });
@@ -171,14 +192,15 @@ Plan norm_plan(const Context&, std::int64_t rows, std::int64_t columns, DType dt
 
 void batch_norm_forward(const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
                         const Array& running_mean, const Array& running_var, const Array& x, const Array& weight,
-                        const Array& bias, const BatchNormOptions& options, const Array& workspace) {
+                        const Array& bias, const BatchNormOptions& options, Activation activation,
+                        const Array& workspace) {
   const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const std::int64_t channels = chunks.columns;
   cpu::for_floating(x.dtype, [&](auto tag) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
     T *center = mean.as<T>(), *inverse = inverse_deviation.as<T>();
-    T *scale = workspace.as<T>(), *shift = scale + channels;
+    T *scale = workspace.as<T>(), *offset = scale + channels;
     if (options.training)
       cpu::take_statistics(context, chunks, x.as<const S>(), mean, inverse_deviation, running_mean, running_var,
                            options, scale + cpu::coefficients * channels);
@@ -188,32 +210,39 @@ void batch_norm_forward(const Context& context, const Array& y, const Array& mea
         inverse[c] = T(1) / std::sqrt(running_var.as<T>()[c] + static_cast<T>(options.eps));
       }
       scale[c] = weight ? inverse[c] * weight.as<T>()[c] : inverse[c];
-      shift[c] = bias ? bias.as<T>()[c] : T(0);
+      offset[c] = bias ? bias.as<T>()[c] : T(0);
     }
-    cpu::batch_forward(context, y.as<S>(), x.as<const S>(), chunks, center, scale, shift);
+    cpu::for_following_activation(activation, [&](auto kind) {
+      cpu::batch_forward(context, y.as<S>(), x.as<const S>(), chunks, {center, scale, offset}, kind);
+    });
   });
 }
 
 void batch_norm_backward(const Context& context, const Array& dx, const Array& dweight, const Array& dbias,
-                         const Array& dy, const Array& x, const Array& weight, const Array& mean,
-                         const Array& inverse_deviation, bool training, const Array& workspace) {
+                         const Array& dy, const Array& x, const Array& weight, const Array& bias, const Array& mean,
+                         const Array& inverse_deviation, bool training, Activation activation, const Array& workspace) {
   const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const std::int64_t channels = chunks.columns;
-  cpu::for_floating(x.dtype, [&](auto tag) {
+  const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
     const T *center = mean.as<const T>(), *inverse = inverse_deviation.as<const T>();
-    T *scale = workspace.as<T>(), *slope = scale + channels, *shift = slope + channels, *partials = shift + channels;
+    T *scale = workspace.as<T>(), *offset = scale + channels, *slope = offset + channels, *shift = slope + channels;
+    T* partials = scale + cpu::coefficients * channels;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      scale[c] = weight ? inverse[c] * weight.as<T>()[c] : inverse[c];
+      offset[c] = bias ? bias.as<T>()[c] : T(0);
+    }
+    const cpu::Affine<T> affine{center, scale, offset};
     cpu::parallel_tasks(context, chunks.count, [&](std::int64_t chunk, int) {
       T* sums = partials + 2 * chunk * channels;
       const std::int64_t from = chunks.begin(chunk) * channels;
       cpu::for_channel_blocks<S>(channels, [&](const auto& block) {
         cpu::chunk_gradients(block, dy.as<const S>() + from, x.as<const S>() + from, chunks.size(chunk), channels,
-                             center, sums, sums + channels);
+                             affine, kind, sums, sums + channels);
       });
     });
     const double share = 1 / static_cast<double>(chunks.rows);
-    for (std::int64_t c = 0; c < channels; ++c) scale[c] = weight ? inverse[c] * weight.as<T>()[c] : inverse[c];
     cpu::add_chunks(chunks, partials, 2 * channels, [&](std::int64_t c, double sum) {
       dbias.as<T>()[c] = static_cast<T>(sum);
       shift[c] = static_cast<T>(-scale[c] * sum * share);
@@ -223,12 +252,14 @@ void batch_norm_backward(const Context& context, const Array& dx, const Array& d
       slope[c] = static_cast<T>(-scale[c] * product * inverse[c] * inverse[c] * share);
     });
     if (training)
-      cpu::batch_backward<S, true>(context, dx.as<S>(), dy.as<const S>(), x.as<const S>(), chunks, center, scale, slope,
+      cpu::batch_backward<S, true>(context, dx.as<S>(), dy.as<const S>(), x.as<const S>(), chunks, affine, kind, slope,
                                    shift);
     else
-      cpu::batch_backward<S, false>(context, dx.as<S>(), dy.as<const S>(), x.as<const S>(), chunks, center, scale,
-                                    slope, shift);
-  });
+      cpu::batch_backward<S, false>(context, dx.as<S>(), dy.as<const S>(), x.as<const S>(), chunks, affine, kind, slope,
+                                    shift);
+  };
+  cpu::for_floating(x.dtype,
+                    [&](auto tag) { cpu::for_following_activation(activation, [&](auto kind) { run(tag, kind); }); });
 }
 
 }  // namespace imgrec

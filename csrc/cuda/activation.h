@@ -54,4 +54,30 @@ __device__ __forceinline__ T activate_backward(T dy, T saved, Activation activat
   }
 }
 
+// For what ends with an activation in unrolled loops: all but the fastest are called.
+
+template <class T>
+NO_INLINE __device__ T called_activate(T x, Activation activation) {
+  return activate(x, activation);
+}
+
+template <class T>
+NO_INLINE __device__ T called_activate_backward(T dy, T x, Activation activation) {
+  const bool from_input = activation == Activation::gelu || activation == Activation::silu;
+  return activate_backward(dy, from_input ? x : activate(x, activation), activation);
+}
+
+template <class T>
+__device__ __forceinline__ T activate_following(T x, Activation activation) {
+  if (activation == Activation::none) return x;
+  return activation == Activation::relu ? (x < T(0) ? T(0) : x) : called_activate(x, activation);
+}
+
+/// dy times the derivative at x, for all of them.
+template <class T>
+__device__ __forceinline__ T activate_backward_at(T dy, T x, Activation activation) {
+  if (activation == Activation::none) return dy;
+  return activation == Activation::relu ? (x > T(0) ? dy : T(0)) : called_activate_backward(dy, x, activation);
+}
+
 }  // namespace imgrec::cuda

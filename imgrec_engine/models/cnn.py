@@ -25,9 +25,10 @@ class ConvFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The feature map."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
-        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
-        return F.relu(self.bn3(self.conv3(x)))
+        x = F.max_pool2d(self.bn1(self.conv1(x), activation="relu"), 2)
+        x = F.max_pool2d(self.bn2(self.conv2(x), activation="relu"), 2)
+        features: Tensor = self.bn3(self.conv3(x), activation="relu")
+        return features
 
 
 def global_average(x: Tensor) -> Tensor:

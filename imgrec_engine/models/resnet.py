@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """relu(F(x) + shortcut(x))."""
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn1(self.conv1(x), activation="relu")
         y = self.bn2(self.conv2(y))
         return F.relu(y + self.downsample(x))
 
@@ -72,7 +72,7 @@ class ResNet(ImageModel):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes)."""
         self.check_images(x)
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.bn1(self.conv1(x), activation="relu")
         if self.large_stem:
             x = F.max_pool2d(x, 3, stride=2, padding=1)
         for stage in self._stages:

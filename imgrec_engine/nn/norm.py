@@ -30,16 +30,19 @@ class _BatchNorm(Module):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises x; in training mode by the batch's statistics, and updates the running ones."""
+    def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
+        """Normalises x; in training mode by the batch's statistics, and updates the running ones.
+
+        An activation that follows ("relu", "gelu", "silu", "sigmoid" or "tanh") is applied in the same pass.
+        """
         if x.ndim not in self.dimensions or x.shape[-1] != self.num_features:
             expected = " or ".join(self.dimensions.values()).replace("C", str(self.num_features))
             raise ShapeError(f"{type(self).__name__}: x has shape {x.shape}, expected {expected}")
         if self.training:
             self.num_batches_tracked.fill_(self.num_batches_tracked.item() + 1)
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
-        )
+        statistics = self.running_mean, self.running_var
+        settings = self.training, self.momentum, self.eps, activation
+        return F.batch_norm(x, *statistics, self.weight, self.bias, *settings)
 
     def extra_repr(self) -> str:
         """Its features, and whatever is not the default."""
@@ -94,11 +97,11 @@ class LayerNorm(Module):
         self.weight = Parameter(ones(shape)) if elementwise_affine else None
         self.bias = Parameter(zeros(shape)) if elementwise_affine else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises x (..., normalized_shape)."""
+    def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
+        """Normalises x (..., normalized_shape), and applies an activation that follows in the same pass."""
         if x.shape[-1:] != (self.normalized_shape,):
             raise ShapeError(f"LayerNorm: x has shape {x.shape}, expected (..., {self.normalized_shape})")
-        return F.layer_norm(x, self.weight, self.bias, self.eps)
+        return F.layer_norm(x, self.weight, self.bias, self.eps, activation)
 
     def extra_repr(self) -> str:
         """The length of the axis, and whatever is not the default."""

@@ -8,6 +8,15 @@ from imgrec_engine.device import contiguous, empty_like
 
 __all__ = ["gelu", "relu", "sigmoid", "silu", "tanh"]
 
+_KINDS = ("relu", "gelu", "silu", "sigmoid", "tanh")
+
+
+def activation_name(op: str, activation: str | None) -> str:
+    """What the kernels call the activation that an op ends with: "" for None; ValueError where there is no such."""
+    if activation not in (None, *_KINDS):
+        raise ValueError(f"{op}: activation is {activation!r}, expected None or one of {', '.join(_KINDS)}")
+    return activation or ""
+
 
 def _activate(name: str, x: Array, saves_result: bool) -> Result:
     """Runs one of the kernels; its gradient is found from the result or from ``x``."""

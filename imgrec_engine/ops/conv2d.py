@@ -8,11 +8,11 @@ from imgrec_engine import kernels
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import contiguous, empty, empty_like
 from imgrec_engine.errors import DTypeError, ShapeError
+from imgrec_engine.ops.activation import activation_name
 
 __all__ = ["conv2d"]
 
 Pair = tuple[int, int]
-_ACTIVATIONS = ("relu", "gelu", "silu", "sigmoid", "tanh")
 _SAVES_RESULT = ("relu", "sigmoid", "tanh")  # the others find their gradient from what they were applied to
 
 
@@ -100,8 +100,7 @@ def conv2d(
     _check(x, weight, bias)
     if not isinstance(groups, int):
         raise TypeError(f"conv2d: groups is {groups!r}, expected a whole number")
-    if activation not in (None, *_ACTIVATIONS):
-        raise ValueError(f"conv2d: activation is {activation!r}, expected None or one of {', '.join(_ACTIVATIONS)}")
+    kind = activation_name("conv2d", activation)
     pairs = _pair("stride", stride), _pair("dilation", dilation)
     module, context = kernels.of(x)
     sides = _padding(padding, weight.shape[1:3], *pairs)
@@ -116,7 +115,7 @@ def conv2d(
     workspace = scratch(passes.forward)
     extent = map(_output, x.shape[1:3], weight.shape[1:3], pairs[0], sides, pairs[1])
     y = empty((x.shape[0], *extent, weight.shape[0]), x.dtype, x)
-    saves_input = activation is not None and activation not in _SAVES_RESULT
+    saves_input = kind != "" and kind not in _SAVES_RESULT
     pre_activation = empty_like(y) if saves_input else None
     module.conv2d_forward(
         context,
@@ -126,16 +125,16 @@ def conv2d(
         weight,
         None if bias is None else contiguous(bias),
         parameters,
-        activation or "",
+        kind,
         workspace,
     )
-    saved = pre_activation if saves_input else y if activation else None
+    saved = pre_activation if saves_input else y if kind else None
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dy = contiguous(dy)
         if saved is not None:
             dz = empty_like(saved)
-            module.activation_backward(context, dz, dy, saved, activation)
+            module.activation_backward(context, dz, dy, saved, kind)
             dy = dz
         dx = empty_like(x) if needs[0] else None
         dweight = empty_like(weight) if needs[1] else None

@@ -14,6 +14,7 @@ from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiab
 from imgrec_engine.device import contiguous, empty, empty_like
 from imgrec_engine.dtypes import float32, float64, is_floating
 from imgrec_engine.errors import DTypeError, ShapeError
+from imgrec_engine.ops.activation import activation_name
 
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
@@ -57,13 +58,14 @@ def _announces_writes(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         training: bool,
         momentum: float = 0.1,
         eps: float = 1e-5,
+        activation: str | None = None,
     ) -> Tensor:
         if not isinstance(training, (bool, np.bool_)):
             raise TypeError(f"batch_norm: training is {training!r}, expected True or False")
         for statistics in (running_mean, running_var) if training else ():
             if statistics is not None and hasattr(statistics, "_write"):  # what is no Tensor is refused below
                 statistics._write("batch_norm")
-        return op(x, running_mean, running_var, weight, bias, training, momentum, eps)
+        return op(x, running_mean, running_var, weight, bias, training, momentum, eps, activation)
 
     return call
 
@@ -79,8 +81,11 @@ def batch_norm(
     training: bool,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    activation: str | None = None,
 ) -> Result:
     """(x - mean) / sqrt(var + eps) * weight + bias for x (..., C), with a mean and a variance for each of C channels.
+
+    An activation may follow before the result is written: None, "relu", "gelu", "silu", "sigmoid" or "tanh".
 
     In training they are those of x over all other axes, and the running statistics move in place towards them:
     ``running = (1 - momentum) running + momentum new``, with the unbiased variance. Otherwise those are used.
@@ -97,7 +102,7 @@ def batch_norm(
     >>> round(mean.item(), 6), round(var.item(), 6)
     (0.2, 1.1)
     """
-    rows, shape = _rows("batch_norm", x), x.shape
+    rows, shape, kind = _rows("batch_norm", x), x.shape, activation_name("batch_norm", activation)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: running_mean and running_var are None, but needed where training is False")
     running = (running_mean, running_var)
@@ -111,7 +116,7 @@ def batch_norm(
     plan = module.norm_plan(context, *rows.shape, rows.dtype)
     y, workspace = empty_like(rows), kernels.workspace(plan, rows)
     module.batch_norm_forward(
-        context, y, mean, inverse_deviation, *moving, rows, w, b, training, momentum, eps, workspace
+        context, y, mean, inverse_deviation, *moving, rows, w, b, training, momentum, eps, kind, workspace
     )
     for values, moved in zip(running, moving, strict=True):
         if training and values is not None and values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
@@ -121,7 +126,7 @@ def batch_norm(
         dx, dweight, dbias = empty_like(rows), empty_like(mean), empty_like(mean)
         dy_rows, scratch = contiguous(dy).reshape(rows.shape), kernels.workspace(plan, rows)
         module.batch_norm_backward(
-            context, dx, dweight, dbias, dy_rows, rows, w, mean, inverse_deviation, training, scratch
+            context, dx, dweight, dbias, dy_rows, rows, w, b, mean, inverse_deviation, training, kind, scratch
         )
         return dx.reshape(shape), None, None, dweight, dbias
 
@@ -129,8 +134,16 @@ def batch_norm(
 
 
 @differentiable(precision="full")
-def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5) -> Result:
+def layer_norm(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    activation: str | None = None,
+) -> Result:
     """(x - mean) / sqrt(var + eps) * weight + bias for x (..., C), each row of C with its own mean and variance.
+
+    An activation may follow before the result is written: None, "relu", "gelu", "silu", "sigmoid" or "tanh".
 
     Weight and bias are (C,), of any floating dtype; all is computed in float32 (float64 for float64 x).
     ShapeError where shapes do not fit. Ba, Kiros and Hinton, "Layer normalization", 2016.
@@ -140,19 +153,21 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
     array([[-1.,  1.],
            [-1.,  1.]], dtype=float32)
     """
-    rows, shape = _rows("layer_norm", x), x.shape
+    rows, shape, kind = _rows("layer_norm", x), x.shape, activation_name("layer_norm", activation)
     w, b = _per_column("layer_norm", "weight", weight, rows), _per_column("layer_norm", "bias", bias, rows)
     mean, inverse_deviation = (empty(rows.shape[:1], _wide(rows.dtype), rows) for _ in range(2))
     module, context = kernels.of(rows)
     y = empty_like(rows)
-    module.layer_norm_forward(context, y, mean, inverse_deviation, rows, w, b, eps)
+    module.layer_norm_forward(context, y, mean, inverse_deviation, rows, w, b, eps, kind)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dx = empty_like(rows)
         dweight, dbias = (empty(rows.shape[1:], mean.dtype, rows) for _ in range(2))
         workspace = kernels.workspace(module.norm_plan(context, *rows.shape, rows.dtype), rows)
         dy_rows = contiguous(dy).reshape(rows.shape)
-        module.layer_norm_backward(context, dx, dweight, dbias, dy_rows, rows, w, mean, inverse_deviation, workspace)
+        module.layer_norm_backward(
+            context, dx, dweight, dbias, dy_rows, rows, w, b, mean, inverse_deviation, kind, workspace
+        )
         return dx.reshape(shape), dweight, dbias
 
     return y.reshape(shape), backward

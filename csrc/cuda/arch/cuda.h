@@ -5,6 +5,7 @@
 //   LAUNCH((kernel<T>), context, {.blocks = .., .threads = ..}, arguments...);
 //   ALLOW_SHARED((kernel<T>), bytes);   before a launch with more than 48 KB of dynamic shared memory; always the same
 //                                       bytes, or a launch of another host thread finds its permission withdrawn
+//   NO_INLINE                           a function that is called, and not copied into each place of an unrolled loop
 //
 // What else kernels are asked for, so that every compiler and checker understands them: docs/kernels/writing.md.
 #pragma once
@@ -19,12 +20,15 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#define NO_INLINE __noinline__
 #define SHARED(type, name, extents) __shared__ __align__(128) type name extents
 #define DYN_SHARED(type, name)                                                    \
   extern __shared__ __align__(1024) unsigned char imgrec_dynamic_shared_memory[]; \
   type* const name = reinterpret_cast<type*>(imgrec_dynamic_shared_memory)
 #else
 #include "sim/simt.h"
+
+#define NO_INLINE __attribute__((noinline))
 #endif
 
 namespace imgrec::cuda {
