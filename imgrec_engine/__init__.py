@@ -21,6 +21,7 @@ from imgrec_engine.device import (
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.ops.elementwise import where
 from imgrec_engine.ops.joining import concatenate, stack
+from imgrec_engine.profiling import profile
 from imgrec_engine.random import manual_seed, rand, randn
 from imgrec_engine.tensor import Tensor, tensor
 
@@ -54,6 +55,7 @@ __all__ = [
     "no_grad",
     "ones",
     "optim",
+    "profile",
     "rand",
     "randn",
     "save",

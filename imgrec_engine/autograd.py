@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, overloa
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import debug, kernels
+from imgrec_engine import debug, kernels, observe
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import SUPPORTED, is_floating
 from imgrec_engine.errors import AutogradError, DeviceError, DTypeError, ImgrecError, OutOfMemoryError
@@ -178,7 +178,10 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
                 return call(*args, **kwargs)
         with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
             try:
-                result = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
+                if observe.observers:
+                    result = observe.observed(name, "forward", op, values, kwargs)
+                else:
+                    result = op(*values, **kwargs)
             except _VAGUE as error:
                 raise _named(error, name, values, kwargs) from error
         if type(result) is not tuple or len(result) != 2 or not (result[1] is None or callable(result[1])):

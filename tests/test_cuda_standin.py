@@ -41,6 +41,11 @@ def test_tensors_streams_training_and_exchange_hold_on_the_standin():
     run_on_standin(str(TESTS / "test_cuda_device.py"))
 
 
+@needs_sim
+def test_profiling_holds_on_the_standin():
+    run_on_standin(str(TESTS / "test_profiling.py"), "-k", "cuda")
+
+
 MODULE_ALONE = """
 import ctypes, types
 import ml_dtypes, numpy as np

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from imgrec_engine import observe
 from imgrec_engine.autograd import no_grad
 from imgrec_engine.device import elsewhere, empty
 from imgrec_engine.dtypes import float64
@@ -78,6 +79,7 @@ class Optimizer:
                 parameter.grad = None
 
     @no_grad()
+    @observe.optimizer_step
     def step(self) -> None:
         """Updates every parameter that has a gradient."""
         for group in self.param_groups:

@@ -49,7 +49,9 @@ def install():
         alloc_pinned_memory=gpu.PinnedMemory,
         get_cublas_handle=lambda: 1,
         get_current_stream=gpu.get_current_stream,
+        get_elapsed_time=gpu.get_elapsed_time,
         memory=types.SimpleNamespace(OutOfMemoryError=gpu.OutOfMemoryError),
+        nvtx=gpu.Nvtx,
         runtime=runtime,
     )
     sys.modules["cupy"] = cupy

@@ -2,6 +2,7 @@
 
 import ctypes
 import threading
+import time
 import types
 from typing import ClassVar
 
@@ -36,9 +37,11 @@ class Device:
 class Event:
     def __init__(self, block=False, disable_timing=False):
         self._stream = None
+        self.timed = not disable_timing
 
     def record(self, stream=None):
         self._stream = stream or get_current_stream()
+        self.moment, self.done = time.perf_counter(), False
         self._issued = self._stream.issued
         self._known = {**self._stream.known, self._stream: self._stream.clock}
 
@@ -51,6 +54,32 @@ class Event:
 
     def synchronize(self):
         _learn(_host, self.run())
+        self.done = True
+
+
+def get_elapsed_time(start, end):
+    """In milliseconds, by the clock of the host: operations are done when they are issued."""
+    assert start.timed
+    assert end.timed
+    if not end.done:
+        raise RuntimeError("cudaErrorNotReady: the time of an event is asked for that nobody has waited for")
+    return 1e3 * (end.moment - start.moment)
+
+
+class Nvtx:
+    """Ranges as NVIDIA's profilers see them: how deep each begins, and its name."""
+
+    ranges: ClassVar = []
+    _depth = 0
+
+    @classmethod
+    def RangePush(cls, message, id_color=-1):
+        cls.ranges.append((cls._depth, message))
+        cls._depth += 1
+
+    @classmethod
+    def RangePop(cls):
+        cls._depth -= 1
 
 
 class Stream:
