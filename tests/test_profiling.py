@@ -1,5 +1,6 @@
 """`ie.profile()`: what is measured, how it is shown, and that nothing is left behind."""
 
+import itertools
 import json
 import threading
 import time
@@ -118,7 +119,7 @@ def test_the_trace_is_one_that_viewers_read(device, tmp_path):
     assert len(lines) == (3 if device == "cuda" else 2)  # the GPU, and two threads
     for line in lines:  # calls of one line do not overlap
         times = sorted((e["ts"], e["ts"] + e["dur"]) for e in spans if (e["pid"], e["tid"]) == line)
-        assert all(end <= start for (_, end), (start, _) in zip(times, times[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(times))
     on_gpu = [event["name"] for event in spans if event["pid"] == 1]
     assert on_gpu == ([e["name"] for e in spans if e["pid"] == 0][:-1] if device == "cuda" else [])
 

@@ -2,8 +2,8 @@
 
 import ctypes
 import threading
-import time
 import types
+from time import perf_counter
 from typing import ClassVar
 
 import numpy as np
@@ -41,7 +41,7 @@ class Event:
 
     def record(self, stream=None):
         self._stream = stream or get_current_stream()
-        self.moment, self.done = time.perf_counter(), False
+        self.moment, self.done = perf_counter(), False
         self._issued = self._stream.issued
         self._known = {**self._stream.known, self._stream: self._stream.clock}
 
