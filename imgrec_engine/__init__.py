@@ -19,6 +19,7 @@ from imgrec_engine.device import (
     set_num_threads,
 )
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
+from imgrec_engine.graphs import capture
 from imgrec_engine.ops.elementwise import where
 from imgrec_engine.ops.joining import concatenate, stack
 from imgrec_engine.profiling import profile
@@ -31,6 +32,7 @@ __all__ = [
     "Tensor",
     "arange",
     "bfloat16",
+    "capture",
     "concatenate",
     "convert",
     "data",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from imgrec_engine import observe
+from imgrec_engine import capturing, observe
 from imgrec_engine.autograd import Node
 from imgrec_engine.device import elsewhere, on, place
 from imgrec_engine.errors import AutogradError, DeviceError, OutOfMemoryError
@@ -184,6 +184,7 @@ def _deliver(leaf: Tensor, array: Any, found: dict[Any, Any] | None) -> None:
         if id(leaf) in found:
             found[id(leaf)] = _add(found[id(leaf)], array)
         return
+    capturing.note_gradient(leaf)
     with _accumulating:
         # A copy: the same array may be on its way to other tensors, and gradients are changed in place by clipping.
         leaf.grad = Tensor(_copy(array) if leaf.grad is None else _add(leaf.grad._array, array))

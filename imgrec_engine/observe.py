@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,10 @@ from imgrec_engine import kernels
 
 @dataclass(eq=False)
 class Call:
-    """One call of an operation, of its pullback, or one step of an optimiser, while it runs and after."""
+    """One call of an operation or its pullback, or one step of an optimiser, or one replay of a graph."""
 
     name: str
-    phase: str  # "forward", "backward" or "optimizer"
+    phase: str  # "forward", "backward", "optimizer", or "graph" for a captured step that is replayed
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     result: Any = None
@@ -62,6 +62,17 @@ def add(observer: Observer) -> None:
     """From now on the observer sees the calls of all threads."""
     global observers
     observers = (*observers, observer)
+
+
+@contextlib.contextmanager
+def only(observer: Observer) -> Iterator[None]:
+    """Within it nobody else watches."""
+    global observers
+    before, observers = observers, (observer,)
+    try:
+        yield
+    finally:
+        observers = before
 
 
 def remove(observer: Observer) -> None:

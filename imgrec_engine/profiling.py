@@ -75,7 +75,7 @@ class Row:
     """The calls of one kind together."""
 
     name: str
-    phase: str  # "forward", "backward" or "optimizer"
+    phase: str  # "forward", "backward", "optimizer" or "graph"
     detail: str  # what the rows are told apart by besides name and phase: shapes or kernels
     calls: int
     total_ms: float

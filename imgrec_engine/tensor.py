@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import autograd, dlpack, kernels
+from imgrec_engine import autograd, capturing, dlpack, kernels
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import as_dtype, float32, float64, is_floating
 from imgrec_engine.errors import AutogradError, DTypeError, ShapeError
@@ -260,6 +260,7 @@ class Tensor(Methods):
         if not devices.is_writable(self._array):
             raise ValueError(f"{what}: this tensor's memory is read-only (expanded, or shared so); clone() it first")
         self._version.count += 1
+        capturing.note_write(self._version)
 
 
 autograd.set_tensor_type(Tensor)

@@ -62,7 +62,7 @@ class Adam(Optimizer):
             state["exp_avg"]._array,
             state["exp_avg_sq"]._array,
             contiguous(gradient._array),
-            progress(group["lr"], step._array, array),
+            progress(group, step._array, array),
             *group["betas"],
             group["eps"],
             group["weight_decay"],

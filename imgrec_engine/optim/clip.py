@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from imgrec_engine import kernels
-from imgrec_engine.device import beside, contiguous, empty, on
+from imgrec_engine.arrays import where
+from imgrec_engine.creation import zeros
+from imgrec_engine.device import contiguous, empty, on, place
 from imgrec_engine.dtypes import float64
 from imgrec_engine.errors import DeviceError
 from imgrec_engine.tensor import Tensor
@@ -22,45 +24,46 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return gradients
 
 
-def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> Tensor:
     """Scales all gradients together so that their joint Euclidean norm is at most ``max_norm`` (Pascanu et al., 2013).
 
-    Returns the norm before. Squares are summed in float64. Non-finite gradients stay as they are, and the norm that is
-    returned says so.
+    Returns the norm before, a float64 tensor () on the device of the gradients, which is not waited for. Squares are
+    summed in float64. Non-finite gradients stay as they are, and the norm that is returned says so.
 
     >>> import imgrec_engine as ie
     >>> x = ie.tensor([0.0, 0.0], requires_grad=True)
     >>> x.grad = ie.tensor([3.0, 4.0])
-    >>> clip_grad_norm_([x], max_norm=1.0), x.grad.numpy().round(3).tolist()
+    >>> clip_grad_norm_([x], max_norm=1.0).item(), x.grad.numpy().round(3).tolist()
     (5.0, [0.6000000238418579, 0.800000011920929])
     """
     if max_norm < 0:
         raise ValueError(f"clip_grad_norm_: max_norm is {max_norm}, expected 0 or more")
     gradients = _gradients(parameters)
     if not gradients:
-        return 0.0
+        return zeros((), dtype=float64)
     places = sorted({gradient.device for gradient in gradients})
     if len(places) > 1:
         raise DeviceError(f"clip_grad_norm_: gradients are on {' and '.join(places)}, expected all on one device")
     with on(gradients[0]._array):
-        norm = _joint_norm(gradients)
-        if math.isfinite(norm) and norm > max_norm:
-            factor = beside(np.array([max_norm / (norm + 1e-6)]), gradients[0]._array)
-            for gradient in gradients:
-                module, context = kernels.of(gradient._array)
-                module.scale_in_place(context, gradient._array, factor)
-                gradient._version.count += 1
-    return norm
+        norm = np.sqrt(_squared_norm(gradients))
+        too_large = np.logical_and(np.isfinite(norm), norm > max_norm)
+        factor = where(too_large, max_norm / (norm + 1e-6), 1.0, float64)
+        for gradient in gradients:
+            module, context = kernels.of(gradient._array)
+            module.scale_in_place(context, gradient._array, factor)
+            gradient._version.count += 1
+        return Tensor(norm.reshape(()))
 
 
-def _joint_norm(gradients: list[Tensor]) -> float:
+def _squared_norm(gradients: list[Tensor]) -> Any:
+    """The sum of all their squares, a float64 array (1,) beside them."""
     squares = empty((len(gradients),), float64, gradients[0]._array)
     for position, gradient in enumerate(gradients):
         module, context = kernels.of(gradient._array)
         plan = module.squared_norm_plan(context, gradient.size)
         workspace = kernels.workspace(plan, gradient._array)
         module.squared_norm(context, squares[position : position + 1], gradient._array, workspace)
-    return math.sqrt(float(squares.sum()))
+    return place(squares.sum(keepdims=True), type(squares))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

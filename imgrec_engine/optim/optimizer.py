@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from imgrec_engine import observe
+from imgrec_engine import capturing, observe
 from imgrec_engine.autograd import no_grad
 from imgrec_engine.device import elsewhere, empty
 from imgrec_engine.dtypes import float64
@@ -76,12 +76,15 @@ class Optimizer:
         """Forgets the gradients of all parameters."""
         for group in self.param_groups:
             for parameter in group["params"]:
+                capturing.note_zeroed(parameter)
                 parameter.grad = None
 
     @no_grad()
     @observe.optimizer_step
     def step(self) -> None:
         """Updates every parameter that has a gradient."""
+        if (recording := capturing.current()) is not None:
+            recording.guards.append(self._captured)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -96,6 +99,15 @@ class Optimizer:
                 self._update_on_its_device(parameter, state, group)
         elif parameter.grad is not None:
             self.update(parameter, parameter.grad, state, group)
+
+    def _captured(self) -> list[Any]:
+        """What a captured step has of this optimiser: all settings but the learning rates, and where its arrays lie."""
+        found: list[Any] = []
+        for group in self.param_groups:
+            found += [value for key, value in _settings(group).items() if key not in ("lr", "initial_lr")]
+            for parameter in group["params"]:
+                found += [parameter._array, *(value._array for value in self.state.get(parameter, {}).values())]
+        return found
 
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
         """Changes one parameter in place; ``state`` is empty the first time. Nothing is recorded here."""
@@ -167,12 +179,22 @@ def advance(step: Any) -> None:
         step += 1
 
 
-def progress(learning_rate: float, step: Any, like: Any) -> Any:
+def number_beside(read: Callable[[], float], like: Any) -> Any:
+    """A float64 array (1,) beside another, with the number that ``read`` gives; in a captured step at each replay."""
+    number = empty((1,), float64, like)
+    if (recording := capturing.current()) is None:
+        number.fill(read())
+    else:
+        recording.numbers.append((number, read))
+    return number
+
+
+def progress(group: Group, step: Any, like: Any) -> Any:
     """[learning rate, step] in float64 beside an array: what the kernels read anew in every step."""
     if isinstance(like, np.ndarray):
-        return np.array([learning_rate, step if isinstance(step, int) else step.item()])
+        return np.array([group["lr"], step if isinstance(step, int) else step.item()])
     state = empty((2,), float64, like)
-    state[0], state[1] = learning_rate, step
+    state[:1], state[1] = number_beside(lambda: group["lr"], like), step
     return state
 
 

@@ -56,7 +56,7 @@ class SGD(Optimizer):
             array,
             buffer,
             contiguous(gradient._array),
-            progress(group["lr"], 1, array),
+            progress(group, 1, array),
             group["momentum"],
             group["weight_decay"],
             group["nesterov"],
