@@ -266,16 +266,18 @@ class Graph:
         """
         outer, stream = _cupy.cuda.get_current_stream(), _cupy.cuda.Stream(non_blocking=True)
         stream.wait_event(outer.record())
-        with stream, _cupy.cuda.using_allocator(self.pool.malloc):
-            stream.begin_capture()
-            try:
-                yield
-            except BaseException:
-                with contextlib.suppress(_cupy.cuda.runtime.CUDARuntimeError):  # what went wrong has ended it already
-                    stream.end_capture()
-                raise
-            self._launchable = stream.end_capture()
-        outer.wait_event(stream.record())
+        try:
+            with stream, _cupy.cuda.using_allocator(self.pool.malloc):
+                stream.begin_capture()
+                try:
+                    yield
+                except BaseException:
+                    with contextlib.suppress(_cupy.cuda.runtime.CUDARuntimeError):  # what went wrong has ended it
+                        stream.end_capture()
+                    raise
+                self._launchable = stream.end_capture()
+        finally:
+            outer.wait_event(stream.record())
 
     def launch(self) -> None:
         """Starts the work on the current stream."""

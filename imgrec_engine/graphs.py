@@ -99,14 +99,15 @@ class _Replay(Generic[R]):
             try:
                 with self.graph.recorded():
                     self.result = step(*own_args, **own_kwargs)
-            except BaseException as error:
-                for leaf in recording.leaves.values():
-                    leaf.grad = None  # nothing was computed
-                if isinstance(error, (ImgrecError, KeyboardInterrupt)):
+            except Exception as error:
+                if isinstance(error, ImgrecError):
                     raise
                 raise CaptureError(f"capture: the step cannot be recorded: {error}") from error
+            finally:
+                self.gradients = [(leaf, leaf.grad) for leaf in recording.leaves.values()]
+                for leaf, _ in self.gradients:
+                    leaf.grad = None  # nothing was computed yet
         self.recording = recording
-        self.gradients = [(leaf, leaf.grad) for leaf in recording.leaves.values()]
         self.guarded = self._guarded()
 
     def _guarded(self) -> list[Any]:
@@ -150,7 +151,7 @@ def _naming(call: observe.Call) -> Iterator[None]:
         if isinstance(error, ImgrecError) and not isinstance(error, CaptureError):
             raise
         name = f"backward of {call.name}" if call.phase == "backward" else call.name
-        given = "" if call.phase == "optimizer" else describe_arguments(call.args, call.kwargs)
+        given = "" if call.phase == "optimizer" else describe_arguments(call.given, call.kwargs)
         reason = str(error).removeprefix("capture: ")
         raise CaptureError(f"capture: {name}({given}) cannot be recorded: {reason}") from error
 

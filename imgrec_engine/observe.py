@@ -25,6 +25,11 @@ class Call:
     result: Any = None
     algorithms: list[str] = field(default_factory=list)  # of the kernels that it planned
 
+    @property
+    def given(self) -> Sequence[Any]:
+        """The arguments that tell what it does: of a pullback the gradients, and not which ones are needed."""
+        return self.args[:1] if self.phase == "backward" else self.args
+
 
 Observer = Callable[[Call], contextlib.AbstractContextManager[None]]
 observers: tuple[Observer, ...] = ()

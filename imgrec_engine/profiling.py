@@ -110,8 +110,7 @@ class Profile:
             yield
             end = time.perf_counter()
             events = (before, cuda.record_event()) if on_gpu else None
-        given = call.args[:1] if call.phase == "backward" else call.args  # the gradients, without which are needed
-        shapes, chosen = describe_arguments(given, call.kwargs), "/".join(filter(None, call.algorithms))
+        shapes, chosen = describe_arguments(call.given, call.kwargs), "/".join(filter(None, call.algorithms))
         if len(shapes) > LONGEST_SHAPES:
             shapes = f"{shapes[:LONGEST_SHAPES]}..."
         who = threading.get_native_id()

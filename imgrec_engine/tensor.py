@@ -104,7 +104,7 @@ class Tensor(Methods):
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .all() or .any()")
-        return bool(self._array.item())
+        return bool(self.item())
 
     def __float__(self) -> float:
         return float(self.item())
@@ -143,7 +143,7 @@ class Tensor(Methods):
         """The only element as a Python number; ValueError if there are more."""
         if self.size != 1:
             raise ValueError(f"item: the tensor has shape {self.shape}, expected exactly one element")
-        return self._array.item()  # type: ignore[no-any-return]
+        return self.numpy().item()  # type: ignore[no-any-return]
 
     def tolist(self) -> Any:
         """The values as nested Python lists."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import imgrec_engine as ie
-from imgrec_engine import cuda, device, nn, optim, random
+from imgrec_engine import cuda, device, models, nn, optim, random
 from imgrec_engine import functional as F
 from imgrec_engine.errors import CaptureError, DeviceError, ShapeError
 
@@ -82,6 +82,30 @@ def test_each_shape_has_a_graph_of_its_own(device):
 
 
 @needs_cuda
+@pytest.mark.parametrize("name", sorted({*dict(models.summaries())} - {"resnet18"}))  # resnet20 is of its kind
+def test_models_of_every_family_can_be_captured(name):
+    shape = (3, 8, 8, 1) if name.startswith("video") else (8, 8, 1)
+    batches = [ie.tensor(np.random.default_rng(i).random((4, *shape)), "float32", device="cuda") for i in range(4)]
+    labels = ie.tensor(np.arange(4) % 3, device="cuda")
+    curves = []
+    for wrap in (lambda step: step, ie.capture):
+        ie.manual_seed(0)
+        model = models.create(name, num_classes=3, in_channels=1, image_size=8).to("cuda")
+        optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+
+        @wrap
+        def step(images, labels, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        curves.append([step(images, labels).item() for images in batches])
+    assert curves[0] == curves[1]
+
+
+@needs_cuda
 def test_random_numbers_drawn_between_replays_follow_on():
     curves = []
     for capture in (False, True):
@@ -147,7 +171,6 @@ def test_results_keep_their_structure_and_are_overwritten():
     assert step(ie.full((2,), 2, device="cuda"), 3, shift=1)["y"].tolist() == [9, 65]
     scale.fill_(0)  # what the step finds around it is read at each replay
     assert step(ie.full((2,), 5, device="cuda"), 2, shift=1)["y"].tolist() == [1, 1]
-    assert step(ie.ones((2,)), 2)["y"] is not None if device.names() == () else True
 
 
 def _captured_until_it_fails(step, *args):
@@ -178,7 +201,7 @@ def test_what_cannot_be_captured_is_named():
     }
     for message, step in refused.items():
         assert message in _captured_until_it_fails(step, x)
-    assert "backward of embedding(float32[])" in _captured_until_it_fails(embed, places)
+    assert "backward of embedding(float32[2, 2]) cannot be recorded" in _captured_until_it_fails(embed, places)
     assert table.grad is None
     assert (x + 1).tolist() == [[2, 3], [4, 5]]  # nothing of the failed captures is left
     assert cuda.namespace().cuda.get_current_stream().ptr == 0

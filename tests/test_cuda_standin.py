@@ -42,8 +42,8 @@ def test_tensors_streams_training_and_exchange_hold_on_the_standin():
 
 
 @needs_sim
-def test_profiling_holds_on_the_standin():
-    run_on_standin(str(TESTS / "test_profiling.py"), "-k", "cuda")
+def test_profiling_and_graphs_hold_on_the_standin():
+    run_on_standin(str(TESTS / "test_profiling.py"), str(TESTS / "test_capture.py"), "-k", "not cpu and not sim")
 
 
 MODULE_ALONE = """

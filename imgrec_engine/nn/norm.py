@@ -36,7 +36,7 @@ class _BatchNorm(Module):
             expected = " or ".join(self.dimensions.values()).replace("C", str(self.num_features))
             raise ShapeError(f"{type(self).__name__}: x has shape {x.shape}, expected {expected}")
         if self.training:
-            self.num_batches_tracked.fill_(self.num_batches_tracked.item() + 1)
+            self.num_batches_tracked.copy_(self.num_batches_tracked + 1)  # on a GPU, without asking it
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
         )
