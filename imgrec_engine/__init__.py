@@ -20,6 +20,7 @@ from imgrec_engine.device import (
 )
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 from imgrec_engine.graphs import capture
+from imgrec_engine.mixed_precision import autocast
 from imgrec_engine.ops.elementwise import where
 from imgrec_engine.ops.joining import concatenate, stack
 from imgrec_engine.profiling import profile
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Tensor",
     "arange",
+    "autocast",
     "bfloat16",
     "capture",
     "concatenate",

@@ -14,7 +14,8 @@ An operation is one function on arrays that returns its result together with its
 ``differentiable`` makes of it a function on tensors. Every parameter whose annotation names ``Array`` may be a tensor;
 ``backward`` gets the gradient of the result and, for each of these parameters, whether its gradient is needed, and
 returns one gradient for each (None where it is not needed, or where it is zero). An operation whose result has no
-gradient returns None in place of ``backward``. Users write their own operations in the same way: docs/custom_ops.md.
+gradient returns None in place of ``backward``. ``@differentiable(precision=...)`` says how it runs within `autocast`.
+Users write their own operations in the same way: docs/custom_ops.md.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import re
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ from imgrec_engine import debug, kernels, observe
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import SUPPORTED, is_floating
 from imgrec_engine.errors import AutogradError, DeviceError, DTypeError, ImgrecError, OutOfMemoryError
+from imgrec_engine.mixed_precision import Precision, cast, region, wanted_dtype
 
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
@@ -146,12 +148,26 @@ class Node:
         self.edges = ()
 
 
+class _Decorator(Protocol):
+    """What ``differentiable`` is once it knows the precision."""
+
+    @overload
+    def __call__(self, op: Callable[P, Result]) -> Callable[P, Tensor]: ...
+    @overload
+    def __call__(self, op: Callable[P, Results]) -> Callable[P, tuple[Tensor, ...]]: ...
+
+
 @overload
 def differentiable(op: Callable[P, Result]) -> Callable[P, Tensor]: ...
 @overload
 def differentiable(op: Callable[P, Results]) -> Callable[P, tuple[Tensor, ...]]: ...
-def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
+@overload
+def differentiable(*, precision: Precision) -> _Decorator: ...
+def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision | None = None) -> Any:
     """Makes a function on arrays that returns ``(result, backward)`` a differentiable function on tensors.
+
+    ``precision`` says what `autocast` does with it: "low" casts its floating arguments to autocast's dtype and "full"
+    to float32; without it, they stay what they are.
 
     >>> import imgrec_engine as ie
     >>> from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
@@ -165,6 +181,8 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
     >>> x.grad.numpy()
     array([ 3., 12.], dtype=float32)
     """
+    if op is None:
+        return functools.partial(differentiable, precision=precision)
     name, slots = op.__name__, _slots(op)
 
     @functools.wraps(op)
@@ -177,6 +195,8 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
             with gpu:
                 return call(*args, **kwargs)
         with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
+            if precision is not None and region.dtype is not None:
+                _cast(precision, slots, inputs, values, kwargs)
             try:
                 if observe.observers:
                     result = observe.observed(name, "forward", op, values, kwargs)
@@ -197,6 +217,7 @@ def differentiable(op: Callable[P, Any]) -> Callable[P, Any]:
         return results if several else results[0]
 
     call.differentiable_op = True  # type: ignore[attr-defined]
+    call.precision = precision  # type: ignore[attr-defined]
     return call
 
 
@@ -257,6 +278,22 @@ def _unwrap(op: str, slot: _Slot, values: list[Any], kwargs: dict[str, Any]) -> 
         given = _as_tensor(op, slot.name, given)
         where[key] = given._array
     return given
+
+
+def _cast(
+    precision: Precision, slots: list[_Slot], inputs: list[Any], values: list[Any], kwargs: dict[str, Any]
+) -> None:
+    """Replaces the arrays of a call by what autocast wants; the edges, and so the gradients, stay the tensors' own."""
+    dtype = wanted_dtype(precision, _tensors(inputs))
+    if dtype is None:
+        return
+    for slot, given in zip(slots, inputs, strict=True):
+        where: Any = values if slot.place < len(values) else kwargs
+        key: Any = slot.place if where is values else slot.name
+        if isinstance(given, tuple):
+            where[key] = [cast(tensor, dtype) for tensor in given]
+        elif isinstance(given, _tensor_type):
+            where[key] = cast(given, dtype)
 
 
 _NUMBERS = (int, float, np.generic)

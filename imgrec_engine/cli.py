@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=_natural, help="default 0")
     train.add_argument("--workers", type=_natural, help="threads that prepare batches ahead (default 0)")
     train.add_argument("--device", help="see `imgrec info` (default cpu)")
+    train.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), help="of the forward pass (default float32)"
+    )
     train.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     train.set_defaults(command=_train)
 

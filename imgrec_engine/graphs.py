@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from imgrec_engine import autograd, capturing, cuda, kernels, observe, random
+from imgrec_engine import autograd, capturing, cuda, kernels, mixed_precision, observe, random
 from imgrec_engine import device as devices
 from imgrec_engine.debug import describe_arguments
 from imgrec_engine.errors import CaptureError, DeviceError, ImgrecError
@@ -54,7 +54,8 @@ def capture(step: Callable[P, R]) -> Callable[P, R]:
         gpu = _gpu_of([*args, *kwargs.values()])
         if gpu is None or capturing.current() is not None:
             return step(*args, **kwargs)
-        key = (gpu, autograd.is_recording(), kernels.is_tf32_allowed(), _described(args), _described(kwargs))
+        modes = autograd.is_recording(), kernels.is_tf32_allowed(), mixed_precision.region.dtype
+        key = (gpu, modes, _described(args), _described(kwargs))
         if key not in captured:
             captured[key] = _CapturedStep(step)
         with cuda.on(gpu):
@@ -95,7 +96,7 @@ class _Replay(Generic[R]):
         self.inputs = _tensors(own_args, own_kwargs)
         self.random_state = random.state_on(self.inputs[0]._array)
         self.graph = cuda.Graph()
-        with capturing.recording() as recording, observe.only(_naming):
+        with capturing.recording() as recording, observe.only(_naming), mixed_precision.without_casts():
             try:
                 with self.graph.recorded():
                     self.result = step(*own_args, **own_kwargs)

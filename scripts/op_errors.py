@@ -30,14 +30,11 @@ def relative(ours: Any, reference: Any) -> float:
     return float(difference[finite].max(initial=0.0) / max(np.abs(reference[finite]).max(initial=0.0), 1e-30))
 
 
-DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
-
-
-def value_error(case: Any, dtype: Any) -> float:
+def value_error(case: Any, dtype: Any, device: str) -> float:
     """Outputs for inputs rounded to the dtype, against the NumPy reference in float64."""
     worst = 0.0
     for sample in case.samples:
-        args, kwargs = bodies.arguments(case, sample, bodies.to_tensor(dtype, DEVICE))
+        args, kwargs = bodies.arguments(case, sample, bodies.to_tensor(dtype, device))
         outputs = bodies.call(case, args, kwargs)
         rounded = bodies.arguments(
             case, sample, lambda a: a.astype(dtype).astype(np.float64) if is_floating(a.dtype) else a
@@ -50,12 +47,12 @@ def value_error(case: Any, dtype: Any) -> float:
     return worst
 
 
-def gradient_error(case: Any, dtype: Any) -> float:
+def gradient_error(case: Any, dtype: Any, device: str) -> float:
     """Gradients for inputs rounded to the dtype, against the CPU's float64 gradients for the same inputs."""
     worst = 0.0
     exact = bodies.to_tensor(float64, requires_grad=True)
     for sample in case.samples:
-        _, ours = bodies.forward_and_backward(case, sample, bodies.to_tensor(dtype, DEVICE, requires_grad=True))
+        _, ours = bodies.forward_and_backward(case, sample, bodies.to_tensor(dtype, device, requires_grad=True))
         _, references = bodies.forward_and_backward(
             case, sample, lambda a: exact(a.astype(dtype) if is_floating(a.dtype) else a)
         )
@@ -64,13 +61,13 @@ def gradient_error(case: Any, dtype: Any) -> float:
     return worst
 
 
-def difference_error(case: Any) -> float:
+def difference_error(case: Any, device: str) -> float:
     """Float64 gradients against central differences."""
     worst = 0.0
     for sample in case.samples:
-        args, kwargs = bodies.arguments(case, sample, bodies.to_tensor(float64, DEVICE, requires_grad=True))
+        args, kwargs = bodies.arguments(case, sample, bodies.to_tensor(float64, device, requires_grad=True))
         inputs = [t for t in bodies.tensors_of(args, kwargs) if t.requires_grad]
-        directions = bodies.DIRECTIONS[DEVICE]
+        directions = bodies.DIRECTIONS[device]
         if inputs and (directions or sum(t.size for t in inputs) <= bodies.LARGEST_GRADCHECK):
 
             def function(*_: Any, args: Any = args, kwargs: Any = kwargs) -> tuple[Any, ...]:
@@ -82,17 +79,20 @@ def difference_error(case: Any) -> float:
 
 def main() -> None:
     """One line an op."""
+    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
     dtypes = (float64, float32, float16, bfloat16)
     names = "".join(f"{dtype.name:>10}" for dtype in dtypes)
     print(f"{'op':<34}{names}  | gradients {names[10:]}  | finite differences")
     for case in CASES:
         line = f"{case.name:<34}"
         checked = [float64, *case.dtypes]
-        line += "".join(f"{value_error(case, d):>10.1e}" if d in checked else f"{'-':>10}" for d in dtypes)
+        line += "".join(f"{value_error(case, d, device):>10.1e}" if d in checked else f"{'-':>10}" for d in dtypes)
         if case.differentiable:
             line += "  |           "
-            line += "".join(f"{gradient_error(case, d):>10.1e}" if d in checked else f"{'-':>10}" for d in dtypes[1:])
-            line += f"  | {difference_error(case):.1e}"
+            line += "".join(
+                f"{gradient_error(case, d, device):>10.1e}" if d in checked else f"{'-':>10}" for d in dtypes[1:]
+            )
+            line += f"  | {difference_error(case, device):.1e}"
         print(line)
 
 

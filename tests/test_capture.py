@@ -106,6 +106,23 @@ def test_models_of_every_family_can_be_captured(name):
 
 
 @needs_cuda
+def test_gradients_of_repeated_indices_can_be_captured():
+    table = ie.zeros((5, 3), device="cuda", requires_grad=True)
+
+    @ie.capture
+    def step(indices):
+        table.grad = None
+        (F.embedding(indices, table).sum() + table[indices].sum() * 2).backward()
+
+    for first in range(5):
+        step(ie.tensor([first, 4, first], device="cuda"))
+        expected = np.zeros((5, 3))
+        np.add.at(expected, [first, 4, first], 3)
+        np.testing.assert_array_equal(table.grad.numpy(), expected)
+        table.grad = None
+
+
+@needs_cuda
 def test_random_numbers_drawn_between_replays_follow_on():
     curves = []
     for capture in (False, True):
@@ -134,6 +151,53 @@ def test_evaluation_between_replays_sees_the_weights():
         curves.append(curve)
     assert curves[0] == curves[1]
     assert curves[1][4] != curves[1][5]
+
+
+@needs_cuda
+def test_weights_that_autocast_keeps_are_cast_again_after_each_replay():
+    curves = []
+    for capture in (False, True):
+        training = Training("cuda", OPTIMIZERS["adam"], capture)
+        curve = []
+        with ie.autocast("bfloat16"):
+            for number in range(6):
+                curve.append(training.step(*training.batch(number)).item())
+                with ie.no_grad():
+                    curve.append(training.model(training.batch(0)[0]).tolist())
+        curves.append(curve)
+    assert curves[0] == curves[1]
+
+
+@needs_cuda
+def test_steps_that_choose_or_begin_on_the_host_are_refused():
+    x = ie.ones(2, device="cuda")
+    weight, late = (ie.ones(2, device="cuda", requires_grad=True) for _ in range(2))
+    optimizer, scaler, used = optim.Adam([weight, late], lr=0.1), optim.GradScaler(init_scale=8.0), [weight]
+
+    def scaled(x):
+        optimizer.zero_grad()
+        scaler.scale((weight * x).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    assert "GradScaler asks whether the gradients were finite" in _captured_until_it_fails(scaled, x)
+    scaled(x)
+
+    def step(x):
+        optimizer.zero_grad()
+        sum((parameter * x).sum() for parameter in used).backward()
+        optimizer.step()
+
+    captured = ie.capture(step)
+    captured(x)
+    captured(x)
+    used.append(late)
+    with pytest.raises(CaptureError, match=r"Adam\(.*Adam.step begins the state of a parameter of shape \(2,\)"):
+        captured(x)
+    step(x)
+    assert optimizer.state[late]["step"].item() == 1
+    captured(x)
+    assert (optimizer.state[late]["step"].item(), optimizer.state[weight]["step"].item()) == (2, 7)
 
 
 @needs_cuda
@@ -186,11 +250,10 @@ def _captured_until_it_fails(step, *args):
 def test_what_cannot_be_captured_is_named():
     x = ie.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda")
     table = ie.ones((3, 2), device="cuda", requires_grad=True)
-    places = ie.tensor([0, 2], device="cuda")
 
-    def embed(indices):
+    def look_back(x):
         table.grad = None
-        F.embedding(indices, table).sum().backward()
+        (table.sum() * 2).backward(ie.tensor(1.0).to("cuda"))
 
     refused = {
         "it asks for values of a tensor (.item()": lambda x: x.sum().item(),
@@ -201,7 +264,7 @@ def test_what_cannot_be_captured_is_named():
     }
     for message, step in refused.items():
         assert message in _captured_until_it_fails(step, x)
-    assert "backward of embedding(float32[2, 2]) cannot be recorded" in _captured_until_it_fails(embed, places)
+    assert "it copies values of the host to the GPU" in _captured_until_it_fails(look_back, x)
     assert table.grad is None
     assert (x + 1).tolist() == [[2, 3], [4, 5]]  # nothing of the failed captures is left
     assert cuda.namespace().cuda.get_current_stream().ptr == 0

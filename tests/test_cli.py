@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgrec_engine import device
+from imgrec_engine import checkpoint, device
 from imgrec_engine.cli import main
 
 QUICK = ["--epochs", "2", "--image-size", "12", "--batch-size", "16", "--augment", "none"]
@@ -144,6 +144,15 @@ def test_bad_folders_are_named(tmp_path, photos, capsys):
     assert "DATA is missing" in error_of(["train"], capsys)
     assert "not_a_model" in error_of(["train", photos, "--model", "not_a_model", "--out", tmp_path / "o"], capsys)
     assert not (tmp_path / "o").exists()
+
+
+def test_training_in_16_bits(photos, tmp_path):
+    command = ["train", str(photos), "--out", str(tmp_path / "x"), "--precision", "float16", *QUICK]
+    assert main(command) == 0
+    assert json.loads((tmp_path / "x" / "config.json").read_text())["precision"] == "float16"
+    tensors, metadata = checkpoint.load(tmp_path / "x" / "last.safetensors")
+    assert metadata["training"]["scaler"]["scale"] > 0
+    assert "float16" not in {tensor.dtype.name for tensor in tensors.values()}
 
 
 def test_too_few_images_are_refused_and_few_are_trained_on_for_longer(photos, tmp_path, capsys):

@@ -46,6 +46,12 @@ def test_profiling_and_graphs_hold_on_the_standin():
     run_on_standin(str(TESTS / "test_profiling.py"), str(TESTS / "test_capture.py"), "-k", "not cpu and not sim")
 
 
+@needs_sim
+def test_mixed_precision_holds_on_the_standin():
+    pages = [str(TESTS / "test_mixed_precision.py"), str(TESTS / "test_grad_scaler.py")]
+    run_on_standin(*pages, "-k", "cuda and (cnn_lstm or not models)")
+
+
 MODULE_ALONE = """
 import ctypes, types
 import ml_dtypes, numpy as np

@@ -18,9 +18,9 @@ from imgrec_engine.simulator import SimArray
 
 ACTIVATION = "csrc/cuda/activation.cu"
 SOURCE = (Path(__file__).parents[1] / ACTIVATION).read_text().splitlines()
-LOAD, STORE = (
+LOAD, STORE, KERNEL = (
     next(n for n, line in enumerate(SOURCE, 1) if part in line)
-    for part in ("load_pack<T, width>(x + i)", "store_pack(y + i, pack)")
+    for part in ("load_pack<T, width>(x + i)", "store_pack(y + i, pack)", "activation_forward_kernel(T* y")
 )
 needs_checked = pytest.mark.skipif(
     importlib.util.find_spec("imgrec_engine._sim_checked") is None, reason="`make checked` builds what counts"
@@ -41,6 +41,7 @@ def fresh_simulator(monkeypatch):
 def one_kernel(lines, **changes):
     counted = {
         "kernel": "(cuda::activation_forward_kernel<T>)",
+        "function": (ACTIVATION, KERNEL),
         "launches": 1,
         "blocks": 1,
         "threads_per_block": 256,
@@ -86,10 +87,18 @@ def test_text_puts_counts_beside_the_source():
     assert not any("activation_backward_kernel" in line for line in shown), "and no other one"
 
 
+def test_the_kernel_itself_comes_first_even_without_counts():
+    shown = as_text(inspection_of(one_kernel([("csrc/cuda/arch/pack.h", 30, READ), ("csrc/cuda/rows.h", 20, READ)])))
+    files = [line for line in shown.splitlines() if line.startswith("csrc/")]
+    assert files == [ACTIVATION, "csrc/cuda/rows.h", "csrc/cuda/arch/pack.h"]
+    assert "__global__" in shown.partition("csrc/cuda/rows.h")[0]
+
+
 def test_lines_without_source_are_still_shown():
-    shown = as_text(inspection_of(one_kernel([("csrc/cuda/gone.cu", 7, READ)])))
-    assert "csrc/cuda/gone.cu" in shown
-    assert [line.split() for line in shown.splitlines()][-1] == ["7", "8", "8", "16.0", "16.0"]
+    gone = "csrc/cuda/gone.cu"
+    shown = as_text(inspection_of(one_kernel([(gone, 7, READ)], function=(gone, 5))))
+    assert gone in shown
+    assert [line.split() for line in shown.splitlines()][-2:] == [["5"], ["7", "8", "8", "16.0", "16.0"]]
 
 
 def test_the_reader_is_told_of_sources_that_are_absent_or_newer(tmp_path, monkeypatch):
@@ -205,13 +214,19 @@ def test_relu_moves_each_byte_once(fresh_simulator):
 
 
 @needs_checked
-def test_a_convolution_writes_its_output_once(fresh_simulator):
-    found = inspect_op("conv2d", {"x": (1, 6, 6, 4), "weight": (8, 3, 3, 4)})
-    assert found.flop == 2 * (6 * 6 * 8) * (3 * 3 * 4)
-    assert found.minimum_bytes == 4 * (6 * 6 * 4 + 8 * 3 * 3 * 4 + 8 + 6 * 6 * 8)
-    assert sum(kernel.global_bytes_written for kernel in found.kernels) == 4 * 6 * 6 * 8
+@pytest.mark.parametrize(("dtype", "item"), [("float32", 4), ("bfloat16", 2)])
+def test_a_convolution_writes_its_output_once(fresh_simulator, dtype, item):
+    """On tensor cores asynchronous copies read global and write shared memory, and lanes at the image's edge only write."""
+    found = inspect_op("conv2d", {"x": (1, 6, 6, 16), "weight": (8, 3, 3, 16)}, dtype)
+    assert found.flop == 2 * (6 * 6 * 8) * (3 * 3 * 16)
+    assert found.minimum_bytes == item * (6 * 6 * 16 + 8 * 3 * 3 * 16 + 8 + 6 * 6 * 8)
+    (kernel,) = found.kernels
+    assert kernel.global_bytes_written == item * 6 * 6 * 8
     assert found.moved_bytes >= found.minimum_bytes
-    assert sum(line.barriers for kernel in found.kernels for line in kernel.lines.values()) > 0
+    assert sum(line.barriers for line in kernel.lines.values()) > 0
+    assert {Path(file).parts[2] for file, _ in kernel.lines} <= {"conv2d", "gemm", "arch"}, "no other kernel's lines"
+    file, line = kernel.function
+    assert "forward_kernel(" in (Path(__file__).parents[1] / file).read_text().splitlines()[line - 1]
 
 
 @needs_checked

@@ -60,9 +60,9 @@ def test_sgd_follows_its_formula(dtype, momentum, nesterov, kernel):
     module, context = kernel
     p, *gradients = draw(dtype)
     expected = reference_sgd(p.astype(float64), [g.astype(float64) for g in gradients], 0.1, momentum, 0.01, nesterov)
-    state, buffer = np.array([0.1, 1.0]), buffer_of(p) if momentum else None
+    buffers = [buffer_of(p)] if momentum else []
     for gradient in gradients:
-        module.sgd_update(context, p, buffer, gradient, state, momentum, 0.01, nesterov)
+        module.sgd_update(context, [p], buffers, [gradient], np.array([0.1]), momentum, 0.01, nesterov)
     assert_near(p, expected)
 
 
@@ -73,25 +73,65 @@ def test_adam_follows_its_formula(dtype, decoupled, kernel):
     p, *gradients = draw(dtype)
     options = (0.9, 0.999, 1e-8, 0.1, decoupled)
     expected = reference_adam(p.astype(float64), [g.astype(float64) for g in gradients], 0.01, *options)
-    m, v = buffer_of(p), buffer_of(p)
-    for step, gradient in enumerate(gradients, start=1):
-        module.adam_update(context, p, m, v, gradient, np.array([0.01, step]), *options)
+    m, v, step = buffer_of(p), buffer_of(p), np.array(0)
+    for gradient in gradients:
+        module.adam_update(context, [p], [m], [v], [step], [gradient], np.array([0.01]), *options)
     assert_near(p, expected)
+    assert step == STEPS
+
+
+# More than one launch takes, empty ones, one that ends between two chunks, and one that is not aligned for packs.
+SIZES = (0, 5, 4096, 0, 8193, *range(1, 70), 20_000, 0)
+
+
+def many(dtype, seed):
+    """A list of arrays, some of which begin in the midst of memory."""
+    generator = np.random.default_rng(seed)
+    return [generator.standard_normal(size + place % 3).astype(dtype)[place % 3 :] for place, size in enumerate(SIZES)]
+
+
+def copies(arrays):
+    return [array.copy() for array in arrays]
+
+
+@pytest.mark.parametrize("dtype", [float32, bfloat16], ids=str)
+def test_many_arrays_at_once_are_what_each_is_alone(dtype, kernel):
+    module, context = kernel
+    rate, gradients = np.array([0.01]), many(dtype, 1)
+    adam, sgd = (0.9, 0.999, 1e-8, 0.1, True), (0.9, 0.1, True)
+    steps = [np.array(place) for place in range(len(SIZES))]
+    arrays = [many(dtype, 0), *([buffer_of(p) for p in gradients] for _ in range(3)), steps]
+    alone = [copies(each) for each in arrays]
+    module.sgd_update(context, arrays[0], arrays[3], gradients, rate, *sgd)
+    module.adam_update(context, *arrays[:3], steps, gradients, rate, *adam)
+    for place, gradient in enumerate(gradients):
+        p, m, v, b, step = ([each[place]] for each in alone)
+        module.sgd_update(context, p, b, [gradient], rate, *sgd)
+        module.adam_update(context, p, m, v, step, [gradient], rate, *adam)
+    for together, single in zip(arrays, alone, strict=True):
+        assert [array.tobytes() for array in together] == [array.tobytes() for array in single]
+    assert [int(step) for step in steps] == list(range(1, 1 + len(SIZES)))
+
+
+def squared_norm(module, context, arrays):
+    out = np.full(3, np.nan)
+    plan = module.squared_norm_plan(context, arrays)
+    module.squared_norm(context, out[1:2], arrays, np.empty(plan.workspace_bytes, np.uint8))
+    assert np.isnan(out[[0, 2]]).all()
+    return out[1]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("size", [0, 1, 16, SIZE])
-def test_squared_norm_and_scaling(dtype, size, kernel):
+@pytest.mark.parametrize("sizes", [(0,), (1,), (16,), (SIZE,), SIZES], ids=lambda sizes: f"{len(sizes)}x{max(sizes)}")
+def test_squared_norm_and_scaling(dtype, sizes, kernel):
     module, context = kernel
-    values = draw(dtype, size)[0]
-    out = np.full(3, np.nan)
-    plan = module.squared_norm_plan(context, size)
-    module.squared_norm(context, out[1:2], values, np.empty(plan.workspace_bytes, np.uint8))
-    np.testing.assert_allclose(out[1], (values.astype(float64) ** 2).sum(), rtol=1e-13)
-    assert np.isnan(out[[0, 2]]).all()
-    expected = values.astype(float64) * 0.25
-    module.scale_in_place(context, values, np.array([0.25]))
-    np.testing.assert_array_equal(values, expected.astype(dtype))
+    arrays = [array[: sizes[0]] for array in draw(dtype)[:1]] if len(sizes) == 1 else many(dtype, 0)
+    expected = sum((array.astype(float64) ** 2).sum() for array in arrays)
+    np.testing.assert_allclose(squared_norm(module, context, arrays), expected, rtol=1e-13)
+    scaled = [(array.astype(float64) * 0.25).astype(dtype) for array in arrays]
+    module.scale_in_place(context, arrays, np.array([0.25]))
+    for array, wanted in zip(arrays, scaled, strict=True):
+        np.testing.assert_array_equal(array, wanted)
 
 
 def test_bits_do_not_depend_on_threads(kernel):
@@ -99,33 +139,41 @@ def test_bits_do_not_depend_on_threads(kernel):
     results = []
     for threads in (1, 2, 3):
         ie.set_num_threads(threads)
-        p, gradient, *_ = draw(float32)
-        m, v, norm = buffer_of(p), buffer_of(p), np.empty(1)
-        module.adam_update(context, p, m, v, gradient, np.array([0.01, 1]), 0.9, 0.999, 1e-8, 0.1, True)
-        module.sgd_update(context, p, m, gradient, np.array([0.01, 1]), 0.9, 0.1, True)
-        workspace = np.empty(module.squared_norm_plan(context, p.size).workspace_bytes, np.uint8)
-        module.squared_norm(context, norm, p, workspace)
+        p, gradient, *others = draw(float32)
+        m, v, rate = buffer_of(p), buffer_of(p), np.array([0.01])
+        module.adam_update(context, [p], [m], [v], [np.array(0)], [gradient], rate, 0.9, 0.999, 1e-8, 0.1, True)
+        module.sgd_update(context, [p], [m], [gradient], rate, 0.9, 0.1, True)
+        norm = squared_norm(module, context, [p, *others])
         results.append(p.tobytes() + m.tobytes() + v.tobytes() + norm.tobytes())
     assert len(set(results)) == 1
 
 
 def test_bad_arguments_are_refused_by_name(kernel):
     module, context = kernel
-    p, state = np.zeros(4, np.float32), np.array([0.1, 1.0])
+    p, rate, step = np.zeros(4, np.float32), np.array([0.1]), np.array(0)
     half = p.astype(float16)
-    with pytest.raises(DTypeError, match="sgd_update: gradient is float16"):
-        module.sgd_update(context, p, None, half, state, 0.0, 0.0, False)
-    with pytest.raises(ShapeError, match=r"sgd_update: gradient is float32 \(5,\)"):
-        module.sgd_update(context, p, None, np.zeros(5, np.float32), state, 0.0, 0.0, False)
-    with pytest.raises(DTypeError, match="sgd_update: momentum_buffer is float16"):
-        module.sgd_update(context, half, half, half, state, 0.9, 0.0, False)
-    with pytest.raises(ShapeError, match=r"adam_update: exp_avg_sq is float32 \(3,\)"):
-        module.adam_update(context, p, p.copy(), np.zeros(3, np.float32), p, state, 0.9, 0.999, 1e-8, 0.0, True)
-    with pytest.raises(ShapeError, match="adam_update: state is"):
-        module.adam_update(context, p, p.copy(), p.copy(), p, np.zeros(3), 0.9, 0.999, 1e-8, 0.0, True)
-    with pytest.raises(ShapeError, match="adam_update: parameter must be contiguous"):
-        module.adam_update(context, np.zeros(8, np.float32)[::2], p, p, p, state, 0.9, 0.999, 1e-8, 0.0, True)
+    sgd, adam = (0.9, 0.0, False), (0.9, 0.999, 1e-8, 0.0, True)
+    with pytest.raises(ShapeError, match="sgd_update: parameters is an empty list"):
+        module.sgd_update(context, [], [], [], rate, *sgd)
+    with pytest.raises(DTypeError, match=r"sgd_update: parameters\[1\] is float16 \(4,\), expected float32"):
+        module.sgd_update(context, [p, half], [], [p, half], rate, *sgd)
+    with pytest.raises(ShapeError, match="sgd_update: gradients has 1 arrays, but parameters has 2"):
+        module.sgd_update(context, [p, p], [], [p], rate, *sgd)
+    with pytest.raises(DTypeError, match=r"sgd_update: gradients\[0\] is float16"):
+        module.sgd_update(context, [p], [], [half], rate, *sgd)
+    with pytest.raises(ShapeError, match=r"sgd_update: gradients\[1\] is float32 \(5,\), but parameters\[1\] is"):
+        module.sgd_update(context, [p, p], [], [p, np.zeros(5, np.float32)], rate, *sgd)
+    with pytest.raises(DTypeError, match=r"sgd_update: momentum_buffers\[0\] is float16"):
+        module.sgd_update(context, [half], [half], [half], rate, *sgd)
+    with pytest.raises(ShapeError, match=r"adam_update: exp_avg_sqs\[0\] is float32 \(3,\)"):
+        module.adam_update(context, [p], [p.copy()], [np.zeros(3, np.float32)], [step], [p], rate, *adam)
+    with pytest.raises(DTypeError, match=r"adam_update: steps\[0\] is float64"):
+        module.adam_update(context, [p], [p.copy()], [p.copy()], [np.array(0.0)], [p], rate, *adam)
+    with pytest.raises(ShapeError, match="adam_update: learning_rate is"):
+        module.adam_update(context, [p], [p.copy()], [p.copy()], [step], [p], np.zeros(3), *adam)
+    with pytest.raises(ShapeError, match=r"adam_update: parameters\[0\] must be contiguous"):
+        module.adam_update(context, [np.zeros(8, np.float32)[::2]], [p], [p], [step], [p], rate, *adam)
     with pytest.raises(DTypeError, match="squared_norm: workspace is None"):
-        module.squared_norm(context, np.zeros(1), p, None)
+        module.squared_norm(context, np.zeros(1), [p], None)
     with pytest.raises(DTypeError, match="scale_in_place: factor is float32"):
-        module.scale_in_place(context, p, np.ones(1, np.float32))
+        module.scale_in_place(context, [p], np.ones(1, np.float32))

@@ -155,29 +155,34 @@ std::string describe(const Array& array) {
 
 void Check::shape_error(const std::string& message) const { throw ShapeError(std::string(op_) + ": " + message); }
 
+std::string Check::label(const char* name) const {
+  return place_ < 0 ? name : std::string(name) + "[" + std::to_string(place_) + "]";
+}
+
 void Check::shape(const char* name, const Array& array, std::initializer_list<std::int64_t> expected,
                   const char* meaning) const {
   const std::int64_t* wanted = expected.begin();
   bool right = array.ndim == static_cast<int>(expected.size());
   for (int i = 0; right && i < array.ndim; ++i) right = wanted[i] < 0 || wanted[i] == array.shape[i];
   if (!right)
-    shape_error(std::string(name) + " is " + describe(array) + ", expected " + meaning + " = " +
+    shape_error(label(name) + " is " + describe(array) + ", expected " + meaning + " = " +
                 shape_text(wanted, static_cast<int>(expected.size())));
 }
 
 void Check::floating(const char* name, const Array& array) const {
   if (array && array.dtype <= DType::bfloat16) return;
-  throw DTypeError(std::string(op_) + ": " + name + " is " + describe(array) +
+  throw DTypeError(std::string(op_) + ": " + label(name) + " is " + describe(array) +
                    ", expected float32, float64, float16 or bfloat16");
 }
 
 void Check::dtype(const char* name, const Array& array, DType expected) const {
   if (array && array.dtype == expected) return;
-  throw DTypeError(std::string(op_) + ": " + name + " is " + describe(array) + ", expected " + name_of(expected));
+  throw DTypeError(std::string(op_) + ": " + label(name) + " is " + describe(array) + ", expected " +
+                   name_of(expected));
 }
 
 void Check::contiguous(const char* name, const Array& array) const {
-  if (!array.contiguous()) shape_error(std::string(name) + " must be contiguous in row-major order");
+  if (!array.contiguous()) shape_error(label(name) + " must be contiguous in row-major order");
 }
 
 void Check::exact(const char* name, const Array& array, std::initializer_list<std::int64_t> expected, DType wanted,
@@ -191,7 +196,7 @@ void Check::same_shape(const char* name, const Array& array, const char* other_n
   bool same = array.ndim == other.ndim;
   for (int i = 0; same && i < array.ndim; ++i) same = array.shape[i] == other.shape[i];
   if (!same)
-    shape_error(std::string(name) + " is " + describe(array) + ", but " + other_name + " is " + describe(other) +
+    shape_error(label(name) + " is " + describe(array) + ", but " + label(other_name) + " is " + describe(other) +
                 "; they must have the same shape");
 }
 
@@ -205,14 +210,19 @@ void Check::memory(const char* name, const Array& array, std::int64_t bytes) con
   dtype(name, array, DType::uint8);
   contiguous(name, array);
   if (array.size() < bytes)
-    shape_error(std::string(name) + " has " + std::to_string(array.size()) + " bytes, expected " +
-                std::to_string(bytes));
+    shape_error(label(name) + " has " + std::to_string(array.size()) + " bytes, expected " + std::to_string(bytes));
   if (bytes > 0 && reinterpret_cast<std::uintptr_t>(array.data) % alignof(std::max_align_t) != 0)
-    shape_error(std::string(name) + " must be aligned as arrays from `empty` are");
+    shape_error(label(name) + " must be aligned as arrays from `empty` are");
 }
 
 void Check::workspace(const Array& array, std::int64_t bytes) const {
   if (bytes > 0) memory("workspace", array, bytes);
+}
+
+void Check::same_length(const char* name, std::size_t length, const char* other_name, std::size_t other) const {
+  if (length != other)
+    shape_error(label(name) + " has " + std::to_string(length) + " arrays, but " + label(other_name) + " has " +
+                std::to_string(other) + "; they must have as many");
 }
 
 bool add_registration(Registration registration) {

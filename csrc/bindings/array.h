@@ -7,6 +7,7 @@
 
 #include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "ops/array.h"
 #include "ops/memory.h"
@@ -25,6 +26,10 @@ struct DTypeError : std::runtime_error {
 
 /// What an operation writes: a view that only writable arrays become.
 struct Output : Array {};
+
+/// Lists of arrays, from any sequence in Python.
+using ArrayList = std::vector<Array>;
+struct OutputList : ArrayList {};
 
 /// What lies in the host's memory on every device, where the contract says so.
 struct HostArray : Array {};
@@ -49,6 +54,8 @@ std::string describe(const Array& array);
 class Check {
  public:
   explicit Check(const char* op) : op_(op) {}
+  /// For what stands at one place of the lists that the operation was given.
+  Check(const char* op, std::size_t place) : op_(op), place_(static_cast<std::int64_t>(place)) {}
 
   [[noreturn]] void shape_error(const std::string& message) const;
 
@@ -68,9 +75,14 @@ class Check {
   void memory(const char* name, const Array& array, std::int64_t bytes) const;
   /// Memory that is not looked at where none is needed.
   void workspace(const Array& array, std::int64_t bytes) const;
+  /// As many arrays as in the other list.
+  void same_length(const char* name, std::size_t length, const char* other_name, std::size_t other) const;
 
  private:
+  std::string label(const char* name) const;
+
   const char* op_;
+  std::int64_t place_ = -1;
 };
 
 /// Every file of this folder adds its family's functions through one of these; there is no list of families.
@@ -123,6 +135,10 @@ struct type_caster<imgrec::bindings::Output> {
     imgrec::give_array(value, true);
     return true;
   }
+};
+
+template <>
+struct type_caster<imgrec::bindings::OutputList> : list_caster<imgrec::bindings::OutputList, imgrec::bindings::Output> {
 };
 
 template <>

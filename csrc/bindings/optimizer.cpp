@@ -1,13 +1,13 @@
-// For imgrec_engine/optim. Arrays are contiguous; those before `gradient` are changed in place:
+// For imgrec_engine/optim. Lists of contiguous arrays of one dtype; those before `gradients` are changed in place:
 //
-//   sgd_update(context, parameter, momentum_buffer | None, gradient, state, momentum, weight_decay, nesterov)
-//   adam_update(context, parameter, exp_avg, exp_avg_sq, gradient, state, beta1, beta2, eps, weight_decay, decoupled)
-//   squared_norm(context, out, array, workspace), with squared_norm_plan(context, size).workspace_bytes of workspace
-//   scale_in_place(context, array, factor)
+//   sgd_update(context, parameters, momentum_buffers, gradients, learning_rate, momentum, weight_decay, nesterov)
+//   adam_update(context, parameters, exp_avgs, exp_avg_sqs, steps, gradients, learning_rate, beta1, beta2, eps,
+//               weight_decay, decoupled)
+//   squared_norm(context, out, arrays, workspace), with squared_norm_plan(context, arrays).workspace_bytes of workspace
+//   scale_in_place(context, arrays, factor)
 //
-// state: float64 [learning_rate, step], step 1 in the first update; out, factor: float64 of one element (a slice of
-// a longer array will do). Buffers are float32, float64 beside float64 parameters, and start as zeros. The gradient has
-// the parameter's dtype.
+// learning_rate, out, factor: float64 (1,); steps: int64 (), 0 before the first update. Buffers are float32, float64
+// beside float64 parameters, and start as zeros; momentum_buffers is [] for none. Gradients have the parameters' dtype.
 #include "ops/optimizer.h"
 
 #include "bindings/array.h"
@@ -15,17 +15,44 @@
 namespace imgrec::bindings {
 namespace {
 
-void check_update(const Check& check, const Array& parameter, const Array& gradient, const Array& state) {
-  check.floating("parameter", parameter);
-  check.contiguous("parameter", parameter);
-  check.alike("gradient", gradient, "parameter", parameter);
-  check.exact("state", state, {2}, DType::float64, "(learning_rate, step)");
+/// Arrays of one floating dtype, and at least one.
+void check_list(const char* op, const char* name, Arrays arrays) {
+  if (arrays.empty()) Check(op).shape_error(std::string(name) + " is an empty list, expected one array or more");
+  for (std::size_t place = 0; place < arrays.size(); ++place) {
+    const Check check(op, place);
+    check.floating(name, arrays[place]);
+    check.dtype(name, arrays[place], arrays[0].dtype);
+    check.contiguous(name, arrays[place]);
+  }
 }
 
-void check_buffer(const Check& check, const char* name, const Array& buffer, const Array& parameter) {
-  check.dtype(name, buffer, parameter.dtype == DType::float64 ? DType::float64 : DType::float32);
-  check.same_shape(name, buffer, "parameter", parameter);
-  check.contiguous(name, buffer);
+void check_number(const Check& check, const char* name, const Array& number) {
+  check.exact(name, number, {1}, DType::float64, "(1,)");
+}
+
+void check_update(const char* op, Arrays parameters, Arrays gradients, const Array& learning_rate) {
+  check_list(op, "parameters", parameters);
+  Check(op).same_length("gradients", gradients.size(), "parameters", parameters.size());
+  for (std::size_t place = 0; place < parameters.size(); ++place)
+    Check(op, place).alike("gradients", gradients[place], "parameters", parameters[place]);
+  check_number(Check(op), "learning_rate", learning_rate);
+}
+
+void check_buffers(const char* op, const char* name, Arrays buffers, Arrays parameters) {
+  Check(op).same_length(name, buffers.size(), "parameters", parameters.size());
+  const DType wide = parameters[0].dtype == DType::float64 ? DType::float64 : DType::float32;
+  for (std::size_t place = 0; place < parameters.size(); ++place) {
+    const Check check(op, place);
+    check.dtype(name, buffers[place], wide);
+    check.same_shape(name, buffers[place], "parameters", parameters[place]);
+    check.contiguous(name, buffers[place]);
+  }
+}
+
+void check_steps(const char* op, Arrays steps, Arrays parameters) {
+  Check(op).same_length("steps", steps.size(), "parameters", parameters.size());
+  for (std::size_t place = 0; place < steps.size(); ++place)
+    Check(op, place).exact("steps", steps[place], {}, DType::int64, "()");
 }
 
 }  // namespace
@@ -33,60 +60,58 @@ void check_buffer(const Check& check, const char* name, const Array& buffer, con
 IMGREC_BINDINGS(optimizer) {
   module.def(
       "sgd_update",
-      [](Context context, const Output& parameter, const Output& momentum_buffer, const Array& gradient,
-         const Array& state, double momentum, double weight_decay, bool nesterov) {
-        const Check check("sgd_update");
-        check_update(check, parameter, gradient, state);
-        if (momentum_buffer) check_buffer(check, "momentum_buffer", momentum_buffer, parameter);
+      [](Context context, const OutputList& parameters, const OutputList& momentum_buffers, const ArrayList& gradients,
+         const Array& learning_rate, double momentum, double weight_decay, bool nesterov) {
+        check_update("sgd_update", parameters, gradients, learning_rate);
+        if (!momentum_buffers.empty()) check_buffers("sgd_update", "momentum_buffers", momentum_buffers, parameters);
         const py::gil_scoped_release released;
-        sgd_update(context, parameter, momentum_buffer, gradient, state, {momentum, weight_decay, nesterov});
+        sgd_update(context, parameters, momentum_buffers, gradients, learning_rate, {momentum, weight_decay, nesterov});
       },
-      py::arg("context"), py::arg("parameter"), py::arg("momentum_buffer"), py::arg("gradient"), py::arg("state"),
-      py::arg("momentum"), py::arg("weight_decay"), py::arg("nesterov"));
+      py::arg("context"), py::arg("parameters"), py::arg("momentum_buffers"), py::arg("gradients"),
+      py::arg("learning_rate"), py::arg("momentum"), py::arg("weight_decay"), py::arg("nesterov"));
 
   module.def(
       "adam_update",
-      [](Context context, const Output& parameter, const Output& exp_avg, const Output& exp_avg_sq,
-         const Array& gradient, const Array& state, double beta1, double beta2, double eps, double weight_decay,
-         bool decoupled) {
-        const Check check("adam_update");
-        check_update(check, parameter, gradient, state);
-        check_buffer(check, "exp_avg", exp_avg, parameter);
-        check_buffer(check, "exp_avg_sq", exp_avg_sq, parameter);
+      [](Context context, const OutputList& parameters, const OutputList& exp_avgs, const OutputList& exp_avg_sqs,
+         const OutputList& steps, const ArrayList& gradients, const Array& learning_rate, double beta1, double beta2,
+         double eps, double weight_decay, bool decoupled) {
+        check_update("adam_update", parameters, gradients, learning_rate);
+        check_buffers("adam_update", "exp_avgs", exp_avgs, parameters);
+        check_buffers("adam_update", "exp_avg_sqs", exp_avg_sqs, parameters);
+        check_steps("adam_update", steps, parameters);
         const py::gil_scoped_release released;
-        adam_update(context, parameter, exp_avg, exp_avg_sq, gradient, state,
+        adam_update(context, parameters, exp_avgs, exp_avg_sqs, steps, gradients, learning_rate,
                     {beta1, beta2, eps, weight_decay, decoupled});
       },
-      py::arg("context"), py::arg("parameter"), py::arg("exp_avg"), py::arg("exp_avg_sq"), py::arg("gradient"),
-      py::arg("state"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"),
-      py::arg("decoupled"));
+      py::arg("context"), py::arg("parameters"), py::arg("exp_avgs"), py::arg("exp_avg_sqs"), py::arg("steps"),
+      py::arg("gradients"), py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
+      py::arg("weight_decay"), py::arg("decoupled"));
 
-  module.def("squared_norm_plan", &squared_norm_plan, py::arg("context"), py::arg("size"));
+  module.def(
+      "squared_norm_plan", [](Context context, const ArrayList& arrays) { return squared_norm_plan(context, arrays); },
+      py::arg("context"), py::arg("arrays"));
 
   module.def(
       "squared_norm",
-      [](Context context, const Output& out, const Array& array, const Output& workspace) {
+      [](Context context, const Output& out, const ArrayList& arrays, const Output& workspace) {
+        check_list("squared_norm", "arrays", arrays);
         const Check check("squared_norm");
-        check.floating("array", array);
-        check.contiguous("array", array);
-        check.exact("out", out, {1}, DType::float64, "(1,)");
-        check.workspace(workspace, squared_norm_plan(context, array.size()).workspace_bytes);
+        check_number(check, "out", out);
+        check.workspace(workspace, squared_norm_plan(context, arrays).workspace_bytes);
         const py::gil_scoped_release released;
-        squared_norm(context, out, array, workspace);
+        squared_norm(context, out, arrays, workspace);
       },
-      py::arg("context"), py::arg("out"), py::arg("array"), py::arg("workspace"));
+      py::arg("context"), py::arg("out"), py::arg("arrays"), py::arg("workspace"));
 
   module.def(
       "scale_in_place",
-      [](Context context, const Output& array, const Array& factor) {
-        const Check check("scale_in_place");
-        check.floating("array", array);
-        check.contiguous("array", array);
-        check.exact("factor", factor, {1}, DType::float64, "(1,)");
+      [](Context context, const OutputList& arrays, const Array& factor) {
+        check_list("scale_in_place", "arrays", arrays);
+        check_number(Check("scale_in_place"), "factor", factor);
         const py::gil_scoped_release released;
-        scale_in_place(context, array, factor);
+        scale_in_place(context, arrays, factor);
       },
-      py::arg("context"), py::arg("array"), py::arg("factor"));
+      py::arg("context"), py::arg("arrays"), py::arg("factor"));
 }
 
 }  // namespace imgrec::bindings

@@ -1,6 +1,9 @@
 #include "ops/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "cpu/dtypes.h"
 #include "cpu/parallel.h"
@@ -10,6 +13,27 @@ namespace cpu {
 namespace {
 
 constexpr std::int64_t grain = 1 << 14;  // elements a task: what it touches stays within the second-level cache
+
+std::int64_t chunk_count(const Array& array) { return (array.size() + grain - 1) / grain; }
+
+std::int64_t chunk_count(Arrays arrays) {
+  std::int64_t count = 0;
+  for (const Array& array : arrays) count += chunk_count(array);
+  return count;
+}
+
+/// Calls body(place, begin, end, chunk) for ranges that cover all arrays; `place` in the list, `chunk` of them all.
+template <class Body>
+void for_each_chunk(const Context& context, Arrays arrays, Body&& body) {
+  std::vector<std::int64_t> ends(arrays.size());  // of each array's chunks
+  std::int64_t chunks = 0;
+  for (std::size_t place = 0; place < arrays.size(); ++place) ends[place] = chunks += chunk_count(arrays[place]);
+  parallel_tasks(context, chunks, [&](std::int64_t chunk, int) {
+    const auto place = static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), chunk) - ends.begin());
+    const std::int64_t begin = (chunk - (place ? ends[place - 1] : 0)) * grain;
+    body(place, begin, std::min(begin + grain, arrays[place].size()), chunk);
+  });
+}
 
 template <class S, class T>
 void plain_step(S* parameter, const S* gradient, std::int64_t count, T learning_rate, T weight_decay) {
@@ -30,21 +54,21 @@ void momentum_step(S* parameter, T* buffer, const S* gradient, std::int64_t coun
   }
 }
 
-/// adam_update's scalars, worked out in float64 once a call.
+/// adam_update's scalars, worked out in float64.
 template <class T>
 struct AdamScalars {
   T mean_weight, square_keep, square_weight;  // 1 - beta1, beta2, 1 - beta2
   T step_size, root_scale, eps;               // learning rate and 1 / sqrt, both corrected for the start from zero
   T shrink, weight_decay;                     // what decoupled and coupled decay multiply the parameter with
 
-  AdamScalars(const double* state, const AdamOptions& options)
+  AdamScalars(double learning_rate, double step, const AdamOptions& options)
       : mean_weight(static_cast<T>(1 - options.beta1)),
         square_keep(static_cast<T>(options.beta2)),
         square_weight(static_cast<T>(1 - options.beta2)),
-        step_size(static_cast<T>(state[0] / (1 - std::pow(options.beta1, state[1])))),
-        root_scale(static_cast<T>(1 / std::sqrt(1 - std::pow(options.beta2, state[1])))),
+        step_size(static_cast<T>(learning_rate / (1 - std::pow(options.beta1, step)))),
+        root_scale(static_cast<T>(1 / std::sqrt(1 - std::pow(options.beta2, step)))),
         eps(static_cast<T>(options.eps)),
-        shrink(static_cast<T>(options.decoupled ? 1 - state[0] * options.weight_decay : 1)),
+        shrink(static_cast<T>(options.decoupled ? 1 - learning_rate * options.weight_decay : 1)),
         weight_decay(static_cast<T>(options.decoupled ? 0 : options.weight_decay)) {}
 };
 
@@ -85,64 +109,68 @@ double sum_of_squares(const S* from, std::int64_t count) {
 }  // namespace
 }  // namespace cpu
 
-void sgd_update(const Context& context, const Array& parameter, const Array& momentum_buffer, const Array& gradient,
-                const Array& state, const SgdOptions& options) {
-  cpu::for_floating(parameter.dtype, [&](auto tag) {
+void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients,
+                const Array& learning_rate, const SgdOptions& options) {
+  cpu::for_floating(parameters[0].dtype, [&](auto tag) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
-    const auto learning_rate = static_cast<T>(state.as<const double>()[0]);
+    const auto rate = static_cast<T>(*learning_rate.as<const double>());
     const auto momentum = static_cast<T>(options.momentum), weight_decay = static_cast<T>(options.weight_decay);
-    cpu::parallel_range(context, parameter.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-      S* p = parameter.as<S>() + begin;
-      const S* g = gradient.as<const S>() + begin;
-      T* b = momentum_buffer ? momentum_buffer.as<T>() + begin : nullptr;
-      if (!b)
-        cpu::plain_step(p, g, end - begin, learning_rate, weight_decay);
-      else if (options.nesterov)
-        cpu::momentum_step<true>(p, b, g, end - begin, learning_rate, momentum, weight_decay);
-      else
-        cpu::momentum_step<false>(p, b, g, end - begin, learning_rate, momentum, weight_decay);
-    });
+    cpu::for_each_chunk(context, parameters,
+                        [&](std::size_t place, std::int64_t begin, std::int64_t end, std::int64_t) {
+                          S* p = parameters[place].as<S>() + begin;
+                          const S* g = gradients[place].as<const S>() + begin;
+                          T* b = momentum_buffers.empty() ? nullptr : momentum_buffers[place].as<T>() + begin;
+                          if (!b)
+                            cpu::plain_step(p, g, end - begin, rate, weight_decay);
+                          else if (options.nesterov)
+                            cpu::momentum_step<true>(p, b, g, end - begin, rate, momentum, weight_decay);
+                          else
+                            cpu::momentum_step<false>(p, b, g, end - begin, rate, momentum, weight_decay);
+                        });
   });
 }
 
-void adam_update(const Context& context, const Array& parameter, const Array& exp_avg, const Array& exp_avg_sq,
-                 const Array& gradient, const Array& state, const AdamOptions& options) {
-  cpu::for_floating(parameter.dtype, [&](auto tag) {
+void adam_update(const Context& context, Arrays parameters, Arrays exp_avgs, Arrays exp_avg_sqs, Arrays steps,
+                 Arrays gradients, const Array& learning_rate, const AdamOptions& options) {
+  for (const Array& step : steps) ++*step.as<std::int64_t>();
+  cpu::for_floating(parameters[0].dtype, [&](auto tag) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
-    const cpu::AdamScalars<T> scalars(state.as<const double>(), options);
-    cpu::parallel_range(context, parameter.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-      cpu::adam_step(parameter.as<S>() + begin, exp_avg.as<T>() + begin, exp_avg_sq.as<T>() + begin,
-                     gradient.as<const S>() + begin, end - begin, scalars);
-    });
+    cpu::for_each_chunk(context, parameters,
+                        [&](std::size_t place, std::int64_t begin, std::int64_t end, std::int64_t) {
+                          const auto step = static_cast<double>(*steps[place].as<const std::int64_t>());
+                          const cpu::AdamScalars<T> scalars(*learning_rate.as<const double>(), step, options);
+                          cpu::adam_step(parameters[place].as<S>() + begin, exp_avgs[place].as<T>() + begin,
+                                         exp_avg_sqs[place].as<T>() + begin, gradients[place].as<const S>() + begin,
+                                         end - begin, scalars);
+                        });
   });
 }
 
-Plan squared_norm_plan(const Context&, std::int64_t size) {
-  const std::int64_t chunks = (size + cpu::grain - 1) / cpu::grain;
-  return {.algorithm = "chunked", .workspace_bytes = chunks * static_cast<std::int64_t>(sizeof(double))};
+Plan squared_norm_plan(const Context&, Arrays arrays) {
+  return {.algorithm = "chunked",
+          .workspace_bytes = cpu::chunk_count(arrays) * static_cast<std::int64_t>(sizeof(double))};
 }
 
-void squared_norm(const Context& context, const Array& out, const Array& array, const Array& workspace) {
+void squared_norm(const Context& context, const Array& out, Arrays arrays, const Array& workspace) {
   auto* sums = workspace.as<double>();
-  cpu::for_floating(array.dtype, [&](auto tag) {
+  cpu::for_floating(arrays[0].dtype, [&](auto tag) {
     using S = decltype(tag);
-    cpu::parallel_range(context, array.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-      sums[begin / cpu::grain] = cpu::sum_of_squares(array.as<const S>() + begin, end - begin);
-    });
+    cpu::for_each_chunk(context, arrays,
+                        [&](std::size_t place, std::int64_t begin, std::int64_t end, std::int64_t chunk) {
+                          sums[chunk] = cpu::sum_of_squares(arrays[place].as<const S>() + begin, end - begin);
+                        });
   });
-  double total = 0;
-  for (std::int64_t chunk = 0; chunk * cpu::grain < array.size(); ++chunk) total += sums[chunk];
-  out.as<double>()[0] = total;
+  *out.as<double>() = std::accumulate(sums, sums + cpu::chunk_count(arrays), 0.0);
 }
 
-void scale_in_place(const Context& context, const Array& array, const Array& factor) {
-  cpu::for_floating(array.dtype, [&](auto tag) {
+void scale_in_place(const Context& context, Arrays arrays, const Array& factor) {
+  cpu::for_floating(arrays[0].dtype, [&](auto tag) {
     using S = decltype(tag);
-    const auto scale = static_cast<cpu::Compute<S>>(factor.as<const double>()[0]);
-    cpu::parallel_range(context, array.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-      S* values = array.as<S>();
+    const auto scale = static_cast<cpu::Compute<S>>(*factor.as<const double>());
+    cpu::for_each_chunk(context, arrays, [&](std::size_t place, std::int64_t begin, std::int64_t end, std::int64_t) {
+      S* values = arrays[place].as<S>();
       for (std::int64_t i = begin; i < end; ++i) values[i] = cpu::narrow<S>(cpu::widen(values[i]) * scale);
     });
   });

@@ -4,6 +4,8 @@
 //
 // A thread computes packs of 16 bytes, one grid width apart: every access of a warp is whole 128-byte lines. Bound by
 // memory: forward moves 2, backward 3 elements for each element. No shared memory.
+//
+// At most 48 registers on sm_80 (62 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "ops/activation.h"
 
 #include "cuda/activation.h"

@@ -17,10 +17,9 @@ inline LaunchConfig chunk_config(std::int64_t size) {
   return {.blocks = static_cast<unsigned>(chunk_count(size)), .threads = chunk_threads};
 }
 
-/// Calls body(i, count) for runs of `width` elements, which cover the block's chunk over its threads.
+/// Calls body(i, count) for runs of `width` elements, which cover the chunk that begins there over the block's threads.
 template <int width, class Body>
-__device__ __forceinline__ void for_chunk_runs(std::int64_t size, Body&& body) {
-  const std::int64_t begin = blockIdx.x * chunk_elements;
+__device__ __forceinline__ void for_chunk_runs(std::int64_t begin, std::int64_t size, Body&& body) {
   const std::int64_t end = begin + chunk_elements < size ? begin + chunk_elements : size;
   for (std::int64_t i = begin + threadIdx.x * width; i < end; i += chunk_threads * width)
     body(i, static_cast<int>(end - i < width ? end - i : width));
@@ -41,9 +40,8 @@ __global__ void __launch_bounds__(chunk_threads)
 }  // namespace
 
 template <class T>
-void join_chunks(const Context& context, T* out, const double* sums, std::int64_t size, double divisor) {
-  LAUNCH((join_chunks_kernel<T>), context, {.blocks = 1, .threads = chunk_threads}, out, sums, chunk_count(size),
-         divisor);
+void join_chunks(const Context& context, T* out, const double* sums, std::int64_t chunks, double divisor) {
+  LAUNCH((join_chunks_kernel<T>), context, {.blocks = 1, .threads = chunk_threads}, out, sums, chunks, divisor);
 }
 
 }  // namespace imgrec::cuda

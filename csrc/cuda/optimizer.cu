@@ -1,42 +1,53 @@
-// Fused updates of one parameter array, and what gradient clipping needs; the formulas are in ops/optimizer.h.
+// Fused updates of many parameter arrays, and what gradient clipping needs; the formulas are in ops/optimizer.h.
 //
-//   parameter, gradient, buffers (size,); state (2,) float64 = [learning rate, step], read on the device
+//   parameters, gradients, buffers: lists of (size,), up to 64 arrays in a launch; tensor_table.h says how they travel
+//   learning_rate (1,) float64, steps () int64: read on the device
 //
-// A thread takes a pack of parameters, 16 bytes, with what belongs to them, and writes it back: each array is read and
-// written once, which is what these kernels' time is spent on. What depends on the step alone is worked out in float64
-// by one thread of each block. Shared memory: those scalars, and the sums of a block.
+// A block takes a chunk of one array, 4096 elements (8192 where squares are summed), a thread packs of 16 bytes of
+// parameters with what belongs to them, and writes them back: each array is read and written once, which is what these
+// kernels' time is spent on. What depends on the step alone is worked out in float64 by one thread of each block. All
+// steps of a launch are advanced by one launch before. Shared memory: those scalars, and the sums of a block.
 //
-// At most 60 registers on sm_80 (66 on sm_90a), no spills; measured share of the peer: not run on a GPU.
+// At most 56 registers on sm_80 (64 on sm_90a), no spills; measured share of the peer: not run on a GPU.
 #include "ops/optimizer.h"
 
 #include "cuda/chunk_sum.h"
+#include "cuda/tensor_table.h"
 
 namespace imgrec {
 namespace cuda {
 namespace {
 
 constexpr int block_threads = 256;
+constexpr std::int64_t update_elements = 4096;
 
-/// Without a momentum_buffer it is null, and momentum is not looked at.
+/// The lists of sgd_kernel's table. Without momentum its buffers are null, and momentum is not looked at.
+enum SgdList { sgd_parameter, sgd_buffer, sgd_gradient, sgd_lists };
+
 template <class T>
 __global__ void __launch_bounds__(block_threads)
-    sgd_kernel(T* parameter, Compute<T>* momentum_buffer, const T* gradient, const double* state, std::int64_t size,
-               Compute<T> momentum, Compute<T> weight_decay, bool nesterov) {
+    sgd_kernel(const __grid_constant__ TensorTable<sgd_lists> table, const double* learning_rate, Compute<T> momentum,
+               Compute<T> weight_decay, bool nesterov) {
   using C = Compute<T>;
-  const auto learning_rate = static_cast<C>(state[0]);
-  for_each_pack<T>(size, aligned_for_packs(parameter, momentum_buffer, gradient), [&](std::int64_t i, auto width) {
+  const auto rate = static_cast<C>(*learning_rate);
+  const TensorChunk chunk(table, update_elements);
+  T* parameter = table.template at<T>(sgd_parameter, chunk.place) + chunk.begin;
+  const T* gradient = table.template at<T>(sgd_gradient, chunk.place) + chunk.begin;
+  C* buffer = table.template at<C>(sgd_buffer, chunk.place);
+  if (buffer) buffer += chunk.begin;
+  chunk.for_each_pack<T>(aligned_for_packs(parameter, buffer, gradient), [&](std::int64_t i, auto width) {
     auto parameters = load_pack<T, width>(parameter + i);
     const auto gradients = load_pack<T, width>(gradient + i);
-    auto buffers = momentum_buffer ? load_pack<C, width>(momentum_buffer + i) : Pack<C, width>{};
+    auto buffers = buffer ? load_pack<C, width>(buffer + i) : Pack<C, width>{};
 #pragma unroll
     for (int k = 0; k < width; ++k) {
       const C p = widen(parameters.values[k]), g = widen(gradients.values[k]) + weight_decay * p;
       const C b = momentum * buffers.values[k] + g;
       buffers.values[k] = b;
-      parameters.values[k] = narrow<T>(p - learning_rate * (!momentum_buffer ? g : nesterov ? g + momentum * b : b));
+      parameters.values[k] = narrow<T>(p - rate * (!buffer ? g : nesterov ? g + momentum * b : b));
     }
     store_pack(parameter + i, parameters);
-    if (momentum_buffer) store_pack(momentum_buffer + i, buffers);
+    if (buffer) store_pack(buffer + i, buffers);
   });
 }
 
@@ -46,32 +57,47 @@ struct AdamScalars {
   C step_size, root_scale, eps;               // learning rate and 1 / sqrt, both corrected for the start from zero
   C shrink, weight_decay;                     // what decoupled and coupled decay multiply the parameter with
 
-  __device__ AdamScalars(const double* state, const AdamOptions& options)
+  __device__ AdamScalars(double learning_rate, double step, const AdamOptions& options)
       : mean_weight(static_cast<C>(1 - options.beta1)),
         square_keep(static_cast<C>(options.beta2)),
         square_weight(static_cast<C>(1 - options.beta2)),
-        step_size(static_cast<C>(state[0] / (1 - pow(options.beta1, state[1])))),
-        root_scale(static_cast<C>(1 / sqrt(1 - pow(options.beta2, state[1])))),
+        step_size(static_cast<C>(learning_rate / (1 - pow(options.beta1, step)))),
+        root_scale(static_cast<C>(1 / sqrt(1 - pow(options.beta2, step)))),
         eps(static_cast<C>(options.eps)),
-        shrink(static_cast<C>(options.decoupled ? 1 - state[0] * options.weight_decay : 1)),
+        shrink(static_cast<C>(options.decoupled ? 1 - learning_rate * options.weight_decay : 1)),
         weight_decay(static_cast<C>(options.decoupled ? 0 : options.weight_decay)) {}
   AdamScalars() = default;
 };
 
+/// The lists of adam_kernel's table.
+enum AdamList { adam_parameter, adam_mean, adam_square, adam_step, adam_gradient, adam_lists };
+using AdamTable = TensorTable<adam_lists>;
+
+__global__ void __launch_bounds__(table_places) advance_steps_kernel(const __grid_constant__ AdamTable table) {
+  const int place = static_cast<int>(threadIdx.x);
+  if (place < table.places) ++*table.template at<std::int64_t>(adam_step, place);
+}
+
 template <class T>
 __global__ void __launch_bounds__(block_threads)
-    adam_kernel(T* parameter, Compute<T>* exp_avg, Compute<T>* exp_avg_sq, const T* gradient, const double* state,
-                std::int64_t size, AdamOptions options) {
+    adam_kernel(const __grid_constant__ AdamTable table, const double* learning_rate, AdamOptions options) {
   using C = Compute<T>;
   SHARED(AdamScalars<C>, shared_scalars, [1]);
-  if (threadIdx.x == 0) shared_scalars[0] = AdamScalars<C>(state, options);
+  const TensorChunk chunk(table, update_elements);
+  if (threadIdx.x == 0) {
+    const auto step = static_cast<double>(*table.template at<const std::int64_t>(adam_step, chunk.place));
+    shared_scalars[0] = AdamScalars<C>(*learning_rate, step, options);
+  }
   __syncthreads();
   const AdamScalars<C> s = shared_scalars[0];
-  const bool aligned = aligned_for_packs(parameter, exp_avg, exp_avg_sq, gradient);
-  for_each_pack<T>(size, aligned, [&](std::int64_t i, auto width) {
+  T* parameter = table.template at<T>(adam_parameter, chunk.place) + chunk.begin;
+  C* mean = table.template at<C>(adam_mean, chunk.place) + chunk.begin;
+  C* square = table.template at<C>(adam_square, chunk.place) + chunk.begin;
+  const T* gradient = table.template at<const T>(adam_gradient, chunk.place) + chunk.begin;
+  chunk.for_each_pack<T>(aligned_for_packs(parameter, mean, square, gradient), [&](std::int64_t i, auto width) {
     auto parameters = load_pack<T, width>(parameter + i);
     const auto gradients = load_pack<T, width>(gradient + i);
-    auto means = load_pack<C, width>(exp_avg + i), squares = load_pack<C, width>(exp_avg_sq + i);
+    auto means = load_pack<C, width>(mean + i), squares = load_pack<C, width>(square + i);
 #pragma unroll
     for (int k = 0; k < width; ++k) {
       const C p = widen(parameters.values[k]), g = widen(gradients.values[k]) + s.weight_decay * p;
@@ -81,17 +107,20 @@ __global__ void __launch_bounds__(block_threads)
       parameters.values[k] = narrow<T>(s.shrink * p - s.step_size * m / (sqrt(v) * s.root_scale + s.eps));
     }
     store_pack(parameter + i, parameters);
-    store_pack(exp_avg + i, means);
-    store_pack(exp_avg_sq + i, squares);
+    store_pack(mean + i, means);
+    store_pack(square + i, squares);
   });
 }
 
 template <class T>
 __global__ void __launch_bounds__(chunk_threads)
-    squared_norm_kernel(double* sums, const T* array, std::int64_t size, bool aligned) {
+    squared_norm_kernel(double* sums, const __grid_constant__ TensorTable<1> table) {
   constexpr int width = pack_width<T>;
+  const TensorChunk chunk(table, chunk_elements);
+  const T* array = table.template at<const T>(0, chunk.place);
+  const bool aligned = aligned_for_packs(array);
   double sum = 0;
-  for_chunk_runs<width>(size, [&](std::int64_t i, int count) {
+  for_chunk_runs<width>(chunk.begin, table.sizes[chunk.place], [&](std::int64_t i, int count) {
     const auto run = load_run<T, width>(array + i, count, aligned);  // zeros beyond `count`
 #pragma unroll
     for (int k = 0; k < width; ++k) {
@@ -104,61 +133,83 @@ __global__ void __launch_bounds__(chunk_threads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(block_threads) scale_kernel(T* array, const double* factor, std::int64_t size) {
+__global__ void __launch_bounds__(block_threads)
+    scale_kernel(const __grid_constant__ TensorTable<1> table, const double* factor) {
   const auto scale = static_cast<Compute<T>>(*factor);
-  for_each_pack<T>(size, aligned_for_packs(array), [&](std::int64_t i, auto width) {
+  const TensorChunk chunk(table, update_elements);
+  T* array = table.template at<T>(0, chunk.place) + chunk.begin;
+  chunk.for_each_pack<T>(aligned_for_packs(array), [&](std::int64_t i, auto width) {
     auto pack = load_pack<T, width>(array + i);
     for (T& value : pack.values) value = narrow<T>(widen(value) * scale);
     store_pack(array + i, pack);
   });
 }
 
+std::int64_t total_chunks(Arrays arrays) {
+  std::int64_t chunks = 0;
+  for (const Array& array : arrays) chunks += chunk_count(array.size());
+  return chunks;
+}
+
 }  // namespace
 }  // namespace cuda
 
-void sgd_update(const Context& context, const Array& parameter, const Array& momentum_buffer, const Array& gradient,
-                const Array& state, const SgdOptions& options) {
-  cuda::for_floating(parameter.dtype, [&](auto type) {
-    using T = decltype(type);
-    LAUNCH((cuda::sgd_kernel<T>), context, cuda::elementwise_config<T>(context, parameter.size(), cuda::block_threads),
-           parameter.as<T>(), momentum_buffer.as<cuda::Compute<T>>(), gradient.as<const T>(), state.as<const double>(),
-           parameter.size(), options.momentum, options.weight_decay, options.nesterov);
-  });
-}
-
-void adam_update(const Context& context, const Array& parameter, const Array& exp_avg, const Array& exp_avg_sq,
-                 const Array& gradient, const Array& state, const AdamOptions& options) {
-  cuda::for_floating(parameter.dtype, [&](auto type) {
-    using T = decltype(type);
-    using C = cuda::Compute<T>;
-    LAUNCH((cuda::adam_kernel<T>), context, cuda::elementwise_config<T>(context, parameter.size(), cuda::block_threads),
-           parameter.as<T>(), exp_avg.as<C>(), exp_avg_sq.as<C>(), gradient.as<const T>(), state.as<const double>(),
-           parameter.size(), options);
-  });
-}
-
-Plan squared_norm_plan(const Context&, std::int64_t size) {
-  return {.algorithm = "chunked",
-          .workspace_bytes = cuda::chunk_count(size) * static_cast<std::int64_t>(sizeof(double))};
-}
-
-void squared_norm(const Context& context, const Array& out, const Array& array, const Array& workspace) {
-  const std::int64_t size = array.size();
-  if (size > 0)
-    cuda::for_floating(array.dtype, [&](auto type) {
+void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients,
+                const Array& learning_rate, const SgdOptions& options) {
+  const std::array<Arrays, cuda::sgd_lists> lists{parameters, momentum_buffers, gradients};
+  cuda::for_each_table(lists, cuda::update_elements, [&](const auto& table, unsigned blocks, std::int64_t) {
+    if (blocks == 0) return;
+    cuda::for_floating(parameters[0].dtype, [&](auto type) {
       using T = decltype(type);
-      LAUNCH((cuda::squared_norm_kernel<T>), context, cuda::chunk_config(size), workspace.as<double>(),
-             array.as<const T>(), size, cuda::aligned_for_packs(array.data));
+      LAUNCH((cuda::sgd_kernel<T>), context, {.blocks = blocks, .threads = cuda::block_threads}, table,
+             learning_rate.as<const double>(), options.momentum, options.weight_decay, options.nesterov);
     });
-  cuda::join_chunks(context, out.as<double>(), workspace.as<const double>(), size, 1.0);
+  });
 }
 
-void scale_in_place(const Context& context, const Array& array, const Array& factor) {
-  cuda::for_floating(array.dtype, [&](auto type) {
-    using T = decltype(type);
-    LAUNCH((cuda::scale_kernel<T>), context, cuda::elementwise_config<T>(context, array.size(), cuda::block_threads),
-           array.as<T>(), factor.as<const double>(), array.size());
+void adam_update(const Context& context, Arrays parameters, Arrays exp_avgs, Arrays exp_avg_sqs, Arrays steps,
+                 Arrays gradients, const Array& learning_rate, const AdamOptions& options) {
+  const std::array<Arrays, cuda::adam_lists> lists{parameters, exp_avgs, exp_avg_sqs, steps, gradients};
+  cuda::for_each_table(lists, cuda::update_elements, [&](const auto& table, unsigned blocks, std::int64_t) {
+    LAUNCH((cuda::advance_steps_kernel), context, {.blocks = 1, .threads = cuda::table_places}, table);
+    if (blocks == 0) return;
+    cuda::for_floating(parameters[0].dtype, [&](auto type) {
+      using T = decltype(type);
+      LAUNCH((cuda::adam_kernel<T>), context, {.blocks = blocks, .threads = cuda::block_threads}, table,
+             learning_rate.as<const double>(), options);
+    });
   });
+}
+
+Plan squared_norm_plan(const Context&, Arrays arrays) {
+  return {.algorithm = "chunked",
+          .workspace_bytes = cuda::total_chunks(arrays) * static_cast<std::int64_t>(sizeof(double))};
+}
+
+void squared_norm(const Context& context, const Array& out, Arrays arrays, const Array& workspace) {
+  auto* sums = workspace.as<double>();
+  const auto launch = [&](const auto& table, unsigned blocks, std::int64_t first_chunk) {
+    if (blocks == 0) return;
+    cuda::for_floating(arrays[0].dtype, [&](auto type) {
+      using T = decltype(type);
+      LAUNCH((cuda::squared_norm_kernel<T>), context, {.blocks = blocks, .threads = cuda::chunk_threads},
+             sums + first_chunk, table);
+    });
+  };
+  cuda::for_each_table(std::array{arrays}, cuda::chunk_elements, launch);
+  cuda::join_chunks(context, out.as<double>(), sums, cuda::total_chunks(arrays), 1.0);
+}
+
+void scale_in_place(const Context& context, Arrays arrays, const Array& factor) {
+  cuda::for_each_table(std::array{arrays}, cuda::update_elements,
+                       [&](const auto& table, unsigned blocks, std::int64_t) {
+                         if (blocks == 0) return;
+                         cuda::for_floating(arrays[0].dtype, [&](auto type) {
+                           using T = decltype(type);
+                           LAUNCH((cuda::scale_kernel<T>), context, {.blocks = blocks, .threads = cuda::block_threads},
+                                  table, factor.as<const double>());
+                         });
+                       });
 }
 
 }  // namespace imgrec

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 namespace imgrec {
 
@@ -58,6 +59,9 @@ struct Array {
     return static_cast<T*>(data);
   }
 };
+
+/// Several arrays that one call works on.
+using Arrays = std::span<const Array>;
 
 /// Where and with what an operation runs. The first argument of every function of the contract.
 struct Context {

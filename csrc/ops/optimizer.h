@@ -1,10 +1,12 @@
-// Fused updates of one parameter array in place, and what gradient clipping needs. All arrays are contiguous.
+// Fused updates of many parameter arrays in place, and what gradient clipping needs. All arrays are contiguous, and
+// what stands at the same place of the lists belongs together. No list is empty where nothing else is said.
 //
-//   parameter, gradient  float32, float64, float16 or bfloat16, of one dtype and shape
-//   buffers              float32 (float64 beside float64 parameters), of the parameter's shape, zeros before the first
-//   step state                float64 [learning_rate, step] in device memory, where a captured step finds what has
-//   changed;
-//                        step counts from 1 and is advanced by the caller, once for all arrays
+//   parameters, gradients  float32, float64, float16 or bfloat16: all of one dtype, each pair of one shape
+//   buffers                float32 (float64 beside float64 parameters), of the parameter's shape, zeros before the
+//   first
+//                          step
+//   learning_rate          float64 (1,), in device memory as the steps are, where a captured step finds what has
+//   changed
 //
 // Each array is read and written once: an update costs the memory traffic of its arguments.
 #pragma once
@@ -19,9 +21,9 @@ struct SgdOptions {
 };
 
 /// g = gradient + weight_decay p; b = momentum b + g; p -= learning_rate (nesterov ? g + momentum b : b).
-/// Without a momentum_buffer p -= learning_rate g (Sutskever et al., ICML 2013, in PyTorch's form).
-void sgd_update(const Context& context, const Array& parameter, const Array& momentum_buffer, const Array& gradient,
-                const Array& state, const SgdOptions& options);
+/// Where the list of momentum_buffers is empty p -= learning_rate g (Sutskever et al., ICML 2013, in PyTorch's form).
+void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients,
+                const Array& learning_rate, const SgdOptions& options);
 
 struct AdamOptions {
   double beta1, beta2, eps, weight_decay;
@@ -31,15 +33,16 @@ struct AdamOptions {
 /// m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
 /// p -= learning_rate (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
 /// (Kingma and Ba, ICLR 2015; Loshchilov and Hutter, ICLR 2019).
-void adam_update(const Context& context, const Array& parameter, const Array& exp_avg, const Array& exp_avg_sq,
-                 const Array& gradient, const Array& state, const AdamOptions& options);
+/// steps: an int64 number () for each parameter, which is advanced by one first.
+void adam_update(const Context& context, Arrays parameters, Arrays exp_avgs, Arrays exp_avg_sqs, Arrays steps,
+                 Arrays gradients, const Array& learning_rate, const AdamOptions& options);
 
-Plan squared_norm_plan(const Context& context, std::int64_t size);
+Plan squared_norm_plan(const Context& context, Arrays arrays);
 
-/// out (1,) float64 = the sum of the squares of all elements, taken in float64.
-void squared_norm(const Context& context, const Array& out, const Array& array, const Array& workspace);
+/// out (1,) float64 = the sum of the squares of all elements of all arrays, taken in float64.
+void squared_norm(const Context& context, const Array& out, Arrays arrays, const Array& workspace);
 
-/// array *= factor, which is a float64 array of one element.
-void scale_in_place(const Context& context, const Array& array, const Array& factor);
+/// All arrays *= factor, which is a float64 array (1,).
+void scale_in_place(const Context& context, Arrays arrays, const Array& factor);
 
 }  // namespace imgrec

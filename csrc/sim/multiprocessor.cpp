@@ -22,9 +22,11 @@ namespace imgrec::sim {
 
 namespace {
 
-constexpr std::size_t stack_bytes = 64 << 10;
-constexpr std::uint64_t canary =
-    0x5AFE57ACC0DEF00Dull;  // at a stack's end, since guard pages exhaust the system's maps
+// A kernel may use the upper 64 KB of a stack. The rest is for what it uses in spite of that, so that it is reported
+// before it does damage to a neighbour; nobody else touches it, so it costs addresses and no memory. An odd number of
+// pages, so that stacks do not compete for the same few entries of the processor's table of addresses.
+constexpr std::size_t stack_bytes = 260 << 10, usable_bytes = 64 << 10;
+constexpr std::uint64_t canary = 0x5AFE57ACC0DEF00Dull;  // below them, since guard pages exhaust the system's maps
 constexpr std::uint64_t most_idle_rounds = 4096;
 constexpr unsigned char shared_poison = 0xFF;  // NaN in every floating dtype
 
@@ -97,8 +99,8 @@ void Multiprocessor::reserve(unsigned blocks, std::uint32_t threads) {
   if (thread_capacity_ < threads) {
     if (stacks_) munmap(stacks_, stacks_bytes_);
     stacks_ = nullptr;
-    stacks_bytes_ = (threads + std::size_t{1}) * stack_bytes;  // one more, for the first to overflow into
-    stacks_ = map_memory(stacks_bytes_, stack_bytes);
+    stacks_bytes_ = threads * stack_bytes;
+    stacks_ = map_memory(stacks_bytes_, std::size_t{4} << 10);
     threads_ = std::make_unique<Thread[]>(threads);
     ready_.resize(threads);
     thread_capacity_ = threads;
@@ -130,7 +132,7 @@ void Multiprocessor::start_block(unsigned slot, std::int64_t number) {
                     i / launch.threads.x / launch.threads.y};
     thread.block = &block;
     unsigned char* stack = stack_of(thread_count_);
-    std::memcpy(stack, &canary, sizeof(canary));
+    std::memcpy(stack + stack_bytes - usable_bytes, &canary, sizeof(canary));
     thread.stack_pointer = prepare_fiber(stack, stack_bytes - stagger(i), &run_thread);
     ++thread_count_;
   }
@@ -169,7 +171,7 @@ bool Multiprocessor::run(const Launch& launch, std::int64_t max_shared_bytes, st
   return error_.empty();
 }
 
-unsigned char* Multiprocessor::stack_of(std::uint32_t thread) { return stacks_ + (thread + 1) * stack_bytes; }
+unsigned char* Multiprocessor::stack_of(std::uint32_t thread) { return stacks_ + thread * stack_bytes; }
 
 bool Multiprocessor::in_stacks(const void* address) const {
   const auto* byte = static_cast<const unsigned char*>(address);
@@ -225,7 +227,7 @@ void Multiprocessor::fail(std::string message) {
 
 void Multiprocessor::finish() {
   idle_spins_ = 0;
-  if (std::memcmp(stack_of(current_number()), &canary, sizeof(canary)) != 0)
+  if (std::memcmp(stack_of(current_number()) + stack_bytes - usable_bytes, &canary, sizeof(canary)) != 0)
     fail("needs more than the simulator's 64 KB of local memory");
   current_->done = true;
   thread_returned(*this);

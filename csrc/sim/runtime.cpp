@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::int64_t static_limit = 48 << 10;
 constexpr std::uint32_t alignment = 128;
+constexpr std::uint32_t matrix_row_bytes = 16;
 
 Thread& me() { return Multiprocessor::here().current(); }
 
@@ -74,6 +75,18 @@ void require_shared(const char* name, const void* pointer, std::uint32_t alignme
     fail((std::string(name) + ": the address is not in shared memory").c_str(), site);
   if (shared_address(pointer) % alignment != 0)
     fail((std::string(name) + ": the shared address is not a multiple of " + std::to_string(alignment)).c_str(), site);
+}
+
+void load_matrix_row(const char* name, void* to, const void* shared, Site site) {
+  require_shared(name, shared, matrix_row_bytes, site);
+  hooks::shared_accessed(shared, matrix_row_bytes, false, site);
+  std::memcpy(to, shared, matrix_row_bytes);
+}
+
+void store_matrix_row(const char* name, void* shared, const void* from, Site site) {
+  require_shared(name, shared, matrix_row_bytes, site);
+  hooks::shared_accessed(shared, matrix_row_bytes, true, site);
+  std::memcpy(shared, from, matrix_row_bytes);
 }
 
 void* map_shared_rank(const void* pointer, unsigned rank, Site site) {

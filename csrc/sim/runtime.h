@@ -77,6 +77,10 @@ void* shared_pointer(std::uint32_t address);
 /// Fails where a pointer is not into shared memory or not a multiple of `alignment`.
 void require_shared(const char* name, const void* pointer, std::uint32_t alignment, Site site);
 
+/// 16 bytes from and to shared memory, by an instruction at `site`.
+void load_matrix_row(const char* name, void* to, const void* shared, Site site);
+void store_matrix_row(const char* name, void* shared, const void* from, Site site);
+
 /// mapa: the same place in the shared memory of another block of the cluster.
 void* map_shared_rank(const void* pointer, unsigned rank, Site site);
 

@@ -17,6 +17,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 #define SHARED(type, name, extents) auto& name = ::imgrec::sim::shared<type extents, decltype([] {})>(#name)
 #define DYN_SHARED(type, name) type* const name = static_cast<type*>(::imgrec::sim::dynamic_shared())

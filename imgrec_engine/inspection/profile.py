@@ -49,6 +49,7 @@ class KernelProfile:
     """All launches of one kernel."""
 
     kernel: str
+    function: tuple[str, int]  # the file, from csrc/ on, and the line where its source begins
     launches: int
     blocks: int  # of all launches
     threads_per_block: int

@@ -40,15 +40,16 @@ def notes(module_file: str) -> tuple[str, ...]:
 
 
 def parts(kernel: KernelProfile) -> list[SourcePart]:
-    """The kernel's lines, file by file: kernels first, what all of them are written with last."""
-    counted: dict[str, dict[int, LineCounters]] = {}
+    """The kernel itself, then the other functions with counts, file by file: what all kernels are written with last."""
+    own_file, own_line = kernel.function
+    counted: dict[str, dict[int, LineCounters | None]] = {own_file: {own_line: None}}
     for (file, number), counters in kernel.lines.items():
         counted.setdefault(file, {})[number] = counters
-    files = sorted(counted, key=lambda file: ("/arch/" in file, not file.endswith(".cu"), file))
+    files = sorted(counted, key=lambda file: (file != own_file, "/arch/" in file, file))
     return [SourcePart(file, tuple(_functions(file, counted[file]))) for file in files]
 
 
-def _functions(file: str, counted: dict[int, LineCounters]) -> Iterator[tuple[SourceLine, ...]]:
+def _functions(file: str, counted: dict[int, LineCounters | None]) -> Iterator[tuple[SourceLine, ...]]:
     path = _CHECKOUT / file
     lines = path.read_text().splitlines() if file.startswith("csrc/") and path.is_file() else []
     last = 0

@@ -148,7 +148,7 @@ def divide(x: Array | float, y: Array | float) -> Result:
     return z, backward
 
 
-@differentiable
+@differentiable(precision="full")
 def power(x: Array | float, y: Array | float) -> Result:
     """X to the power of y, element by element. Also ``x ** y``.
 

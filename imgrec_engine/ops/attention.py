@@ -17,7 +17,7 @@ from imgrec_engine.random import next_state
 __all__ = ["scaled_dot_product_attention"]
 
 
-@differentiable
+@differentiable(precision="low")
 def scaled_dot_product_attention(
     query: Array,
     key: Array,

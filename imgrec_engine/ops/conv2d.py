@@ -52,7 +52,7 @@ def _check(x: Array, weight: Array, bias: Array | None) -> None:
             raise DTypeError(f"conv2d: {name} is {array.dtype.name}, but x is {x.dtype.name}; expected one dtype")
 
 
-@differentiable
+@differentiable(precision="low")
 def conv2d(
     x: Array,
     weight: Array,

@@ -58,7 +58,7 @@ def _map(function: Callable[..., Any], x: Array) -> tuple[Array, Array]:
     return x, function(x, out=empty(x.shape, x.dtype, x))
 
 
-@differentiable
+@differentiable(precision="full")
 def exp(x: Array) -> Result:
     """E to the power of x; integers give float32.
 
@@ -74,7 +74,7 @@ def exp(x: Array) -> Result:
     return y, backward
 
 
-@differentiable
+@differentiable(precision="full")
 def log(x: Array) -> Result:
     """The natural logarithm: -inf at 0, NaN below; integers give float32.
 
@@ -90,7 +90,7 @@ def log(x: Array) -> Result:
     return y, backward
 
 
-@differentiable
+@differentiable(precision="full")
 def sqrt(x: Array) -> Result:
     """The square root: NaN below 0; integers give float32.
 

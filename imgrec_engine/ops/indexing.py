@@ -10,8 +10,8 @@ import numpy as np
 from imgrec_engine import capturing, kernels
 from imgrec_engine.arrays import namespace
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
-from imgrec_engine.device import beside, zeros
-from imgrec_engine.dtypes import bool_, float64, int64, is_floating
+from imgrec_engine.device import beside, contiguous, zeros
+from imgrec_engine.dtypes import bool_, int64, is_floating
 from imgrec_engine.errors import DTypeError, ShapeError
 from imgrec_engine.ops.shape import position
 
@@ -29,36 +29,21 @@ def plain(index: Any, like: Any) -> Any:
 
 
 def add_rows(rows: Array, positions: Array, count: int) -> Array:
-    """Y (count, D) with y[p] = the sum of the rows (n, D) whose position is p; zero where there is none.
+    """Y (count, ...) with y[p] = the sum of the rows (n, ...) whose position is p; zero where there is none.
 
     Positions are sorted, and each run of equal ones is summed in order: the same bits each time, unlike atomics.
     """
     y = zeros((count, *rows.shape[1:]), rows.dtype, rows)
-    if positions.size == 0:
+    if rows.size == 0:
         return y
+    columns = math.prod(rows.shape[1:])
     order = np.argsort(positions, kind="stable")
-    ordered = positions[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    y[ordered[starts]] = _sum_runs(rows[order], starts)
+    module, context = kernels.of(rows)
+    workspace = kernels.workspace(module.index_add_plan(context, len(rows), columns), rows)
+    matrix = contiguous(rows).reshape(len(rows), columns)
+    ordered = positions[order].astype(int64, copy=False)
+    module.index_add(context, y.reshape(count, columns), matrix, order, ordered, workspace)
     return y
-
-
-def _sum_runs(rows: Array, starts: Array) -> Array:
-    """The sums, in float64, of the runs of rows that begin at ``starts``.
-
-    In each run neighbours are added in pairs until one row is left, in all runs at once.
-    """
-    sums = rows.astype(float64)
-    while len(sums) > len(starts):
-        begins = zeros((len(sums),), int64, starts)
-        begins[starts] = 1
-        runs = np.cumsum(begins) - 1
-        is_second = (namespace(rows).arange(len(sums)) - starts[runs]) % 2 == 1
-        seconds = np.flatnonzero(is_second)
-        sums[seconds - 1] += sums[seconds]
-        sums = sums[~is_second]
-        starts = np.flatnonzero(begins[~is_second])
-    return sums
 
 
 @differentiable

@@ -31,7 +31,7 @@ def _start(dy: Array, wide: np.dtype[Any]) -> Array:
     return contiguous(dy.astype(wide, copy=False)).reshape(-1)
 
 
-@differentiable
+@differentiable(precision="full")
 def cross_entropy(
     logits: Array,
     targets: Array,
@@ -107,7 +107,7 @@ def _weights(name: str, weights: Array | None, x: Array) -> Array | None:
         ) from None
 
 
-@differentiable
+@differentiable(precision="full")
 def binary_cross_entropy_with_logits(
     logits: Array,
     targets: Array,
@@ -141,7 +141,7 @@ def binary_cross_entropy_with_logits(
     return _finish(loss, x.shape, reduction, x.dtype), backward
 
 
-@differentiable
+@differentiable(precision="full")
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Result:
     """(input - target)^2 for two tensors of one shape; ``reduction`` is "none", "mean" or "sum".
 

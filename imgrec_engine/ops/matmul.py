@@ -39,7 +39,7 @@ def _operands(name: str, a: Array, b: Array) -> tuple[Array, Array]:
     return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
 
 
-@differentiable
+@differentiable(precision="low")
 def matmul(a: Array, b: Array) -> Result:
     """The matrix product of a (..., M, K) and b (..., K, N): (..., M, N). Also ``a @ b``.
 
@@ -76,7 +76,7 @@ def matmul(a: Array, b: Array) -> Result:
     return (c.squeeze(drop) if drop else c), backward
 
 
-@differentiable
+@differentiable(precision="low")
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Result:
     """X W^T + b: x (..., in) with weight (out, in) and bias (out,) gives (..., out).
 

@@ -128,7 +128,7 @@ def batch_norm(
     return y.reshape(shape), backward
 
 
-@differentiable
+@differentiable(precision="full")
 def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5) -> Result:
     """(x - mean) / sqrt(var + eps) * weight + bias for x (..., C), each row of C with its own mean and variance.
 

@@ -58,7 +58,7 @@ def _run(name: str, cell: str, operands: tuple[Any, ...], lengths: Any, reverse:
     return (output, *states), backward
 
 
-@differentiable
+@differentiable(precision="low")
 def rnn(
     x: Array,
     h_0: Array | None,
@@ -104,7 +104,7 @@ def rnn(
     return _run("rnn", f"rnn_{nonlinearity}", operands, lengths, reverse)
 
 
-@differentiable
+@differentiable(precision="low")
 def lstm(
     x: Array,
     h_0: Array | None,
@@ -149,7 +149,7 @@ def lstm(
     return _run("lstm", "lstm", (x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh), lengths, reverse)
 
 
-@differentiable
+@differentiable(precision="low")
 def gru(
     x: Array,
     h_0: Array | None,

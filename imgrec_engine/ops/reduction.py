@@ -53,7 +53,7 @@ def _floating(name: str, x: Array) -> None:
         raise DTypeError(f"{name}: x is {x.dtype.name}, expected a floating dtype; cast it with x.to('float32')")
 
 
-@differentiable
+@differentiable(precision="full")
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     """The sum over axes, accumulated in float64; integers and booleans give int64.
 
@@ -70,7 +70,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     return total(x, axes).reshape(_without(shape, axes, keepdims)), backward
 
 
-@differentiable
+@differentiable(precision="full")
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     """The mean over axes, accumulated in float64; NaN over no elements.
 
@@ -97,7 +97,7 @@ def _moments(x: Array, axes: tuple[int, ...], correction: int) -> tuple[Array, A
     return centred, total(centred * centred, axes) / wide.dtype.type(divisor), divisor
 
 
-@differentiable
+@differentiable(precision="full")
 def var(x: Array, axis: Axis = None, correction: int = 1, keepdims: bool = False) -> Result:
     """The variance over axes: sum((x - mean)²) / (n - correction); NaN where n <= correction.
 
@@ -119,7 +119,7 @@ def var(x: Array, axis: Axis = None, correction: int = 1, keepdims: bool = False
     return y.astype(dtype, copy=False).reshape(_without(x.shape, axes, keepdims)), backward
 
 
-@differentiable
+@differentiable(precision="full")
 def std(x: Array, axis: Axis = None, correction: int = 1, keepdims: bool = False) -> Result:
     """The standard deviation over axes: the root of ``var`` with the same arguments; its gradient at 0 is 0.
 
@@ -235,7 +235,7 @@ def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     return np.any(x, axis=_axes("any", x, axis), keepdims=keepdims), None
 
 
-@differentiable
+@differentiable(precision="full")
 def cumsum(x: Array, axis: int) -> Result:
     """The sums of the elements up to each along an axis, accumulated in float64; integers give int64.
 

@@ -30,7 +30,7 @@ def _normalise(name: str, x: Array, axis: int) -> Result:
     return np.moveaxis(y, -1, axis), backward
 
 
-@differentiable
+@differentiable(precision="full")
 def softmax(x: Array, axis: int = -1) -> Result:
     """exp(x) / sum(exp(x)) along an axis, in the shape and floating dtype of ``x`` (...).
 
@@ -45,7 +45,7 @@ def softmax(x: Array, axis: int = -1) -> Result:
     return _normalise("softmax", x, axis)
 
 
-@differentiable
+@differentiable(precision="full")
 def log_softmax(x: Array, axis: int = -1) -> Result:
     """log(softmax(x)) along an axis, without the loss of digits of taking one after the other.
 

@@ -1,7 +1,8 @@
-"""Optimisers with fused update kernels, gradient clipping and learning-rate schedules."""
+"""Optimisers with fused update kernels, gradient clipping, loss scaling and learning-rate schedules."""
 
 from imgrec_engine.optim.adam import Adam, AdamW
 from imgrec_engine.optim.clip import clip_grad_norm_, clip_grad_value_
+from imgrec_engine.optim.grad_scaler import GradScaler
 from imgrec_engine.optim.optimizer import Optimizer
 from imgrec_engine.optim.schedulers import CosineAnnealingLR, LinearWarmup, OneCycleLR, Scheduler, StepLR
 from imgrec_engine.optim.sgd import SGD
@@ -11,6 +12,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "CosineAnnealingLR",
+    "GradScaler",
     "LinearWarmup",
     "OneCycleLR",
     "Optimizer",

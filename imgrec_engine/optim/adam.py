@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from imgrec_engine import kernels
 from imgrec_engine.creation import zeros
-from imgrec_engine.device import contiguous
-from imgrec_engine.optim.optimizer import Group, Optimizer, advance, check_setting, progress
+from imgrec_engine.optim.optimizer import Group, Optimizer, check_setting, gradient_arrays, number_beside, write_arrays
 from imgrec_engine.optim.sgd import buffer_dtype
 from imgrec_engine.tensor import Tensor
 
@@ -44,30 +43,32 @@ class Adam(Optimizer):
             check_setting(name, f"betas[{index}]", beta, below=1)
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
 
-    def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
-        """One fused pass over the parameter, the gradient and both averages."""
-        if not state:
-            dtype = buffer_dtype(parameter)
-            state["step"] = zeros((), dtype="int64", device=parameter.device)
-            state["exp_avg"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
-            state["exp_avg_sq"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
-        array, step, name = parameter._array, state["step"], f"{type(self).__name__}.step"
-        step._write(name)
-        advance(step._array)
-        module, context = kernels.of(array)
-        parameter._write(name)
+    def update_together(self, parameters: list[Tensor], group: Group) -> None:
+        """One fused pass over all parameters, gradients and averages."""
+        states = [self._state_of(parameter) for parameter in parameters]
+        averages = [[state[entry]._array for state in states] for entry in ("exp_avg", "exp_avg_sq", "step")]
+        arrays = write_arrays(parameters, f"{type(self).__name__}.step")
+        module, context = kernels.of(arrays[0])
         module.adam_update(
             context,
-            array,
-            state["exp_avg"]._array,
-            state["exp_avg_sq"]._array,
-            contiguous(gradient._array),
-            progress(group, step._array, array),
+            arrays,
+            *averages,
+            gradient_arrays(parameters),
+            number_beside(lambda: group["lr"], arrays[0]),
             *group["betas"],
             group["eps"],
             group["weight_decay"],
             self.decoupled,
         )
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        state = self.state[parameter]
+        if not state:
+            dtype = buffer_dtype(parameter)
+            state["step"] = zeros((), dtype="int64", device=parameter.device)
+            state["exp_avg"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
+            state["exp_avg_sq"] = zeros(parameter.shape, dtype=dtype, device=parameter.device)
+        return state
 
 
 class AdamW(Adam):

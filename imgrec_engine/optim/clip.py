@@ -16,7 +16,8 @@ from imgrec_engine.errors import DeviceError
 from imgrec_engine.tensor import Tensor
 
 
-def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+def gradients_of(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """The gradients that there are, made contiguous."""
     given = [parameters] if isinstance(parameters, Tensor) else parameters
     gradients = [parameter.grad for parameter in given if parameter.grad is not None]
     for gradient in gradients:
@@ -38,32 +39,45 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> T
     """
     if max_norm < 0:
         raise ValueError(f"clip_grad_norm_: max_norm is {max_norm}, expected 0 or more")
-    gradients = _gradients(parameters)
+    gradients = gradients_of(parameters)
     if not gradients:
         return zeros((), dtype=float64)
     places = sorted({gradient.device for gradient in gradients})
     if len(places) > 1:
         raise DeviceError(f"clip_grad_norm_: gradients are on {' and '.join(places)}, expected all on one device")
     with on(gradients[0]._array):
-        norm = np.sqrt(_squared_norm(gradients))
+        norm = np.sqrt(place(squared_norms(gradients).sum(keepdims=True), type(gradients[0]._array)))
         too_large = np.logical_and(np.isfinite(norm), norm > max_norm)
-        factor = where(too_large, max_norm / (norm + 1e-6), 1.0, float64)
-        for gradient in gradients:
-            module, context = kernels.of(gradient._array)
-            module.scale_in_place(context, gradient._array, factor)
-            gradient._version.count += 1
+        scale_gradients(gradients, where(too_large, max_norm / (norm + 1e-6), 1.0, float64))
         return Tensor(norm.reshape(()))
 
 
-def _squared_norm(gradients: list[Tensor]) -> Any:
-    """The sum of all their squares, a float64 array (1,) beside them."""
-    squares = empty((len(gradients),), float64, gradients[0]._array)
-    for position, gradient in enumerate(gradients):
-        module, context = kernels.of(gradient._array)
-        plan = module.squared_norm_plan(context, gradient.size)
-        workspace = kernels.workspace(plan, gradient._array)
-        module.squared_norm(context, squares[position : position + 1], gradient._array, workspace)
-    return place(squares.sum(keepdims=True), type(squares))
+def squared_norms(gradients: list[Tensor]) -> Any:
+    """The sums of squares over the gradients of each dtype, all contiguous and on the current device, in float64."""
+    lists = _by_dtype(gradients)
+    squares = empty((len(lists),), float64, gradients[0]._array)
+    for position, arrays in enumerate(lists):
+        module, context = kernels.of(arrays[0])
+        workspace = kernels.workspace(module.squared_norm_plan(context, arrays), arrays[0])
+        module.squared_norm(context, squares[position : position + 1], arrays, workspace)
+    return squares
+
+
+def scale_gradients(gradients: list[Tensor], factor: Any) -> None:
+    """Multiplies contiguous gradients in place by a float64 array of one number beside them."""
+    for arrays in _by_dtype(gradients):
+        module, context = kernels.of(arrays[0])
+        module.scale_in_place(context, arrays, factor)
+    for gradient in gradients:
+        gradient._version.count += 1
+
+
+def _by_dtype(gradients: list[Tensor]) -> list[list[Any]]:
+    """The gradients' arrays, those of one dtype together: what one launch serves."""
+    lists: dict[Any, list[Any]] = {}
+    for gradient in gradients:
+        lists.setdefault(gradient.dtype, []).append(gradient._array)
+    return list(lists.values())
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
@@ -78,6 +92,6 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     """
     if clip_value < 0:
         raise ValueError(f"clip_grad_value_: clip_value is {clip_value}, expected 0 or more")
-    for gradient in _gradients(parameters):
+    for gradient in gradients_of(parameters):
         with on(gradient._array):
             gradient.copy_(np.clip(gradient._array, -clip_value, clip_value))

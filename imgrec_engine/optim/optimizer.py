@@ -6,11 +6,9 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from imgrec_engine import capturing, observe
 from imgrec_engine.autograd import no_grad
-from imgrec_engine.device import elsewhere, empty
+from imgrec_engine.device import contiguous, empty, on
 from imgrec_engine.dtypes import float64
 from imgrec_engine.errors import CheckpointError
 from imgrec_engine.tensor import Tensor, tensor
@@ -19,7 +17,7 @@ Group = dict[str, Any]
 
 
 class Optimizer:
-    """Base of every optimiser. A subclass defines ``update``, which changes one parameter.
+    """Base of every optimiser. A subclass defines ``update``, which changes one parameter, or ``update_together``.
 
     ``parameters`` is an iterable of tensors that require gradients, or of dicts, each with such an iterable under
     "params" and its own values for some of the ``defaults``. ``param_groups`` holds one dict for each; schedulers
@@ -83,22 +81,45 @@ class Optimizer:
     @observe.optimizer_step
     def step(self) -> None:
         """Updates every parameter that has a gradient."""
-        if (recording := capturing.current()) is not None:
-            recording.guards.append(self._captured)
+        recording = capturing.current()
+        known = {id(parameter) for parameter, state in self.state.items() if state} if recording is not None else set()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self.state.setdefault(parameter, {})
-                    for entry, value in state.items():
-                        state[entry] = value.to(parameter.device)  # which may have moved since the last step
-                    self._update_on_its_device(parameter, state, group)
+            for parameters in self._alike(group["params"]):
+                with on(parameters[0]._array):
+                    self.update_together(parameters, group)
+        if recording is not None:
+            self._tell(recording, known)
 
-    def _update_on_its_device(self, parameter: Tensor, state: dict[str, Tensor], group: Group) -> None:
-        if gpu := elsewhere(parameter._array):
-            with gpu:
-                self._update_on_its_device(parameter, state, group)
-        elif parameter.grad is not None:
-            self.update(parameter, parameter.grad, state, group)
+    def _alike(self, parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+        """Those with a gradient, in lists of one device and dtype; their state comes along where they have moved."""
+        lists: dict[tuple[str, Any], list[Tensor]] = {}
+        for parameter in parameters:
+            if parameter.grad is not None:
+                device = parameter.device
+                lists.setdefault((device, parameter.dtype), []).append(parameter)
+                state = self.state.setdefault(parameter, {})
+                for entry, value in state.items():
+                    if value.device != device:
+                        state[entry] = value.to(device)
+        return lists.values()
+
+    def update_together(self, parameters: list[Tensor], group: Group) -> None:
+        """Changes parameters of one device and dtype, all with gradients: here each by ``update``.
+
+        Overridden by optimisers whose kernel takes many at once.
+        """
+        for parameter in parameters:
+            if parameter.grad is not None:
+                self.update(parameter, parameter.grad, self.state[parameter], group)
+
+    def _tell(self, recording: capturing.Recording, known: set[int]) -> None:
+        """What a captured step has to know; CaptureError where it has made state, which replays would make anew."""
+        recording.guards.append(self._captured)
+        made = [parameter for parameter, state in self.state.items() if state and id(parameter) not in known]
+        for parameter in made:
+            self.state[parameter].clear()
+        if made:
+            capturing.refuse(f"{type(self).__name__}.step begins the state of a parameter of shape {made[0].shape}")
 
     def _captured(self) -> list[Any]:
         """What a captured step has of this optimiser: all settings but the learning rates, and where its arrays lie."""
@@ -171,31 +192,29 @@ def _settings(group: Mapping[str, Any]) -> Group:
     return {key: value for key, value in group.items() if key != "params"}
 
 
-def advance(step: Any) -> None:
-    """Adds one to the number of a step, without asking the GPU for it where it is on one."""
-    if isinstance(step, np.ndarray):
-        step.fill(step.item() + 1)
-    else:
-        step += 1
+def write_arrays(parameters: Iterable[Tensor], name: str) -> list[Any]:
+    """The arrays of parameters, whose writes are announced."""
+    for parameter in parameters:
+        parameter._write(name)
+    return [parameter._array for parameter in parameters]
+
+
+def gradient_arrays(parameters: Iterable[Tensor]) -> list[Any]:
+    """The contiguous arrays of their gradients."""
+    return [contiguous(parameter.grad._array) for parameter in parameters if parameter.grad is not None]
 
 
 def number_beside(read: Callable[[], float], like: Any) -> Any:
-    """A float64 array (1,) beside another, with the number that ``read`` gives; in a captured step at each replay."""
+    """A float64 array (1,) beside another, with the number that ``read`` gives: what kernels read anew in every step.
+
+    In a captured step ``read`` is called before each replay.
+    """
     number = empty((1,), float64, like)
     if (recording := capturing.current()) is None:
         number.fill(read())
     else:
         recording.numbers.append((number, read))
     return number
-
-
-def progress(group: Group, step: Any, like: Any) -> Any:
-    """[learning rate, step] in float64 beside an array: what the kernels read anew in every step."""
-    if isinstance(like, np.ndarray):
-        return np.array([group["lr"], step if isinstance(step, int) else step.item()])
-    state = empty((2,), float64, like)
-    state[:1], state[1] = number_beside(lambda: group["lr"], like), step
-    return state
 
 
 def check_setting(optimizer: str, name: str, value: float, below: float = float("inf")) -> None:

@@ -8,9 +8,8 @@ import numpy as np
 
 from imgrec_engine import kernels
 from imgrec_engine.creation import zeros
-from imgrec_engine.device import contiguous
 from imgrec_engine.dtypes import float32, float64
-from imgrec_engine.optim.optimizer import Group, Optimizer, check_setting, progress
+from imgrec_engine.optim.optimizer import Group, Optimizer, check_setting, gradient_arrays, number_beside, write_arrays
 from imgrec_engine.tensor import Tensor
 
 
@@ -43,24 +42,27 @@ class SGD(Optimizer):
         settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         super().__init__(params, settings)
 
-    def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
-        """One fused pass over the parameter, the gradient and the momentum buffer."""
-        if group["momentum"] and not state:
-            state["momentum_buffer"] = zeros(parameter.shape, dtype=buffer_dtype(parameter), device=parameter.device)
-        buffer = state["momentum_buffer"]._array if group["momentum"] else None
-        array = parameter._array
-        module, context = kernels.of(array)
-        parameter._write("SGD.step")
+    def update_together(self, parameters: list[Tensor], group: Group) -> None:
+        """One fused pass over all parameters, gradients and momentum buffers."""
+        buffers = [self._momentum_buffer(parameter)._array for parameter in parameters if group["momentum"]]
+        arrays = write_arrays(parameters, "SGD.step")
+        module, context = kernels.of(arrays[0])
         module.sgd_update(
             context,
-            array,
-            buffer,
-            contiguous(gradient._array),
-            progress(group, 1, array),
+            arrays,
+            buffers,
+            gradient_arrays(parameters),
+            number_beside(lambda: group["lr"], arrays[0]),
             group["momentum"],
             group["weight_decay"],
             group["nesterov"],
         )
+
+    def _momentum_buffer(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = zeros(parameter.shape, dtype=buffer_dtype(parameter), device=parameter.device)
+        return state["momentum_buffer"]
 
 
 def buffer_dtype(parameter: Tensor) -> np.dtype[np.generic]:

@@ -45,7 +45,8 @@ class RunConfig:
     """All that a run depends on. Equal configurations give equal weights, bit for bit.
 
     ``epochs`` None stands for 10, or as many more as a small set needs for 500 steps, up to 100; ``validation`` is the
-    share of each class that is kept from training to choose the best epoch (one image at least).
+    share of each class that is kept from training to choose the best epoch (one image at least). ``precision`` is that
+    of training, "float32", "bfloat16" or "float16"; weights, and what is measured with them, are float32.
     """
 
     data: str
@@ -62,6 +63,7 @@ class RunConfig:
     seed: int = 0
     workers: int = 0
     device: str = "cpu"
+    precision: str = "float32"
     strict: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -229,6 +231,7 @@ class Run:
             lambda logits, labels: cross_entropy(logits, labels, label_smoothing=config.label_smoothing),
             optim.OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps),
             max_grad_norm=1.0,
+            precision=config.precision,
         )
 
     def _augmentations(self) -> list[Transform]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,8 +14,9 @@ from imgrec_engine import random
 from imgrec_engine.data import DataLoader
 from imgrec_engine.errors import CheckpointError
 from imgrec_engine.metrics import Evaluation
+from imgrec_engine.mixed_precision import autocast
 from imgrec_engine.nn import Module
-from imgrec_engine.optim import Optimizer, clip_grad_norm_
+from imgrec_engine.optim import GradScaler, Optimizer, clip_grad_norm_
 from imgrec_engine.optim.schedulers import Scheduler
 from imgrec_engine.tensor import Tensor
 from imgrec_engine.train.evaluation import device_of, evaluate
@@ -47,6 +49,7 @@ class Progress:
 class Trainer:
     """Trains a model on batches of (images, labels), one epoch at a time, on the device where the model is.
 
+    ``precision`` "bfloat16" or "float16" runs forward and loss within `autocast`, and scales the loss for float16.
     ``scheduler`` steps after every batch. ``state_dict`` holds all that the next batch depends on, so that training
     that is stopped between two batches and continued from its state gives the same weights, bit for bit.
 
@@ -68,12 +71,15 @@ class Trainer:
         loss: Loss = F.cross_entropy,
         scheduler: Scheduler | None = None,
         max_grad_norm: float | None = None,
+        precision: str = "float32",
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
         self.scheduler = scheduler
         self.max_grad_norm = max_grad_norm
+        self.autocast = contextlib.nullcontext() if precision == "float32" else autocast(precision)
+        self.scaler = GradScaler(enabled=precision == "float16")
         self.progress = Progress()
 
     def train_epoch(
@@ -97,16 +103,19 @@ class Trainer:
         return progress
 
     def train_batch(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step: forward, backward, clipping, optimiser, scheduler. Returns the loss."""
+        """One step: forward, backward, clipping, optimiser, scheduler. Returns the loss, unscaled."""
         device = device_of(self.model)
         images, labels = images.to(device), labels.to(device)
         self.optimizer.zero_grad()
-        logits = self.model(images)
-        loss = self.loss(logits, labels)
-        loss.backward()
+        with self.autocast:
+            logits = self.model(images)
+            loss = self.loss(logits, labels)
+        self.scaler.scale(loss).backward()
         if self.max_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.scheduler is not None:
             self.scheduler.step()
         progress = self.progress
@@ -128,6 +137,7 @@ class Trainer:
         return tensors, {
             "param_groups": optimizer["param_groups"],
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "progress": vars(self.progress).copy(),
             "random": list(random.get_state()),
         }
@@ -141,6 +151,7 @@ class Trainer:
             )
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(settings["scheduler"])
+            self.scaler.load_state_dict(settings["scaler"])
             self.progress = Progress(**settings["progress"])
             random.set_state(tuple(settings["random"]))
         except (KeyError, TypeError, ValueError) as error:

@@ -65,18 +65,23 @@ CASE(endless_spin) {
   LAUNCH(endless_kernel, arguments.context, {.blocks = 1, .threads = 32}, flag.data());
 }
 
-/// Needs more stack than a fiber has, and touches all of it, in its last frame.
+/// Needs more stack than a fiber has, and touches all of it, in its last frame; meanwhile others are in theirs.
+template <int Kilobytes>
 __global__ void deep_kernel(int* y, int depth) {
-  int rows[14 << 10];
-  for (int i = 0; i < 14 << 10; ++i) rows[i] = y[i % 32] + depth;
+  constexpr int size = Kilobytes << 8;
+  int rows[size];
+  __syncthreads();
+  for (int i = 0; i < size; ++i) rows[i] = y[i % 32] + depth;
   volatile int more[2 << 10];
-  for (int i = 0; i < 2 << 10; ++i) more[i] = rows[i] + rows[(14 << 10) - 1 - i];
+  for (int i = 0; i < 2 << 10; ++i) more[i] = rows[i] + rows[size - 1 - i];
+  __syncthreads();
   y[threadIdx.x] = more[y[0]] + rows[y[1]];
 }
 
 CASE(stack_overflow) {
   DeviceArray<int> y(32);
-  LAUNCH(deep_kernel, arguments.context, {.blocks = 1, .threads = 2}, y.data(), 3);
+  const auto kernel = arguments.numbers.at(0) == 56 ? deep_kernel<56> : deep_kernel<230>;
+  LAUNCH(kernel, arguments.context, {.blocks = 1, .threads = 4}, y.data(), 3);
 }
 
 __global__ void mismatched_kernel(int* y) {

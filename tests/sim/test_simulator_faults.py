@@ -59,9 +59,11 @@ def test_a_loop_that_nobody_ends(program):
     assert "32 threads from 0 to 31 wait for the lock at tests/sim/faults.cu:" in message
 
 
-def test_a_stack_that_overflows(program, schedule):
-    message = program.error("stack_overflow", schedule=schedule)
-    assert message.startswith("deep_kernel, block (0, 0, 0), thread (")
+@pytest.mark.parametrize("kilobytes", [56, 230])
+def test_a_stack_that_overflows(program, schedule, kilobytes):
+    """By a little, and by so much that a neighbour's stack would be lost if it were next to it."""
+    message = program.error("stack_overflow", schedule=schedule, numbers=[kilobytes])
+    assert message.startswith("kernel, block (0, 0, 0), thread (")
     assert "needs more than the simulator's 64 KB of local memory" in message
 
 

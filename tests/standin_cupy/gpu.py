@@ -5,6 +5,7 @@ import ctypes
 import functools
 import threading
 import types
+import weakref
 from time import perf_counter
 from typing import ClassVar
 
@@ -181,11 +182,17 @@ class Block:
     faults: ClassVar = []  # what finalizers, which cannot raise, have to tell
 
     def __init__(self, size):
-        self.pool = thread.pool or get_default_memory_pool()
+        pool = thread.pool or get_default_memory_pool()
+        self._pool = weakref.ref(pool)
         self._size, self._owner, self._used = 0, get_current_stream(), {}
-        self.pool.take(size)
+        pool.take(size)
         self._size = size
         self.use(self._owner)
+
+    @property
+    def pool(self):
+        """None where it is gone: memory does not keep its pool."""
+        return self._pool()
 
     def use(self, stream):
         if not all(stream.knows(other, time) for other, time in self._used.items()):
@@ -196,7 +203,8 @@ class Block:
             stream.capture.note_use(self)
 
     def __del__(self):
-        self.pool.give_back(self._size)
+        if self.pool is not None:
+            self.pool.give_back(self._size)
         if self.pool in default_pools and not all(self._owner.knows(other, time) for other, time in self._used.items()):
             self.faults.append("memory goes back to a stream that has not waited for the last use of it")
 

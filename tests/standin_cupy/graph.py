@@ -18,13 +18,12 @@ class Capture:
         self.works, self.hosts, self._blocks = [], [], {}
 
     def note_use(self, block):
-        self._blocks[id(block)] = weakref.ref(block), block.pool
+        self._blocks[id(block)] = weakref.ref(block), weakref.ref(block.pool)
 
     def finish(self):
-        own = [ref for ref, pool in self._blocks.values() if pool not in gpu.default_pools]
-        pools = {weakref.ref(pool) for _, pool in self._blocks.values() if pool not in gpu.default_pools}
-        others = [ref for ref, pool in self._blocks.values() if pool in gpu.default_pools]
-        self._blocks = {}
+        own = [ref for ref, pool in self._blocks.values() if pool() not in gpu.default_pools]
+        pools = {pool for _, pool in self._blocks.values() if pool() not in gpu.default_pools}
+        others = [ref for ref, pool in self._blocks.values() if pool() in gpu.default_pools]
         return Graph(self.works, self.hosts, own, others, pools)
 
 

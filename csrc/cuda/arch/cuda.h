@@ -3,7 +3,8 @@
 //   SHARED(float, tile, [16][68]);      a static shared array, aligned for any access
 //   DYN_SHARED(float, memory);          the dynamic shared memory of the launch, aligned to 1024 bytes
 //   LAUNCH((kernel<T>), context, {.blocks = .., .threads = ..}, arguments...);
-//   ALLOW_SHARED((kernel<T>), bytes);   before a launch with more than 48 KB of dynamic shared memory
+//   ALLOW_SHARED((kernel<T>), bytes);   before a launch with more than 48 KB of dynamic shared memory; always the same
+//                                       bytes, or a launch of another host thread finds its permission withdrawn
 //
 // What else kernels are asked for, so that every compiler and checker understands them: docs/kernels/writing.md.
 #pragma once

@@ -19,9 +19,9 @@ namespace imgrec::cuda {
 #ifndef __CUDACC__
 namespace simulated {
 
-// Each lane reads and writes its own row, so that checkers see who touches what; the warp only trades registers.
+// Each lane reads and writes its own row, so that checkers see who touches what; the warp only trades registers. The
+// simulator does the access, so that they see it at the caller's line.
 union MatrixRow {
-  uint4 all;
   std::uint32_t words[4];
   std::uint16_t halves[8];
 };
@@ -67,10 +67,7 @@ void store_matrices(void* const* lanes, std::uint32_t) {
 template <int Matrices, bool Transposed>
 void ldmatrix(const char* name, std::uint32_t (&registers)[Matrices], const void* row, Site site) {
   MatrixArguments mine{{}, registers};
-  if (sim::lane() < Matrices * 8) {
-    sim::require_shared(name, row, 16, site);
-    mine.row.all = *static_cast<const uint4*>(row);
-  }
+  if (sim::lane() < Matrices * 8) sim::load_matrix_row(name, &mine.row, row, site);
   sim::warp_collective(name, load_matrices<Matrices, Transposed>, sim::all_lanes, &mine, true, site);
 }
 
@@ -78,9 +75,7 @@ template <int Matrices, bool Transposed>
 void stmatrix(const char* name, void* row, const std::uint32_t (&registers)[Matrices], Site site) {
   MatrixArguments mine{{}, const_cast<std::uint32_t*>(registers)};
   sim::warp_collective(name, store_matrices<Matrices, Transposed>, sim::all_lanes, &mine, true, site);
-  if (sim::lane() >= Matrices * 8) return;
-  sim::require_shared(name, row, 16, site);
-  *static_cast<uint4*>(row) = mine.row.all;
+  if (sim::lane() < Matrices * 8) sim::store_matrix_row(name, row, &mine.row, site);
 }
 
 }  // namespace simulated

@@ -9,7 +9,17 @@ bool on_tensor_cores(const AttentionShape& shape, DType dtype) {
   return size_of(dtype) == 2 && shape.head_size <= 256 && shape.value_size <= 256;
 }
 
+/// Tiles of 64 rows lie along the grid's y, and kernels count rows in 32 bits.
+void check_extents(const AttentionShape& shape) {
+  constexpr std::int64_t most = 65535 * 64;
+  const std::int64_t longest = shape.queries > shape.keys ? shape.queries : shape.keys;
+  if (longest > most)
+    throw KernelError("attention: a sequence has " + std::to_string(longest) + " positions; GPU kernels take up to " +
+                      std::to_string(most));
+}
+
 Plan plan(const AttentionShape& shape, DType dtype, std::int64_t workspace_bytes) {
+  check_extents(shape);
   return {.algorithm = on_tensor_cores(shape, dtype) ? "tiled_tensor_core" : "tiled_simt",
           .workspace_bytes = workspace_bytes};
 }

@@ -12,8 +12,8 @@
 //
 // A warp's sums are in registers: 16 x Size for dQ; 16 x min(Size, 128) twice for dK and dV, and two blocks along z
 // where Size is 256. Streamed tiles have 64 rows, or 32 where Size is 128 or 256, in two stages where these fit into 99
-// KB. Shared memory: 49, 65, 97 KB for Size 64, 128, 256. Registers on compute capability 8.0: 248, 255 (and 24 bytes
-// of spills), 255 for keys and values; 193, 187, 238 for queries. Measured share of the peer: not run on a GPU.
+// KB. Shared memory: 49, 65, 97 KB for Size 64, 128, 256. Registers on compute capability 8.0, no spills: 246, 255, 255
+// for keys and values; 193, 187, 238 for queries. Measured share of the peer: not run on a GPU.
 #include "cuda/attention/attention.h"
 #include "cuda/attention/tensor_core.h"
 
@@ -96,11 +96,11 @@ __device__ __forceinline__ void stream(std::int64_t steps, const Load& load, con
   __syncthreads();  // without steps: what a block owns is here
 }
 
-/// Goes through the queries of one head after the other.
+/// Goes through the queries of one head after the other. 32 bits (check_extents): wider ones do not fit into registers.
 struct TileOfQueries {
-  std::int64_t head, query;
+  int head, query;
 
-  __device__ __forceinline__ void advance(int rows, std::int64_t first, std::int64_t end) {
+  __device__ __forceinline__ void advance(int rows, int first, std::int64_t end) {
     query += rows;
     if (query < end) return;
     query = first;
@@ -121,9 +121,9 @@ __global__ void __launch_bounds__(tensor_core_threads, 1)
   const int own = warp_number() * warp_rows * Size,
             first_column = Size > columns ? static_cast<int>(blockIdx.z) * columns : 0;
   const int head_size = static_cast<int>(rules.shape.head_size), value_size = static_cast<int>(rules.shape.value_size);
-  const std::int64_t first_query = rules.causal ? first : 0;
+  const int first_query = rules.causal ? static_cast<int>(first) : 0;
   const std::int64_t tiles = max(std::int64_t(0), rules.shape.queries - first_query + streamed - 1) / streamed;
-  TileOfQueries here{kv_head * group, first_query}, ahead = here;
+  TileOfQueries here{static_cast<int>(kv_head * group), first_query}, ahead = here;
 
   const auto scale = static_cast<float>(rules.scale), kept_scale = static_cast<float>(rules.kept_scale);
   float key_sums[columns / 8][4] = {}, value_sums[columns / 8][4] = {};

@@ -135,7 +135,7 @@ void conv2d_stem(const Context& context, const Conv2dForward& arrays, const Conv
     const StemAxis height = axis_of(shape.height, tile_rows), width = axis_of(shape.width, tile_columns);
     const std::int64_t shared = shared_bytes(shape, arrays.y.dtype);
     const std::int64_t blocks = shape.batch * height.tiles.divisor * width.tiles.divisor;
-    ALLOW_SHARED((stem_kernel<T>), static_cast<int>(shared));
+    ALLOW_SHARED((stem_kernel<T>), static_cast<int>(context.max_shared_bytes));
     LAUNCH((stem_kernel<T>), context,
            {.blocks = static_cast<unsigned>(blocks), .threads = block_threads, .shared_bytes = shared},
            forward_epilogue<T>(arrays, shape), arrays.x.as<const T>(), arrays.weight.as<const T>(), height, width,

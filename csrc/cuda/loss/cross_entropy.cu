@@ -138,7 +138,7 @@ template <class T>
 __global__ void __launch_bounds__(chunk_threads)
     add_losses_kernel(const ChunkSums<Compute<T>> sums, const Compute<T>* losses, const CrossEntropy<T> entropy) {
   LossSums mine;
-  for_chunk_runs<1>(entropy.rows, [&](std::int64_t row, int) {
+  for_chunk_runs<1>(blockIdx.x * chunk_elements, entropy.rows, [&](std::int64_t row, int) {
     const Target kind = entropy.kind(row);
     mine.loss += losses[row];
     if (kind == Target::valid) mine.weight += entropy.weight_of(entropy.targets[row]);

@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(chunk_threads)
     loss_sums_kernel(double* sums, const Loss loss, std::int64_t size, bool aligned) {
   using C = typename Loss::C;
   double sum = 0;
-  for_chunk_runs<Loss::width>(size, [&](std::int64_t i, int count) {
+  for_chunk_runs<Loss::width>(blockIdx.x * chunk_elements, size, [&](std::int64_t i, int count) {
     C part = 0;
     loss.for_losses(i, count, aligned, [&](int, C value) { part += value; });
     sum += part;
@@ -193,7 +193,8 @@ void reduce_losses(const Context& context, const Array& loss, const Loss& term, 
   }
   auto* sums = workspace.as<double>();
   if (size > 0) LAUNCH((loss_sums_kernel<Loss>), context, chunk_config(size), sums, term, size, term.aligned());
-  join_chunks(context, loss.as<C>(), sums, size, reduction == Reduction::mean ? static_cast<double>(size) : 1.0);
+  join_chunks(context, loss.as<C>(), sums, chunk_count(size),
+              reduction == Reduction::mean ? static_cast<double>(size) : 1.0);
 }
 
 template <class T>

@@ -3,14 +3,12 @@
 //   saved (N T, saved, H)             the reserve: the gates' activations, and c (lstm) or h (gru)
 //   slots (N T, gradients, H)         gradients of the gates before their activations, in the storage type
 //   packed (groups, columns, width)   the columns of weight_hh (G H, H), a part for each group of hidden units
-//   state (2, N, width)               the gradients that weight_hh sees, by gate and unit: a step reads those of the
-//   step
-//                                     after it in one half and writes its own to the other
+//   state (2, N, width)               the gradients that weight_hh sees, by gate and unit: a step reads in one half
+//                                     those of the step after it and writes its own to the other
 //
 // 1. From the last step to the first, dh = state times weight_hh, then the gates' gradients. "persistent" and
-// "stepwise"
-//    are what they are in forward.cu, with one column instead of G a unit and the depth G H instead of H: one
-//    cooperative launch with one grid barrier a step, or a launch a step. One round more leads to h_0 and c_0.
+//    "stepwise" are what they are in forward.cu, with one column instead of G a unit and the depth G H instead of H:
+//    one cooperative launch with one grid barrier a step, or a launch a step. One round more leads to h_0 and c_0.
 // 2. dx, dweight_ih and dweight_hh are one product each over all N T rows (products.h).
 // 3. The biases' gradients are sums of columns; a thread adds every eighth row, eight threads of a column in order.
 //
@@ -299,7 +297,7 @@ void backward(const Context& context, const RecurrentGradients& gradients, const
         .dc_0 = gradients.c_0.as<T>(),
         .barrier = memory.barrier};
     const bool to_initial_states = gradients.h_0 || gradients.c_0;
-    ALLOW_SHARED((backward_kernel<T>), static_cast<int>(tiling.shared_bytes<T>()));
+    ALLOW_SHARED((backward_kernel<T>), static_cast<int>(context.max_shared_bytes));
     launch_steps<T>(tiling, shape.steps + to_initial_states,
                     [&](const LaunchConfig& config, std::int64_t first, std::int64_t last) {
                       LAUNCH((backward_kernel<T>), context, config, all, first, last);

@@ -2,11 +2,10 @@
 //
 // What is kept of a step are slots, each as wide as the hidden state:
 //
-//           forward: the input projections before the step, the activations after it     gradients before the
-//           activations
-//   rnn     h                                                                            h
-//   lstm    i, f, g, o, c                                                                i, f, g, o
-//   gru     r, z, n, q_n, h           with q_n = weight_hn h' + bias_hn                  r, z, n, q_n
+//           forward: input projections, then activations     backward: gradients before the activations
+//   rnn     h                                                h
+//   lstm    i, f, g, o, c                                    i, f, g, o
+//   gru     r, z, n, q_n, h                                  r, z, n, q_n     with q_n = weight_hn h' + bias_hn
 //
 // weight_ih is multiplied by the gradients of the first slots, weight_hh too, but for gru's q_n in place of n.
 // `carry` goes from step to step beside what weight_hh sees: c or h forwards; backwards dc or, for gru, the part of dh

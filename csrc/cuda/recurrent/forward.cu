@@ -1,14 +1,14 @@
 // The forward pass of rnn, lstm and gru; the mathematics is ops/recurrent.h's, by unit in recurrent/cells.h.
 //
-//   slots (N T, saved, H)       input projections, then the gates' activations: the reserve; (N T, G, H) scratch
-//   without packed (groups, columns, width)   weight_hh, a part for each group of hidden units state (2, N, width) h in
-//   the compute type: a step reads one half and writes the other
+//   slots (N T, saved, H)             input projections, then the gates' activations: the reserve; without one
+//                                     (N T, G, H) scratch
+//   packed (groups, columns, width)   weight_hh, a part for each group of hidden units
+//   state (2, N, width)               h in the compute type: a step reads one half and writes the other
 //
 // 1. All input projections are one product (products.h).
 // 2. "persistent": one cooperative launch. A block owns some hidden units with all their gates for some samples; its
-// part
-//    of weight_hh stays in shared memory through all steps, its c (lstm) or h (gru) too. A step reads the states of its
-//    samples, which other blocks wrote, multiplies (state_product.h), applies the gates to the sums, a thread a unit of
+//    part of weight_hh stays in shared memory through all steps, its c (lstm) or h (gru) too. A step reads its samples'
+//    states, which other blocks wrote, multiplies (state_product.h), applies the gates to the sums, a thread a unit of
 //    a sample, and ends with one grid barrier; with a __syncthreads where one block owns all units. "stepwise", where
 //    the weights do not fit on the chip: the same kernel, launched for each step; weights stream.
 //
@@ -202,7 +202,7 @@ void forward(const Context& context, const Array& output, const Array& h_n, cons
                                 .h_n = h_n.as<T>(),
                                 .c_n = c_n.as<T>(),
                                 .barrier = memory.barrier};
-  ALLOW_SHARED((forward_kernel<T>), static_cast<int>(tiling.shared_bytes<T>()));
+  ALLOW_SHARED((forward_kernel<T>), static_cast<int>(context.max_shared_bytes));
   launch_steps<T>(tiling, shape.steps, [&](const LaunchConfig& config, std::int64_t first, std::int64_t last) {
     LAUNCH((forward_kernel<T>), context, config, all, first, last);
   });

@@ -4,10 +4,10 @@
 // `unit_columns` columns: its gates forwards (depth H), one backwards (depth G H). A block computes the columns of
 // `units` hidden units for `block_rows` samples, one tile of `rows` samples after the other. In its shared memory stand
 //
-//   weights   (columns, width)       those of its units, for all time steps, where they fit; else two slices (..,
-//   slice) state     (rows, slice)          one slice where the whole width fits, else two in turns sums      (parts,
-//   rows, columns) parts: of the depth, each summed by other warps carry     (block_rows, units)    what its units keep
-//   between steps, where it fits
+//   weights   (columns, width)         those of its units, for all steps, where they fit; else two slices (.., slice)
+//   state     (rows, slice)            one slice where the whole width fits, else two in turns
+//   sums      (parts, rows, columns)   parts: of the depth, each summed by other warps
+//   carry     (block_rows, units)      what its units keep between steps, where it fits
 //
 // Rows of weights and state are longer than they need to be, so that 8 threads that read 16 bytes of 8 rows each meet
 // 8 different groups of 4 banks.

@@ -26,6 +26,7 @@ static py::dict kernel_dict(const check::KernelProfile& profile) {
   for (const auto& [line, counters] : profile.lines) lines.append(line_dict(line, counters));
   py::dict one;
   one["kernel"] = profile.kernel;
+  one["function"] = py::make_tuple(profile.function.file, profile.function.number);
   one["launches"] = profile.launches;
   one["blocks"] = profile.blocks;
   one["threads_per_block"] = profile.threads_per_block;

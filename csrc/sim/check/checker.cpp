@@ -135,6 +135,11 @@ void shared_array_placed(const Block& block, std::uint32_t offset, std::uint32_t
 
 void resumed(const Thread& thread) { current = &observed(thread); }
 
+void shared_accessed(const void* address, std::uint32_t bytes, bool write, Site site) {
+  touch(*current,
+        {reinterpret_cast<std::uintptr_t>(address), bytes, write ? Touch::write : Touch::read, true, site_of(site)});
+}
+
 void barrier_arrived(int id, std::uint32_t expected, bool waits, Site site) {
   ObservedBlock& block = block_of(*current);
   if (profiling && speaks_for_warp(*current->thread)) profile_barrier(site_of(site));

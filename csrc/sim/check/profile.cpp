@@ -13,9 +13,20 @@ namespace {
 constexpr int banks = 32;
 constexpr std::uintptr_t sector_bytes = 32, bank_bytes = 4;
 
+/// What an instruction is counted under. One that copies reads and writes at the same site.
+struct Kind {
+  SiteId site;
+  bool shared, write;
+
+  auto operator<=>(const Kind&) const = default;
+};
+
+Kind kind_of(const LogEntry& entry) { return {entry.site, entry.shared, entry.write}; }
+
 struct Counted {
   KernelProfile profile;
-  std::map<SiteId, LineCounters> sites;
+  SiteId function;  // where the kernel begins
+  std::map<Kind, LineCounters> kinds;
 };
 std::vector<Counted> kernels;
 bool undecided = true;  // until the first launch, or profile_start
@@ -69,7 +80,7 @@ void count_wavefronts(LineCounters& counters, const LogEntry* const* lanes, int 
 void count(Counted& kernel, const Instruction& instruction) {
   const LogEntry* const first =
       *std::find_if(instruction.lanes.begin(), instruction.lanes.end(), [](const LogEntry* entry) { return entry; });
-  LineCounters& counters = kernel.sites[first->site];
+  LineCounters& counters = kernel.kinds[kind_of(*first)];
   ++counters.executions;
   if (!first->shared) {
     if (count_coalescing) count_global(counters, kernel.profile, instruction);
@@ -93,7 +104,7 @@ bool in_step(const Logs& logs) {
     if (!first) first = log;
     if (log->size() != first->size()) return false;
     for (std::size_t i = 0; i < log->size(); ++i)
-      if ((*log)[i].site != (*first)[i].site) return false;
+      if (kind_of((*log)[i]) != kind_of((*first)[i])) return false;
   }
   return true;
 }
@@ -111,12 +122,12 @@ void count_in_step(Counted& kernel, const Logs& logs) {
 
 /// Lanes that went different ways: the n-th time that each came to an instruction belongs together.
 void count_diverged(Counted& kernel, const Logs& logs) {
-  std::map<std::pair<SiteId, std::uint32_t>, Instruction> instructions;
+  std::map<std::pair<Kind, std::uint32_t>, Instruction> instructions;
   for (int lane = 0; lane < warp_lanes; ++lane) {
     if (!logs[lane]) continue;
-    std::map<SiteId, std::uint32_t> times;
+    std::map<Kind, std::uint32_t> times;
     for (const LogEntry& entry : *logs[lane])
-      instructions[{entry.site, times[entry.site]++}].lanes[static_cast<std::size_t>(lane)] = &entry;
+      instructions[{kind_of(entry), times[kind_of(entry)]++}].lanes[static_cast<std::size_t>(lane)] = &entry;
   }
   for (const auto& [key, instruction] : instructions) count(kernel, instruction);
 }
@@ -148,6 +159,7 @@ void profile_launch(const Launch& launch) {
   if (found == kernels.end()) {
     found = kernels.emplace(kernels.end());
     found->profile.kernel = launch.kernel;
+    found->function = site_of_function(launch.function);
   }
   running = static_cast<std::size_t>(found - kernels.begin());
   KernelProfile& profile = found->profile;
@@ -163,7 +175,7 @@ void profile_static_shared(std::int64_t bytes) {
 }
 
 void profile_barrier(SiteId site) {
-  LineCounters& counters = kernels[running].sites[site];
+  LineCounters& counters = kernels[running].kinds[{site, false, false}];
   ++counters.barriers;
   ++counters.executions;
 }
@@ -185,10 +197,12 @@ std::vector<KernelProfile> profile_take() {
   const std::lock_guard lock(one_launch);
   std::vector<KernelProfile> taken;
   for (Counted& kernel : kernels) {
-    std::vector<SiteId> sites;
-    for (const auto& [site, counters] : kernel.sites) sites.push_back(site);
+    std::vector<SiteId> sites{kernel.function};
+    for (const auto& [kind, counters] : kernel.kinds) sites.push_back(kind.site);
     const std::vector<Line> lines = lines_of(sites);
-    for (std::size_t i = 0; i < sites.size(); ++i) kernel.profile.lines[lines[i]].add(kernel.sites[sites[i]]);
+    kernel.profile.function = lines[0];
+    std::size_t next = 1;
+    for (const auto& [kind, counters] : kernel.kinds) kernel.profile.lines[lines[next++]].add(counters);
     taken.push_back(std::move(kernel.profile));
   }
   kernels.clear();

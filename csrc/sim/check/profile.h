@@ -31,6 +31,7 @@ struct LineCounters {
 /// All launches of one kernel since the profile was started.
 struct KernelProfile {
   std::string kernel;
+  Line function;  // where its source begins
   std::int64_t launches = 0;
   std::int64_t blocks = 0;  // of all launches
   std::int64_t threads_per_block = 0;

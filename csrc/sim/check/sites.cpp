@@ -70,10 +70,13 @@ std::string from_csrc(const std::string& file) {
   return place == std::string::npos ? file : file.substr(place);
 }
 
-/// Whether a line belongs to what kernels are written with, not to a kernel.
+/// Whether a line belongs to what kernels are written with, not to a kernel. Compilers may name a file by way of the
+/// folder that they were started in, "build/csrc/sim/../../../csrc/cuda/x.cu", so only what follows counts.
 bool is_support(const std::string& file) {
-  for (const char* part : {"csrc/cuda/arch/", "csrc/sim/", "csrc/cpu/", "/include/"})
-    if (file.find(part) != std::string::npos) return true;
+  const std::string ours = from_csrc(file);
+  if (!ours.starts_with("csrc/")) return ours.find("/include/") != std::string::npos;
+  for (const char* folder : {"csrc/cuda/arch/", "csrc/sim/", "csrc/cpu/"})
+    if (ours.starts_with(folder)) return true;
   return false;
 }
 
@@ -140,6 +143,9 @@ SiteId site_of(Site site) {
   if (!found) found = add({nullptr, {from_csrc(site.file_name()), static_cast<int>(site.line())}, true});
   return found;
 }
+
+// The function's first instruction: addresses are those behind an instruction.
+SiteId site_of_function(const void* function) { return site_of(static_cast<const unsigned char*>(function) + 1); }
 
 std::vector<Line> lines_of(const std::vector<SiteId>& sites) {
   std::vector<SiteId> unresolved;

@@ -34,6 +34,9 @@ inline SiteId site_of(const void* return_address) {
 
 SiteId site_of(Site site);
 
+/// The line that a function begins with.
+SiteId site_of_function(const void* function);
+
 struct Line {
   std::string file;  // from csrc/ on, where it lies there
   int number = 0;
