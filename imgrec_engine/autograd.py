@@ -192,8 +192,9 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
         tensors = _tensors(inputs)
         array_type = _array_type(name, slots, inputs, tensors)
         if array_type is not np.ndarray and (gpu := devices.elsewhere(tensors[0]._array)):
+            given = {slot.name: value for slot, value in zip(slots, inputs, strict=True) if slot.name in kwargs}
             with gpu:
-                return call(*args, **kwargs)
+                return call(*args, **{**kwargs, **given})
         with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
             if precision is not None and region.dtype is not None:
                 _cast(precision, slots, inputs, values, kwargs)

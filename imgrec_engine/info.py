@@ -53,9 +53,11 @@ def _simulator() -> str:
     except (DeviceError, ValueError) as error:  # the module is absent, or a variable of the environment is wrong
         return "absent: " + str(error).removeprefix("device 'sim' is not available: ")
     checkers = os.environ["IMGREC_SIM_CHECK"] if simulator.is_checked() else "none"
+    schedule = os.environ.get("IMGREC_SIM_SCHEDULE") or "eager"
     return (
         f"CUDA kernels on {context.sm_count} simulated SMs (IMGREC_SIM_SMS) with {context.max_shared_bytes // 1024} KB "
-        f"shared memory a block (IMGREC_SIM_SHARED), {context.threads} threads, checkers: {checkers} (IMGREC_SIM_CHECK)"
+        f"shared memory a block (IMGREC_SIM_SHARED), {context.threads} threads, schedule: {schedule} "
+        f"(IMGREC_SIM_SCHEDULE), checkers: {checkers} (IMGREC_SIM_CHECK)"
     )
 
 

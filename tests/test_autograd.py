@@ -419,3 +419,9 @@ def test_gradients_rounded_to_fewer_bits_do_not_warn():
     x = ie.ones(2, dtype="float16", requires_grad=True)
     (x.to("float32") * 1e30).sum().backward()
     assert x.grad.tolist() == [np.inf, np.inf]
+
+
+def test_the_mean_of_more_elements_than_float16_can_count_has_a_gradient():
+    x = ie.ones((1 << 17,), dtype="float16", requires_grad=True)
+    (x.mean() * 1024).backward()
+    assert set(x.grad.numpy().tolist()) == {2.0**-7}

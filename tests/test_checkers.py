@@ -68,12 +68,13 @@ COSTS = {
 }
 
 
-def compile_all(folder):
-    """The planted kernels with the simulator and the checkers, two files at a time."""
+def compile_all(folder, *options):
+    """The planted kernels, with these options, and the simulator and the checkers, two files at a time."""
     runtime = [*ROOT.glob("csrc/sim/*.cpp"), *ROOT.glob("csrc/sim/check/*.cpp"), ROOT / "csrc/cpu/parallel.cpp"]
     runtime = [source for source in runtime if source.name != "bindings.cpp"]
-    jobs = [(source, INSTRUMENTED) for source in sorted(PLANTED.glob("*.cu"))]
-    jobs += [(source, RUNTIME) for source in sorted([*runtime, PLANTED / "main.cpp"])]
+    # In the order of csrc/sim/CMakeLists.txt, which says why.
+    jobs = [(source, RUNTIME) for source in sorted([*runtime, PLANTED / "main.cpp"])]
+    jobs += [(source, [*INSTRUMENTED, *options]) for source in sorted(PLANTED.glob("*.cu"))]
 
     def compile_one(job):
         (number, (source, flags)) = job
@@ -94,7 +95,11 @@ def outputs(tmp_path_factory):
     """What the checkers say about each planted case."""
     if not shutil.which("g++"):
         pytest.skip("the planted bugs are compiled with g++")
-    program = compile_all(tmp_path_factory.mktemp("planted"))
+    return reports(compile_all(tmp_path_factory.mktemp("planted")))
+
+
+def reports(program):
+    """By case: what is said of it, without and with the costs of lines."""
     environment = {**os.environ, "IMGREC_SIM_CHECK": "all", "IMGREC_SIM_SCHEDULE": "eager"}
     text = subprocess.run([program], env=environment, capture_output=True, text=True, check=True).stdout
     cases = re.split(r"^case (\w+)\n", text, flags=re.MULTILINE)[1:]
@@ -142,6 +147,15 @@ def test_planted_bug_is_reported(outputs, name, what, party, other):
 @pytest.mark.parametrize("name", [name for name, *_ in REPORTS])
 def test_corrected_kernel_is_silent(outputs, name):
     assert outputs[f"{name}_corrected"][0] == ""
+
+
+@pytest.mark.slow
+def test_reports_do_not_depend_on_optimisation(outputs, tmp_path):
+    """As a debugger wants it. Inline functions are then calls, which the simulator must not share with the kernels."""
+    unoptimised = reports(compile_all(tmp_path, "-O0"))
+    assert {name: said[0] for name, said in unoptimised.items() if "0x" not in said[0]} == {
+        name: said[0] for name, said in outputs.items() if "0x" not in said[0]
+    }
 
 
 @pytest.mark.parametrize("name", COSTS)
@@ -223,3 +237,8 @@ def test_op_table_is_silent():
 @pytest.mark.parametrize("schedule", ["eager", "lazy", "reversed"])
 def test_op_table_is_silent_on_every_schedule(schedule):
     run_op_table("sim", IMGREC_SIM_SCHEDULE=schedule)
+
+
+if __name__ == "__main__":  # docs/debugging.md: python tests/test_checkers.py FOLDER [OPTIONS of the compiler]
+    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
+    compile_all(Path(sys.argv[1]), *sys.argv[2:])

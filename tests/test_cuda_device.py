@@ -211,6 +211,29 @@ def test_a_second_gpu_works_while_the_first_is_current(second, cupy):
     assert kernels.of(ie.ones(1, device=second)._array)[1].device == 1
 
 
+def test_tensors_given_by_name_get_their_gradients_on_a_second_gpu(second):
+    x, weight, bias = (ie.ones(shape, device=second).requires_grad_() for shape in [(2, 3), (4, 3), (4,)])
+    F.linear(x, weight=weight, bias=bias).sum().backward()
+    assert [leaf.grad.shape for leaf in (x, weight, bias)] == [(2, 3), (4, 3), (4,)]
+
+
+def test_mixed_precision_on_a_second_gpu(second):
+    layer = nn.Linear(3, 2).to(second)
+    optimizer, scaler = optim.SGD(layer.parameters(), lr=0.5), optim.GradScaler(8.0)
+    before = layer.bias.numpy().copy()
+    for factor in (1.0, float("inf")):
+        optimizer.zero_grad()
+        with ie.autocast("float16"):
+            y = layer(ie.ones((1, 3), device=second))
+            loss = y.sum() * factor
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert (y.dtype, y.device, layer.weight.grad.dtype) == ("float16", second, "float32")
+    assert layer.bias.numpy().tolist() == (before - 0.5).tolist()
+    assert scaler.get_scale() == 4.0
+
+
 def test_gradients_cross_gpus(second):
     x = ie.tensor([[1.0, 2.0], [3.0, 4.0]], device=second, requires_grad=True)
     y = (x.T * 2).to("cuda")

@@ -75,7 +75,7 @@ print(info.report())
     other = python(code, IMGREC_SIM_SMS="7", IMGREC_SIM_SHARED="227").stdout
     assert other.startswith("7 232448 2\n")
     assert "7 simulated SMs (IMGREC_SIM_SMS) with 227 KB shared memory" in other
-    assert "checkers: none" in other
+    assert "schedule: eager (IMGREC_SIM_SCHEDULE), checkers: none" in other
 
 
 @needs_sim

@@ -216,7 +216,7 @@ def test_relu_moves_each_byte_once(fresh_simulator):
 @needs_checked
 @pytest.mark.parametrize(("dtype", "item"), [("float32", 4), ("bfloat16", 2)])
 def test_a_convolution_writes_its_output_once(fresh_simulator, dtype, item):
-    """On tensor cores asynchronous copies read global and write shared memory, and lanes at the image's edge only write."""
+    """On tensor cores asynchronous copies read and write; where a tap lies outside of the image they only write."""
     found = inspect_op("conv2d", {"x": (1, 6, 6, 16), "weight": (8, 3, 3, 16)}, dtype)
     assert found.flop == 2 * (6 * 6 * 8) * (3 * 3 * 16)
     assert found.minimum_bytes == item * (6 * 6 * 16 + 8 * 3 * 3 * 16 + 8 + 6 * 6 * 8)

@@ -54,7 +54,7 @@ def inspect_op(
     finally:
         counted = module.sim_profile_take()
     if not counted:
-        raise DeviceError(f"inspect: {name} has launched no CUDA kernel: this version has none for it")
+        raise DeviceError(f"inspect: {name} has launched no CUDA kernel: its arrays are empty, or there is none")
     outputs = result if isinstance(result, tuple) else (result,)
     return Inspection(
         op=name,

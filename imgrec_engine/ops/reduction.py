@@ -84,7 +84,8 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     y = x.sum(axis=axes, keepdims=True, dtype=float64) / np.float64(length)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        return (np.broadcast_to(dy.reshape(kept) / dy.dtype.type(length), shape),)
+        part = dy.reshape(kept).astype(float64) / np.float64(length)  # float16 ends at 65504
+        return (np.broadcast_to(part.astype(dy.dtype), shape),)
 
     return y.astype(x.dtype, copy=False).reshape(_without(shape, axes, keepdims)), backward
 

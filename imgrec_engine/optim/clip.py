@@ -53,7 +53,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> T
 
 
 def squared_norms(gradients: list[Tensor]) -> Any:
-    """The sums of squares over the gradients of each dtype, all contiguous and on the current device, in float64."""
+    """The sum of squares over the gradients of each dtype, all contiguous and on the current device, in float64."""
     lists = _by_dtype(gradients)
     squares = empty((len(lists),), float64, gradients[0]._array)
     for position, arrays in enumerate(lists):

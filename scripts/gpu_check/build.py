@@ -45,7 +45,7 @@ def install(site: Path, build: Path, architecture: str) -> None:
     """Installs the package in a folder with what is there: no index, no dependencies, no isolated build."""
     settings = {
         "cmake.define.IMGREC_CUDA": "ON",
-        "cmake.define.IMGREC_CUDA_ARCHITECTURES": architecture,
+        "cmake.define.IMGREC_CUDA_ARCHITECTURES": f"{architecture}-real",
         "build-dir": str(build),
     }
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--no-build-isolation", "--upgrade"]

@@ -36,6 +36,7 @@ def run(setting: Setting, rows: Rows) -> str:
     except ImportError as error:
         raise Skip("PyTorch is not installed; there is nothing to compare with") from error
     torch.backends.cudnn.allow_tf32 = False  # as ours: float32 is float32
+    torch.backends.cudnn.benchmark = True  # cuDNN's best algorithm
     kernels.load(setting.device)
     clock = host_seconds if setting.rehearsal else gpu_clock()
     ceilings = {dtype: measure_ceilings(setting, dtype, clock) for dtype in TOLERANCES}
@@ -69,9 +70,13 @@ def compare(
         return {"held": False, "error": error, "refused": "our result is not PyTorch's, and is not timed"}
 
     def our_step() -> None:
+        for tensor in ours:
+            tensor.grad = None
         case.ours(*ours).backward(dy)
 
     def their_step() -> None:
+        for leaf in leaves:
+            leaf.grad = None
         case.from_theirs(forward(*case.to_theirs(leaves))).backward(their_dy)
 
     def without_gradients(context: Any, work: Work) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -36,6 +37,7 @@ def said(*command: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
+@functools.cache
 def gpus() -> list[dict[str, str]]:
     """The machine's GPUs as the driver describes them."""
     lines = said("nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader").splitlines()
@@ -48,8 +50,13 @@ def capability() -> int:
 
 
 def architecture() -> str:
-    """The first GPU's, as CMAKE_CUDA_ARCHITECTURES takes it: 80-real, or 90a-real with what only Hopper has."""
-    return f"{capability()}{'a' if capability() == 90 else ''}-real"
+    """The first GPU's: 80, or 90a with what only Hopper has."""
+    return f"{capability()}{'a' if capability() == 90 else ''}"
+
+
+def nvcc() -> list[str]:
+    """The compiler, told to make code for the first GPU alone."""
+    return ["nvcc", f"-gencode=arch=compute_{architecture()},code=sm_{architecture()}"]
 
 
 def describe(commit: str | None) -> dict[str, Any]:

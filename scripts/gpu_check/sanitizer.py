@@ -51,9 +51,8 @@ def rehearse(setting: Setting, rows: Rows) -> str:
 
 def build_canary(work: Path) -> Path:
     """The program with the planted bugs."""
-    architecture = f"-arch=sm_{machine.architecture().removesuffix('-real')}"
     source = Path(__file__).with_name("canary.cu")
-    command = ["nvcc", architecture, "-lineinfo", str(source), "-o", str(work / "canary")]
+    command = [*machine.nvcc(), "-lineinfo", str(source), "-o", str(work / "canary")]
     subprocess.run(command, check=True)
     return work / "canary"
 
