@@ -19,9 +19,11 @@ from imgrec_engine.device import (
     set_num_threads,
 )
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
+from imgrec_engine.graphs import capture
 from imgrec_engine.mixed_precision import autocast
 from imgrec_engine.ops.elementwise import where
 from imgrec_engine.ops.joining import concatenate, stack
+from imgrec_engine.profiling import profile
 from imgrec_engine.random import manual_seed, rand, randn
 from imgrec_engine.tensor import Tensor, tensor
 
@@ -32,6 +34,7 @@ __all__ = [
     "arange",
     "autocast",
     "bfloat16",
+    "capture",
     "concatenate",
     "convert",
     "data",
@@ -56,6 +59,7 @@ __all__ = [
     "no_grad",
     "ones",
     "optim",
+    "profile",
     "rand",
     "randn",
     "save",

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlia
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import debug, kernels
+from imgrec_engine import debug, kernels, observe
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import SUPPORTED, is_floating
 from imgrec_engine.errors import AutogradError, DeviceError, DTypeError, ImgrecError, OutOfMemoryError
@@ -199,7 +199,10 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
             if precision is not None and region.dtype is not None:
                 _cast(precision, slots, inputs, values, kwargs)
             try:
-                result = debug.traced(name, op, values, kwargs) if debug.level else op(*values, **kwargs)
+                if observe.observers:
+                    result = observe.observed(name, "forward", op, values, kwargs)
+                else:
+                    result = op(*values, **kwargs)
             except _VAGUE as error:
                 raise _named(error, name, values, kwargs) from error
         if type(result) is not tuple or len(result) != 2 or not (result[1] is None or callable(result[1])):

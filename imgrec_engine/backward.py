@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from imgrec_engine import capturing, observe
 from imgrec_engine.autograd import Node
 from imgrec_engine.device import elsewhere, on, place
 from imgrec_engine.errors import AutogradError, DeviceError, OutOfMemoryError
@@ -123,7 +124,11 @@ def _pull(node: Node, gradients: list[Any]) -> list[tuple[Any, Any]]:
     needs = tuple(_needs(edge) for edge in node.edges)
     try:
         with np.errstate(all="ignore"):
-            results = node.pullback(tuple(gradients) if node.several else gradients[0], needs)
+            given = (tuple(gradients) if node.several else gradients[0], needs)
+            if observe.observers:
+                results = observe.observed(node.name, "backward", node.pullback, given, {})
+            else:
+                results = node.pullback(*given)
     except MemoryError as error:
         raise OutOfMemoryError(f"backward of {node.name}: {error}") from error
     pairs: list[tuple[Any, Any]] = []
@@ -179,6 +184,7 @@ def _deliver(leaf: Tensor, array: Any, found: dict[Any, Any] | None) -> None:
         if id(leaf) in found:
             found[id(leaf)] = _add(found[id(leaf)], array)
         return
+    capturing.note_gradient(leaf)
     with _accumulating:
         # A copy: the same array may be on its way to other tensors, and gradients are changed in place by clipping.
         leaf.grad = Tensor(_copy(array) if leaf.grad is None else _add(leaf.grad._array, array))

@@ -10,14 +10,14 @@ import contextlib
 import importlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import cublas
+from imgrec_engine import capturing, cublas
 from imgrec_engine.errors import DeviceError, OutOfMemoryError
 
 LEAST_CUPY = 14
@@ -194,7 +194,10 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
 
 def place(value: Any) -> Any:
     """A value of the host, an array or a number, as an array on the current GPU."""
-    return value if is_array(value) else _cupy.asarray(value)
+    if is_array(value):
+        return value
+    capturing.refuse("it copies a value of the host to the GPU")
+    return _cupy.asarray(value)
 
 
 def share(source: Any) -> Any:
@@ -209,6 +212,7 @@ def repeats(array: Any) -> bool:
 
 def to_host(array: Any) -> NDArray[Any]:
     """A copy of the values in host memory, as NumPy's array, once the GPU has come so far."""
+    capturing.refuse("it asks for values of a tensor (.item(), .numpy(), float(), if, print)")
     return array.get()  # type: ignore[no-any-return]
 
 
@@ -218,6 +222,7 @@ def write(target: Any, source: Any) -> None:
         if is_array(source):
             _cupy.copyto(target, _brought(source, target.device), casting="unsafe")
             return
+        capturing.refuse("it copies values of the host to the GPU")
         host = np.asarray(np.broadcast_to(source, target.shape), dtype=target.dtype, order="C")
         if target.flags.c_contiguous:
             target.set(host)
@@ -229,6 +234,7 @@ def _brought(array: Any, device: Any) -> Any:
     """The array on another GPU, the current one: each GPU's stream waits for what the other's has to do before."""
     if array.device.id == device.id:
         return array
+    capturing.refuse("it copies from one GPU to another")
     here = _cupy.cuda.get_current_stream(device.id)
     with array.device:
         source = _cupy.ascontiguousarray(array)
@@ -240,6 +246,70 @@ def _brought(array: Any, device: Any) -> Any:
     with array.device:
         _cupy.cuda.get_current_stream().wait_event(copied)  # before its memory is given to somebody else
     return copy
+
+
+# --- Graphs -----------------------------------------------------------------------------------------------------------
+
+
+class Graph:
+    """Work that was recorded from a stream and can be launched again, and the memory that it works in."""
+
+    def __init__(self) -> None:
+        self.pool = _cupy.cuda.MemoryPool()
+        self._launchable: Any = None
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Within it nothing runs: what would, on the current GPU and by this thread, becomes this graph.
+
+        Its memory comes from the graph's own pool, from which nobody else takes any.
+        """
+        outer, stream = _cupy.cuda.get_current_stream(), _cupy.cuda.Stream(non_blocking=True)
+        stream.wait_event(outer.record())
+        try:
+            with stream, _cupy.cuda.using_allocator(self.pool.malloc):
+                stream.begin_capture()
+                try:
+                    yield
+                except BaseException:
+                    with contextlib.suppress(_cupy.cuda.runtime.CUDARuntimeError):  # what went wrong has ended it
+                        stream.end_capture()
+                    raise
+                self._launchable = stream.end_capture()
+        finally:
+            outer.wait_event(stream.record())
+
+    def launch(self) -> None:
+        """Starts the work on the current stream."""
+        self._launchable.launch()
+
+
+# --- Time, for `ie.profile()` ----------------------------------------------------------------------------------------
+
+
+def record_event() -> Any:
+    """An event on the current stream of the current GPU."""
+    return _cupy.cuda.get_current_stream().record()
+
+
+def milliseconds(start: Any, end: Any) -> float:
+    """The time between two events, which is waited for."""
+    end.synchronize()
+    return float(_cupy.cuda.get_elapsed_time(start, end))
+
+
+@contextlib.contextmanager
+def marked(name: str) -> Iterator[None]:
+    """A range of this name for NVIDIA's profilers (NVTX); nothing where CuPy has come without it."""
+    nvtx: Any = getattr(_cupy.cuda, "nvtx", None)
+    if not hasattr(nvtx, "RangePush"):
+        yield
+        return
+    nvtx.RangePush(name)
+    try:
+        yield
+    finally:
+        nvtx.RangePop()
 
 
 # --- The pool, by the names that the other devices' modules have ------------------------------------------------------

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from imgrec_engine import device as devices
-from imgrec_engine import kernels
+from imgrec_engine import observe
 from imgrec_engine.dtypes import is_floating
 
 LONGEST_ARGUMENT = 80  # characters of a value that is no array
@@ -35,19 +36,24 @@ def describe_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     return ", ".join([*map(_describe, args), *(f"{name}={_describe(value)}" for name, value in kwargs.items())])
 
 
-def traced(name: str, op: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Runs the op and prints one line on stderr; level 2 raises FloatingPointError where an output is not finite."""
-    kernels.take_algorithms()
+@contextlib.contextmanager
+def _print(call: observe.Call) -> Iterator[None]:
+    """Prints one line on stderr for an op; level 2 raises FloatingPointError where an output is not finite."""
     start = time.perf_counter()
-    result = op(*args, **kwargs)
+    yield
     elapsed = 1e3 * (time.perf_counter() - start)
-    outputs = result[0] if isinstance(result[0], tuple) else (result[0],)
-    shown = describe_arguments(args, kwargs)
-    chosen = "/".join(filter(None, kernels.take_algorithms()))
-    arrow = ", ".join(_describe(output) for output in outputs)
-    print(f"imgrec: {name}({shown}) -> {arrow} {chosen} {elapsed:.3f} ms", file=sys.stderr)  # noqa: T201
+    if call.phase != "forward":
+        return
+    outputs = call.result[0] if isinstance(call.result[0], tuple) else (call.result[0],)
+    shown = describe_arguments(call.args, call.kwargs)
+    chosen = "/".join(filter(None, call.algorithms))
+    arrow = ", ".join(map(_describe, outputs))
+    print(f"imgrec: {call.name}({shown}) -> {arrow} {chosen} {elapsed:.3f} ms", file=sys.stderr)  # noqa: T201
     if level >= 2:
         for output in outputs:
             if is_floating(output.dtype) and not np.isfinite(devices.to_numpy(output).astype(np.float64)).all():
-                raise FloatingPointError(f"{name}: its output {_describe(output)} holds NaN or Inf")
-    return result
+                raise FloatingPointError(f"{call.name}: its output {_describe(output)} holds NaN or Inf")
+
+
+if level:
+    observe.add(_print)

@@ -25,6 +25,10 @@ class AutogradError(ImgrecError, RuntimeError):
     """A backward pass that cannot be had: freed, changed in place, or from a result that is not a scalar."""
 
 
+class CaptureError(ImgrecError, RuntimeError):
+    """A step that cannot be captured as a CUDA graph, or no longer repeated as it was captured."""
+
+
 class OutOfMemoryError(ImgrecError, MemoryError):
     """Memory ran out. What was live before the operation still is, and the next operation may work."""
 

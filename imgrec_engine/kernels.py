@@ -96,7 +96,7 @@ def workspace(plan: Any, like: Any) -> Any:
 
 
 def take_algorithms() -> list[str]:
-    """The algorithms planned since the last call, for IMGREC_DEBUG."""
+    """The algorithms planned since the last call, for those who watch."""
     chosen = list(dict.fromkeys(_chosen))
     _chosen.clear()
     return chosen

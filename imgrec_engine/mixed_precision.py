@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -74,6 +74,16 @@ class autocast(contextlib.ContextDecorator):  # noqa: N801
         region.dtype = region.outer.pop()
         if not region.outer:
             region.casts.clear()
+
+
+@contextlib.contextmanager
+def without_casts() -> Iterator[None]:
+    """Within it no weight counts as cast, and what is cast is forgotten at the end."""
+    before, region.casts = region.casts, {}
+    try:
+        yield
+    finally:
+        region.casts = before
 
 
 def wanted_dtype(precision: Precision, tensors: Iterable[Tensor]) -> DType | None:

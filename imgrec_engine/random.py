@@ -48,12 +48,26 @@ def set_state(state: tuple[int, int]) -> None:
     devices.write(_state, np.array(state, dtype=np.int64))
 
 
-def next_state(like: Any) -> Any:
-    """The state for one draw, on the device of ``like``; a backward pass that needs the same numbers again keeps it."""
+def bring(state: Any) -> None:
+    """From now on the state lies in this array: one of a captured step, which advances it there."""
+    global _state
+    if _state is not state:
+        devices.write(state, _state)
+        _state = state
+
+
+def state_on(like: Any) -> Any:
+    """The array with the state, brought to the device of ``like``."""
     global _state
     _state = devices.beside(_state, like)
-    state = devices.place(_state.copy(), type(like))
-    _state[1] += 1
+    return _state
+
+
+def next_state(like: Any) -> Any:
+    """The state for one draw, on the device of ``like``; a backward pass that needs the same numbers again keeps it."""
+    current = state_on(like)
+    state = devices.place(current.copy(), type(like))
+    current[1] += 1
     return state
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import autograd, dlpack, kernels
+from imgrec_engine import autograd, capturing, dlpack, kernels
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import as_dtype, float32, float64, is_floating
 from imgrec_engine.errors import AutogradError, DTypeError, ShapeError
@@ -104,7 +104,7 @@ class Tensor(Methods):
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .all() or .any()")
-        return bool(self._array.item())
+        return bool(self.item())
 
     def __float__(self) -> float:
         return float(self.item())
@@ -143,7 +143,7 @@ class Tensor(Methods):
         """The only element as a Python number; ValueError if there are more."""
         if self.size != 1:
             raise ValueError(f"item: the tensor has shape {self.shape}, expected exactly one element")
-        return self._array.item()  # type: ignore[no-any-return]
+        return self.numpy().item()  # type: ignore[no-any-return]
 
     def tolist(self) -> Any:
         """The values as nested Python lists."""
@@ -260,6 +260,7 @@ class Tensor(Methods):
         if not devices.is_writable(self._array):
             raise ValueError(f"{what}: this tensor's memory is read-only (expanded, or shared so); clone() it first")
         self._version.count += 1
+        capturing.note_write(self._version)
 
 
 autograd.set_tensor_type(Tensor)

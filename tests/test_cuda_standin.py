@@ -42,6 +42,11 @@ def test_tensors_streams_training_and_exchange_hold_on_the_standin():
 
 
 @needs_sim
+def test_profiling_and_graphs_hold_on_the_standin():
+    run_on_standin(str(TESTS / "test_profiling.py"), str(TESTS / "test_capture.py"), "-k", "not cpu and not sim")
+
+
+@needs_sim
 def test_mixed_precision_holds_on_the_standin():
     pages = [str(TESTS / "test_mixed_precision.py"), str(TESTS / "test_grad_scaler.py")]
     run_on_standin(*pages, "-k", "cuda and (cnn_lstm or not models)")

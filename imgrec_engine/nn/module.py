@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self, TypeVar
 
+from imgrec_engine import capturing
 from imgrec_engine.autograd import no_grad
 from imgrec_engine.device import as_array, check, is_name
 from imgrec_engine.dtypes import as_dtype, is_floating
@@ -225,6 +226,7 @@ class Module:
     def zero_grad(self) -> None:
         """Forgets the gradients of all parameters."""
         for parameter in self.parameters():
+            capturing.note_zeroed(parameter)
             parameter.grad = None
 
     # --- how it is shown ----------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class _BatchNorm(Module):
             expected = " or ".join(self.dimensions.values()).replace("C", str(self.num_features))
             raise ShapeError(f"{type(self).__name__}: x has shape {x.shape}, expected {expected}")
         if self.training:
-            self.num_batches_tracked.fill_(self.num_batches_tracked.item() + 1)
+            self.num_batches_tracked.copy_(self.num_batches_tracked + 1)  # on a GPU, without asking it
         statistics = self.running_mean, self.running_var
         settings = self.training, self.momentum, self.eps, activation
         return F.batch_norm(x, *statistics, self.weight, self.bias, *settings)

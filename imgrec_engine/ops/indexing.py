@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from imgrec_engine import kernels
+from imgrec_engine import capturing, kernels
 from imgrec_engine.arrays import namespace
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import beside, contiguous, zeros
@@ -59,7 +59,7 @@ def getitem(x: Array, index: object) -> Result:
     """
     parts = _parts(index, x)
     try:
-        if not isinstance(x, np.ndarray):
+        if not isinstance(x, np.ndarray) and capturing.current() is None:
             _check_places(parts, x.shape)
         y = x[parts]
     except IndexError as error:
@@ -158,5 +158,5 @@ def check_indices(name: str, indices: Array, length: int) -> None:
     """DTypeError unless they are integers; IndexError unless all lie within 0 and length - 1."""
     if is_floating(indices.dtype) or indices.dtype == bool_:
         raise DTypeError(f"{name}: indices are {indices.dtype.name}, expected integers")
-    if indices.size and not 0 <= indices.min() <= indices.max() < length:
+    if indices.size and capturing.current() is None and not 0 <= indices.min() <= indices.max() < length:
         raise IndexError(f"{name}: indices lie between {indices.min()} and {indices.max()}, expected 0 to {length - 1}")

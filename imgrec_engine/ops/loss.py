@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from imgrec_engine import kernels
+from imgrec_engine import capturing, kernels
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import contiguous, empty, empty_like
 from imgrec_engine.dtypes import float32, float64, int64, is_floating
@@ -72,7 +72,7 @@ def cross_entropy(
     log_sum_exp, normalizer, first_invalid = empty(t.shape, wide, x), empty((1,), wide, x), empty((1,), int64, x)
     workspace = kernels.workspace(plan, x)
     module.cross_entropy_forward(context, loss, log_sum_exp, normalizer, first_invalid, x, t, w, *options, workspace)
-    if first_invalid[0] >= 0:
+    if capturing.current() is None and first_invalid[0] >= 0:  # which waits for the kernel; its loss is NaN anyway
         raise ValueError(
             f"cross_entropy: a target is {t[first_invalid[0]]}, expected 0 to {shape[-1] - 1}, the classes of logits "
             f"{shape}, or ignore_index {ignore_index}"

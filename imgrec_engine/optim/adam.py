@@ -54,7 +54,7 @@ class Adam(Optimizer):
             arrays,
             *averages,
             gradient_arrays(parameters),
-            number_beside(group["lr"], arrays[0]),
+            number_beside(lambda: group["lr"], arrays[0]),
             *group["betas"],
             group["eps"],
             group["weight_decay"],

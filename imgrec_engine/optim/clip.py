@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from imgrec_engine import kernels
-from imgrec_engine.device import contiguous, empty, on
+from imgrec_engine.arrays import where
+from imgrec_engine.creation import zeros
+from imgrec_engine.device import contiguous, empty, on, place
 from imgrec_engine.dtypes import float64
 from imgrec_engine.errors import DeviceError
-from imgrec_engine.optim.optimizer import number_beside
 from imgrec_engine.tensor import Tensor
 
 
@@ -25,31 +25,31 @@ def gradients_of(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return gradients
 
 
-def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> Tensor:
     """Scales all gradients together so that their joint Euclidean norm is at most ``max_norm`` (Pascanu et al., 2013).
 
-    Returns the norm before. Squares are summed in float64. Non-finite gradients stay as they are, and the norm that is
-    returned says so.
+    Returns the norm before, a float64 tensor () on the device of the gradients, which is not waited for. Squares are
+    summed in float64. Non-finite gradients stay as they are, and the norm that is returned says so.
 
     >>> import imgrec_engine as ie
     >>> x = ie.tensor([0.0, 0.0], requires_grad=True)
     >>> x.grad = ie.tensor([3.0, 4.0])
-    >>> clip_grad_norm_([x], max_norm=1.0), x.grad.numpy().round(3).tolist()
+    >>> clip_grad_norm_([x], max_norm=1.0).item(), x.grad.numpy().round(3).tolist()
     (5.0, [0.6000000238418579, 0.800000011920929])
     """
     if max_norm < 0:
         raise ValueError(f"clip_grad_norm_: max_norm is {max_norm}, expected 0 or more")
     gradients = gradients_of(parameters)
     if not gradients:
-        return 0.0
+        return zeros((), dtype=float64)
     places = sorted({gradient.device for gradient in gradients})
     if len(places) > 1:
         raise DeviceError(f"clip_grad_norm_: gradients are on {' and '.join(places)}, expected all on one device")
     with on(gradients[0]._array):
-        norm = math.sqrt(float(squared_norms(gradients).sum()))
-        if math.isfinite(norm) and norm > max_norm:
-            scale_gradients(gradients, number_beside(max_norm / (norm + 1e-6), gradients[0]._array))
-    return norm
+        norm = np.sqrt(place(squared_norms(gradients).sum(keepdims=True), type(gradients[0]._array)))
+        too_large = np.logical_and(np.isfinite(norm), norm > max_norm)
+        scale_gradients(gradients, where(too_large, max_norm / (norm + 1e-6), 1.0, float64))
+        return Tensor(norm.reshape(()))
 
 
 def squared_norms(gradients: list[Tensor]) -> Any:

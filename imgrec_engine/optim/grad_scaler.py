@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from imgrec_engine import capturing
 from imgrec_engine import functional as F
 from imgrec_engine.autograd import no_grad
 from imgrec_engine.creation import full, zeros
@@ -75,6 +76,7 @@ class GradScaler:
         """The loss times the scale: what to call ``backward()`` of."""
         if not self.enabled:
             return loss
+        capturing.refuse("GradScaler asks whether the gradients were finite")
         self._scale, self._growth_tracker = self._scale.to(loss.device), self._growth_tracker.to(loss.device)
         return loss * self._scale
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from imgrec_engine import capturing, observe
 from imgrec_engine.autograd import no_grad
 from imgrec_engine.device import contiguous, empty, on
 from imgrec_engine.dtypes import float64
@@ -73,15 +74,21 @@ class Optimizer:
         """Forgets the gradients of all parameters."""
         for group in self.param_groups:
             for parameter in group["params"]:
+                capturing.note_zeroed(parameter)
                 parameter.grad = None
 
     @no_grad()
+    @observe.optimizer_step
     def step(self) -> None:
         """Updates every parameter that has a gradient."""
+        recording = capturing.current()
+        known = {id(parameter) for parameter, state in self.state.items() if state} if recording is not None else set()
         for group in self.param_groups:
             for parameters in self._alike(group["params"]):
                 with on(parameters[0]._array):
                     self.update_together(parameters, group)
+        if recording is not None:
+            self._tell(recording, known)
 
     def _alike(self, parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:
         """Those with a gradient, in lists of one device and dtype; their state comes along where they have moved."""
@@ -104,6 +111,24 @@ class Optimizer:
         for parameter in parameters:
             if parameter.grad is not None:
                 self.update(parameter, parameter.grad, self.state[parameter], group)
+
+    def _tell(self, recording: capturing.Recording, known: set[int]) -> None:
+        """What a captured step has to know; CaptureError where it has made state, which replays would make anew."""
+        recording.guards.append(self._captured)
+        made = [parameter for parameter, state in self.state.items() if state and id(parameter) not in known]
+        for parameter in made:
+            self.state[parameter].clear()
+        if made:
+            capturing.refuse(f"{type(self).__name__}.step begins the state of a parameter of shape {made[0].shape}")
+
+    def _captured(self) -> list[Any]:
+        """What a captured step has of this optimiser: all settings but the learning rates, and where its arrays lie."""
+        found: list[Any] = []
+        for group in self.param_groups:
+            found += [value for key, value in _settings(group).items() if key not in ("lr", "initial_lr")]
+            for parameter in group["params"]:
+                found += [parameter._array, *(value._array for value in self.state.get(parameter, {}).values())]
+        return found
 
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
         """Changes one parameter in place; ``state`` is empty the first time. Nothing is recorded here."""
@@ -179,10 +204,16 @@ def gradient_arrays(parameters: Iterable[Tensor]) -> list[Any]:
     return [contiguous(parameter.grad._array) for parameter in parameters if parameter.grad is not None]
 
 
-def number_beside(value: float, like: Any) -> Any:
-    """A float64 array (1,) beside an array: what the kernels read anew in every step."""
+def number_beside(read: Callable[[], float], like: Any) -> Any:
+    """A float64 array (1,) beside another, with the number that ``read`` gives: what kernels read anew in every step.
+
+    In a captured step ``read`` is called before each replay.
+    """
     number = empty((1,), float64, like)
-    number.fill(value)
+    if (recording := capturing.current()) is None:
+        number.fill(read())
+    else:
+        recording.numbers.append((number, read))
     return number
 
 

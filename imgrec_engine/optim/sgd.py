@@ -52,7 +52,7 @@ class SGD(Optimizer):
             arrays,
             buffers,
             gradient_arrays(parameters),
-            number_beside(group["lr"], arrays[0]),
+            number_beside(lambda: group["lr"], arrays[0]),
             group["momentum"],
             group["weight_decay"],
             group["nesterov"],

@@ -9,12 +9,13 @@ wait reads NaN, and a pinned buffer that is used again too early spoils the copy
 """
 
 import contextlib
+import functools
 import importlib.machinery
 import sys
 import types
 
-from standin_cupy import cublas, functions, gpu
-from standin_cupy.array import asarray, copyto, cupy, empty, from_dlpack, ndarray
+from standin_cupy import cublas, functions, gpu, graph
+from standin_cupy.array import asarray, copyto, cupy, empty, from_dlpack, ndarray, perform
 
 __all__ = ["functions", "install"]
 
@@ -28,7 +29,7 @@ def pytest_runtest_teardown():
 def install():
     """Puts the stand-ins where the package imports CuPy and its own module of CUDA kernels from."""
     runtime = types.SimpleNamespace(
-        CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}),
+        CUDARuntimeError=gpu.CUDARuntimeError,
         driverGetVersion=lambda: 13000,
         getDeviceCount=lambda: gpu.GPUS,
         getDevice=lambda: gpu.thread.device,
@@ -45,23 +46,27 @@ def install():
     cupy.cuda = types.SimpleNamespace(
         Device=gpu.Device,
         Event=gpu.Event,
+        MemoryPool=gpu.MemoryPool,
         Stream=gpu.Stream,
         alloc_pinned_memory=gpu.PinnedMemory,
         get_cublas_handle=lambda: 1,
         get_current_stream=gpu.get_current_stream,
+        get_elapsed_time=gpu.get_elapsed_time,
         memory=types.SimpleNamespace(OutOfMemoryError=gpu.OutOfMemoryError),
+        nvtx=gpu.Nvtx,
         runtime=runtime,
+        using_allocator=gpu.using_allocator,
     )
     sys.modules["cupy"] = cupy
     sys.modules["cupy_backends.cuda.libs.cublas"] = types.SimpleNamespace(
-        gemmStridedBatchedEx=cublas.gemm_strided_batched_ex,
+        gemmStridedBatchedEx=lambda *args: perform(functools.partial(cublas.gemm_strided_batched_ex, *args)),
         CUBLAS_COMPUTE_32F=68,
         CUBLAS_COMPUTE_32F_FAST_TF32=77,
         CUBLAS_COMPUTE_64F=70,
         CUBLAS_GEMM_DEFAULT=-1,
     )
     with contextlib.suppress(ImportError):
-        sys.modules["imgrec_engine._cuda"] = importlib.import_module("imgrec_engine._sim")
+        sys.modules["imgrec_engine._cuda"] = graph.capturable(importlib.import_module("imgrec_engine._sim"))
 
 
 install()

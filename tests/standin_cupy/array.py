@@ -5,7 +5,16 @@ import types
 
 import numpy as np
 
-from standin_cupy.gpu import Block, Device, MemoryPointer, get_current_stream, is_pinned, note_copy, thread
+from standin_cupy.gpu import (
+    Block,
+    Device,
+    MemoryPointer,
+    forbid_capture,
+    get_current_stream,
+    is_pinned,
+    note_copy,
+    thread,
+)
 
 ALIGNMENT = 512
 
@@ -30,7 +39,10 @@ class ndarray:  # noqa: N801
 
     @property
     def data(self):
-        self._block.use(get_current_stream(self._device_id))
+        stream = get_current_stream(self._device_id)
+        self._block.use(stream)
+        if stream.capture is not None:
+            stream.capture.hosts.append(self._host)
         return MemoryPointer(self._host, self._device_id)
 
     @property
@@ -59,6 +71,7 @@ class ndarray:  # noqa: N801
 
     def set(self, source, stream=None):
         stream = stream or get_current_stream(self._device_id)
+        forbid_capture(stream)
         if source.dtype != self.dtype or source.shape != self.shape:
             raise ValueError(f"{source.dtype} {source.shape} cannot be set into {self.dtype} {self.shape}")
         assert source.flags.c_contiguous
@@ -78,12 +91,16 @@ class ndarray:  # noqa: N801
 
     def fill(self, value):
         check([self, value])
-        self._host.fill(value)
+        perform(functools.partial(self._host.fill, value))
 
     def __getitem__(self, index):
         check([self, *(index if isinstance(index, tuple) else (index,))])
         try:
-            return wrap(self._host[plain(index)], self)
+            places = plain(index)
+            for part in places if type(places) is tuple else (places,):
+                if isinstance(part, np.ndarray) and part.dtype.kind == "b":  # the result's length is the host's to know
+                    forbid_capture(get_current_stream())
+            return compute(lambda: self._host[places], self)
         except IndexError as error:
             if "out of bounds" in str(error) and "array" in repr(index):
                 raise RuntimeError("CuPy takes an index out of bounds for another one") from error
@@ -91,7 +108,7 @@ class ndarray:  # noqa: N801
 
     def __setitem__(self, index, value):
         check([self, value, *(index if isinstance(index, tuple) else (index,))])
-        self._host[plain(index)] = plain(value)
+        perform(functools.partial(self._host.__setitem__, plain(index), plain(value)))
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
@@ -137,7 +154,12 @@ class ndarray:  # noqa: N801
 def _method(name, *allowed):
     def method(self, *args, **kwargs):
         check([self, *args, *kwargs.values()], kwargs, allowed)
-        return wrap(getattr(self._host, name)(*map(plain, args), **{k: plain(v) for k, v in kwargs.items()}), self)
+        given = {key: plain(value) for key, value in kwargs.items()}
+        work = functools.partial(getattr(self._host, name), *map(plain, args), **given)
+        if "out" in kwargs:
+            perform(work)
+            return kwargs["out"]
+        return compute(work, self)
 
     setattr(ndarray, name, method)
 
@@ -177,16 +199,30 @@ def plain(value):
     return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 
-def wrap(result, *sources):
-    """A result as arrays: a view of a source, or memory of the pool."""
+def perform(work):
+    """Does what changes memory; a capturing stream notes it."""
+    capture = get_current_stream().capture
+    work() if capture is None else capture.works.append(work)
+
+
+def compute(work, *sources):
+    """A function's result as arrays: views of a source, or memory of the pool, which a capture leaves unwritten."""
+    result = work()
     if isinstance(result, (list, tuple)):
-        return type(result)(wrap(item, *sources) for item in result)
+        return type(result)(_wrap(item, lambda i=i: work()[i], sources) for i, item in enumerate(result))
+    return _wrap(result, work, sources)
+
+
+def _wrap(result, again, sources):
     host = np.asarray(result)
     for source in sources:
         if isinstance(source, ndarray) and host.base is not None and np.may_share_memory(host, source._host):
             return ndarray(host, source._device_id, source._block, source if source.base is None else source.base)
     array = empty(host.shape, host.dtype, strides_of=host)
-    array._host[...] = host
+    if get_current_stream().capture is None:
+        np.copyto(array._host, host)
+    else:
+        perform(lambda: np.copyto(array._host, again()))
     return array
 
 
@@ -211,6 +247,7 @@ def asarray(source, dtype=None):
         described = source.__cuda_array_interface__
         shared = np.asarray(types.SimpleNamespace(__array_interface__=described))
         return ndarray(shared, thread.device, Block(0), source)
+    forbid_capture(get_current_stream())
     host = np.asarray(source, dtype)
     array = empty(host.shape, host.dtype)
     array._host[...] = host
@@ -232,4 +269,4 @@ def copyto(target, source, casting="same_kind"):
             array._block.use(get_current_stream())
     else:
         check([target, source])
-    np.copyto(target._host, source._host, casting=casting)
+    perform(functools.partial(np.copyto, target._host, source._host, casting=casting))

@@ -5,7 +5,8 @@ import functools
 import ml_dtypes
 import numpy as np
 
-from standin_cupy.array import check, cupy, ndarray, plain, wrap
+from standin_cupy.array import check, compute, cupy, ndarray, perform, plain
+from standin_cupy.gpu import forbid_capture, get_current_stream
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 ARITHMETIC = ["add", "subtract", "multiply", "true_divide", "divide", "remainder", "power", "maximum", "minimum"]
@@ -21,10 +22,18 @@ def _function(name, *allowed):
     @functools.wraps(numpy_function)
     def function(*args, **kwargs):
         check([*args, *kwargs.values()], kwargs, allowed)
-        out = kwargs.get("out")
-        with np.errstate(all="ignore"):
-            result = numpy_function(*map(plain, args), **{k: plain(v) for k, v in kwargs.items() if v is not None})
-        return wrap(result, *args) if out is None else out
+        if name == "flatnonzero":  # the length of the result is the host's to know
+            forbid_capture(get_current_stream())
+        given = {key: plain(value) for key, value in kwargs.items() if value is not None}
+
+        def work():
+            with np.errstate(all="ignore"):
+                return numpy_function(*map(plain, args), **given)
+
+        if "out" not in given:
+            return compute(work, *args)
+        perform(work)
+        return kwargs["out"]
 
     setattr(cupy, name, function)
     return function

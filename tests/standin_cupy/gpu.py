@@ -1,11 +1,17 @@
 """GPUs, their streams and events, and their memory, which is the host's."""
 
+import contextlib
 import ctypes
+import functools
 import threading
 import types
+import weakref
+from time import perf_counter
 from typing import ClassVar
 
 import numpy as np
+
+from standin_cupy import graph
 
 GPUS = 2
 
@@ -14,6 +20,7 @@ class _Thread(threading.local):
     def __init__(self):
         self.device = 0
         self.streams = list(_null_streams)
+        self.pool = None  # of the allocator in use, where it is not the default one
 
 
 class Device:
@@ -36,9 +43,11 @@ class Device:
 class Event:
     def __init__(self, block=False, disable_timing=False):
         self._stream = None
+        self.timed = not disable_timing
 
     def record(self, stream=None):
         self._stream = stream or get_current_stream()
+        self.moment, self.done = perf_counter(), False
         self._issued = self._stream.issued
         self._known = {**self._stream.known, self._stream: self._stream.clock}
 
@@ -51,6 +60,32 @@ class Event:
 
     def synchronize(self):
         _learn(_host, self.run())
+        self.done = True
+
+
+def get_elapsed_time(start, end):
+    """In milliseconds, by the clock of the host: operations are done when they are issued."""
+    assert start.timed
+    assert end.timed
+    if not end.done:
+        raise RuntimeError("cudaErrorNotReady: the time of an event is asked for that nobody has waited for")
+    return 1e3 * (end.moment - start.moment)
+
+
+class Nvtx:
+    """Ranges as NVIDIA's profilers see them: how deep each begins, and its name."""
+
+    ranges: ClassVar = []
+    _depth = 0
+
+    @classmethod
+    def RangePush(cls, message, id_color=-1):
+        cls.ranges.append((cls._depth, message))
+        cls._depth += 1
+
+    @classmethod
+    def RangePop(cls):
+        cls._depth -= 1
 
 
 class Stream:
@@ -63,6 +98,7 @@ class Stream:
         self.ptr = 0 if null else 0x1000 + Stream._made
         self.issued = self._done = self.clock = 0
         self.known = {}
+        self.capture = None
         self._waiting = []
 
     def knows(self, other, time):
@@ -80,6 +116,7 @@ class Stream:
             self._waiting.pop(0)()
 
     def synchronize(self):
+        forbid_capture(self)
         self.run(self.issued)
         _learn(_host, {**self.known, self: self.clock})
 
@@ -91,6 +128,18 @@ class Stream:
         event.record(self)
         return event
 
+    def begin_capture(self, mode=None):
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        self.capture = graph.Capture()
+
+    def end_capture(self):
+        captured, self.capture = self.capture, None
+        return captured.finish()
+
+    def is_capturing(self):
+        return self.capture is not None
+
     def __enter__(self):
         self._before = get_current_stream()
         thread.streams[thread.device] = self
@@ -98,6 +147,16 @@ class Stream:
 
     def __exit__(self, *_):
         thread.streams[thread.device] = self._before
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+def forbid_capture(stream):
+    """What waits, or copies from or to the host, cannot be captured."""
+    if stream.capture is not None:
+        raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
 
 
 def _learn(known, more):
@@ -123,20 +182,30 @@ class Block:
     faults: ClassVar = []  # what finalizers, which cannot raise, have to tell
 
     def __init__(self, size):
-        self._pool, self._size, self._owner, self._used = get_default_memory_pool(), 0, get_current_stream(), {}
-        self._pool.take(size)
+        pool = thread.pool or get_default_memory_pool()
+        self._pool = weakref.ref(pool)
+        self._size, self._owner, self._used = 0, get_current_stream(), {}
+        pool.take(size)
         self._size = size
         self.use(self._owner)
+
+    @property
+    def pool(self):
+        """None where it is gone: memory does not keep its pool."""
+        return self._pool()
 
     def use(self, stream):
         if not all(stream.knows(other, time) for other, time in self._used.items()):
             raise RuntimeError("a stream uses memory that another one used before, for which it has not waited")
         stream.clock += 1
         self._used[stream] = stream.clock
+        if stream.capture is not None:
+            stream.capture.note_use(self)
 
     def __del__(self):
-        self._pool.give_back(self._size)
-        if not all(self._owner.knows(other, time) for other, time in self._used.items()):
+        if self.pool is not None:
+            self.pool.give_back(self._size)
+        if self.pool in default_pools and not all(self._owner.knows(other, time) for other, time in self._used.items()):
             self.faults.append("memory goes back to a stream that has not waited for the last use of it")
 
 
@@ -150,6 +219,9 @@ class MemoryPool:
     def __init__(self):
         self._used = 0
         self._lock = threading.RLock()
+
+    def malloc(self, size):
+        raise NotImplementedError("only for using_allocator")
 
     def take(self, size):
         with self._lock:
@@ -176,11 +248,20 @@ class MemoryPool:
         pass
 
 
-_pools = [MemoryPool() for _ in range(GPUS)]
+default_pools = [MemoryPool() for _ in range(GPUS)]
 
 
 def get_default_memory_pool():
-    return _pools[thread.device]
+    return default_pools[thread.device]
+
+
+@contextlib.contextmanager
+def using_allocator(malloc):
+    before, thread.pool = thread.pool, malloc.__self__
+    try:
+        yield
+    finally:
+        thread.pool = before
 
 
 class PinnedMemory(bytearray):
@@ -212,4 +293,5 @@ class MemoryPointer:
         self.device_id = device_id
 
     def memset_async(self, value, size):
-        ctypes.memset(self.ptr, value, size)
+        stream, work = get_current_stream(), functools.partial(ctypes.memset, self.ptr, value, size)
+        stream.capture.works.append(work) if stream.capture is not None else work()
