@@ -11,7 +11,7 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-demo: $(VENV)/.demo  ## train on real faces, then find the face in a photo (about 2 minutes)
+demo: $(VENV)/.demo  ## train on real faces, then find the face in a photo (about 3 minutes)
 	$(BIN)/python examples/demo.py --out runs/demo
 
 test: $(VENV)/.test  ## the whole suite
