@@ -24,6 +24,7 @@ class Recording:
     def __init__(self) -> None:
         self.numbers: list[tuple[Any, Callable[[], float]]] = []  # arrays of one number, and where it comes from
         self.guards: list[Callable[[], list[Any]]] = []  # what must be as it was, or the step is captured anew
+        self.undo: list[Callable[[], None]] = []  # what to do where the capture fails
         self.versions: list[Version] = []  # of memory that is written to
         self.leaves: dict[int, Tensor] = {}  # that get a gradient
         self.zeroed: set[int] = set()  # those whose former gradient the step itself forgets

@@ -101,6 +101,8 @@ class _Replay(Generic[R]):
                 with self.graph.recorded():
                     self.result = step(*own_args, **own_kwargs)
             except Exception as error:
+                for undo in recording.undo:
+                    undo()
                 if isinstance(error, ImgrecError):
                     raise
                 raise CaptureError(f"capture: the step cannot be recorded: {error}") from error

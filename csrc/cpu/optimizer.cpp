@@ -35,6 +35,8 @@ void for_each_chunk(const Context& context, Arrays arrays, Body&& body) {
   });
 }
 
+bool is_set(const Array& flag) { return flag && *flag.as<const bool>(); }
+
 template <class S, class T>
 void plain_step(S* parameter, const S* gradient, std::int64_t count, T learning_rate, T weight_decay) {
   for (std::int64_t i = 0; i < count; ++i) {
@@ -110,7 +112,8 @@ double sum_of_squares(const S* from, std::int64_t count) {
 }  // namespace cpu
 
 void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients,
-                const Array& learning_rate, const SgdOptions& options) {
+                const Array& learning_rate, const Array& skip, const SgdOptions& options) {
+  if (cpu::is_set(skip)) return;
   cpu::for_floating(parameters[0].dtype, [&](auto tag) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
@@ -132,7 +135,8 @@ void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffe
 }
 
 void adam_update(const Context& context, Arrays parameters, Arrays exp_avgs, Arrays exp_avg_sqs, Arrays steps,
-                 Arrays gradients, const Array& learning_rate, const AdamOptions& options) {
+                 Arrays gradients, const Array& learning_rate, const Array& skip, const AdamOptions& options) {
+  if (cpu::is_set(skip)) return;
   for (const Array& step : steps) ++*step.as<std::int64_t>();
   cpu::for_floating(parameters[0].dtype, [&](auto tag) {
     using S = decltype(tag);
