@@ -54,7 +54,7 @@ def optimizer_step(step: Callable[Concatenate[Any, P], None]) -> Callable[Concat
     """Makes the step of an optimiser a call that is observed, with the parameters as its arguments."""
 
     @functools.wraps(step)
-    def call(optimizer: Any, *args: P.args, **kwargs: P.kwargs) -> None:
+    def call(optimizer: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if observers:
             arrays = [parameter._array for group in optimizer.param_groups for parameter in group["params"]]
             observed(type(optimizer).__name__, "optimizer", lambda *_: step(optimizer, *args, **kwargs), arrays, {})

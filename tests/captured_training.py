@@ -1,4 +1,4 @@
-"""A small training with all that a captured step must keep: dropout, statistics, a changing learning rate, scaling."""
+"""A small training with all that a captured step must keep: dropout, statistics, a changing rate, loss scaling."""
 
 import numpy as np
 

@@ -4,7 +4,7 @@ import pytest
 from captured_training import OPTIMIZERS, ScaledTraining
 
 import imgrec_engine as ie
-from imgrec_engine import cuda, device, optim
+from imgrec_engine import device, optim
 
 needs_cuda = pytest.mark.skipif("cuda" not in device.names(), reason="there is neither a GPU nor its stand-in")
 SCALED = {**OPTIMIZERS, "plain sgd": lambda parameters: optim.SGD(parameters, lr=0.05)}
@@ -43,18 +43,3 @@ def test_a_scaler_that_is_set_anew_is_captured_anew():
     assert curves[0] == curves[1]
     assert curves[0][-1][1] == 512.0
     assert runs == [11, 4]
-
-
-@needs_cuda
-def test_a_step_with_loss_scaling_waits_for_nothing(monkeypatch):
-    training = ScaledTraining("cuda", SCALED["adamw"], capture=False, max_norm=0.5)
-    batches = [(*training.batch(number), ie.tensor(1.0, "float32", device="cuda")) for number in range(3)]
-    training.step(*batches[0])
-
-    def refuse(array):
-        raise AssertionError("values of the GPU are asked for")
-
-    monkeypatch.setattr(cuda, "to_host", refuse)
-    training.scaler.scale(training.model(batches[1][0]).sum()).backward()
-    training.scaler.step(training.optimizer)
-    training.scaler.update()
