@@ -170,7 +170,6 @@ def _method(name, *allowed):
     def method(self, *args, **kwargs):
         check([self, *args, *kwargs.values()], kwargs, allowed)
         given = {key: plain(value) for key, value in kwargs.items()}
-        given |= {"mode": "wrap"} if name == "take" else {}
         work = functools.partial(getattr(self._host, name), *map(plain, args), **given)
         if "out" in kwargs:
             perform(work)
@@ -184,11 +183,18 @@ for _name in ("reshape", "ravel", "transpose", "swapaxes", "squeeze", "view"):
     _method(_name)
 _method("astype", "order", "copy")
 _method("copy", "order")
-_method("take", "axis", "out")
 for _name in ("sum", "cumsum"):
     _method(_name, "axis", "dtype", "out", "keepdims")
 for _name in ("all", "any"):
     _method(_name, "axis", "keepdims")
+
+
+def _take(self, indices, axis, out):
+    check([self, indices, out], {"axis": axis}, ["axis"])
+    perform(lambda: np.take(self._host, indices._host % self.shape[axis], axis, out._host))
+
+
+ndarray.take = _take
 
 
 def check(values, kwargs=(), allowed=()):

@@ -13,7 +13,7 @@ ARITHMETIC = ["add", "subtract", "multiply", "true_divide", "divide", "remainder
 OF_ONE = ["negative", "exp", "log", "sqrt", "sin", "cos", "tanh", "sign", "absolute", "isfinite", "isnan", "invert"]
 COMPARISONS = ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"]
 LOGIC = ["logical_and", "logical_or", "logical_not"]
-LAYOUT = ["moveaxis", "expand_dims", "split", "ascontiguousarray", "broadcast_to", "take_along_axis", "flatnonzero"]
+LAYOUT = ["moveaxis", "expand_dims", "split", "ascontiguousarray", "broadcast_to", "flatnonzero"]
 
 
 def _function(name, *allowed):
@@ -80,6 +80,12 @@ for _name in ("where", "clip"):
     _without_bfloat16(_name)
 
 
+def _take_along_axis(array, indices, axis):
+    check([array, indices])
+    return compute(lambda: np.take_along_axis(array._host, indices._host % max(array.shape[axis], 1), axis), array)
+
+
+cupy.take_along_axis = _take_along_axis
 ndarray.max = lambda self: cupy.max(self)
 ndarray.min = lambda self: cupy.min(self)
 
