@@ -51,8 +51,9 @@ class Trainer:
 
     ``precision`` "bfloat16" or "float16" runs forward and loss within `autocast`, and scales the loss for float16.
     ``scheduler`` steps after every batch. With ``capture``, a step on a GPU is repeated as a graph by `ie.capture`: to
-    the last bit the same training, for models and losses that ask for no values on the way. ``state_dict`` holds all that the next batch depends on, so that training
-    that is stopped between two batches and continued from its state gives the same weights, bit for bit.
+    the last bit the same training, for models and losses that ask for no values on the way. ``state_dict`` holds all
+    that the next batch depends on, so that training that is stopped between two batches and continued from its state
+    gives the same weights, bit for bit.
 
     >>> import imgrec_engine as ie
     >>> train, test = ie.data.load_train_test("digits")
