@@ -152,7 +152,7 @@ def test_what_a_graph_took_for_granted_may_change():
         curve = []
         for number in range(9):
             if number == 5:
-                training.optimizer.param_groups[0]["momentum"] = 0.5
+                training.optimizer.param_groups[0]["weight_decay"] = 0.5
             if number == 7:
                 training.optimizer.load_state_dict(training.optimizer.state_dict())
             curve.append(training.step(*training.batch(number)).item())
@@ -160,6 +160,23 @@ def test_what_a_graph_took_for_granted_may_change():
         runs.append(training.runs)
     assert curves[0] == curves[1]
     assert runs == [9, 5]
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_schedules_change_momentum_without_a_new_graph(name):
+    curves, runs = [], []
+    for capture in (False, True):
+        training = Training("cuda", OPTIMIZERS[name], capture)
+        schedule = optim.OneCycleLR(training.optimizer, max_lr=0.05, total_steps=9)
+        curve = []
+        for number in range(9):
+            curve.append(training.step(*training.batch(number)).item())
+            schedule.step()
+        curves.append((curve, training.state()))
+        runs.append(training.runs)
+    assert curves[0] == curves[1]
+    assert runs == [9, 3]
 
 
 @needs_cuda

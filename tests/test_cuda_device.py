@@ -313,9 +313,11 @@ def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
         for number in range(12):
             image = np.full((8, 8, 3), 200 * (name == "a") + number, np.uint8)
             Image.fromarray(image).save(tmp_path / "photos" / name / f"{number}.png")
-    quick = ["--epochs", "1", "--image-size", "8", "--batch-size", "8", "--augment", "none"]
-    out = tmp_path / "run"
-    assert main(["train", str(tmp_path / "photos"), "--out", str(out), "--device", "cuda", *quick]) == 0
+    quick = ["--epochs", "3", "--image-size", "8", "--batch-size", "8", "--augment", "none"]
+    out, captured = tmp_path / "run", tmp_path / "captured"
+    train = ["train", str(tmp_path / "photos"), "--device", "cuda", *quick]
+    assert [main([*train, "--out", str(out)]), main([*train, "--out", str(captured), "--capture"])] == [0, 0]
+    assert (out / "last.safetensors").read_bytes() == (captured / "last.safetensors").read_bytes()
     assert json.loads((out / "config.json").read_text())["device"] == "cuda"
     assert main(["evaluate", str(out), "--device", "cuda"]) == 0
     assert "accuracy" in capsys.readouterr().out

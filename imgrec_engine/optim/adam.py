@@ -62,13 +62,18 @@ class Adam(Optimizer):
             arrays,
             *averages,
             gradient_arrays(parameters),
-            number_beside(lambda: group["lr"], arrays[0]),
             flag_array(skip),
-            *group["betas"],
+            number_beside(lambda: group["lr"], arrays[0]),
+            number_beside(lambda: group["betas"][0], arrays[0]),
+            group["betas"][1],
             group["eps"],
             group["weight_decay"],
             self.decoupled,
         )
+
+    def recorded(self, group: Group) -> Group:
+        """Of the betas the second: the first is read anew."""
+        return {**super().recorded(group), "betas": group["betas"][1]}
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         state = self.state[parameter]

@@ -129,13 +129,20 @@ class Optimizer:
             capturing.refuse(f"{type(self).__name__}.step begins the state of a parameter of shape {made[0].shape}")
 
     def _captured(self) -> list[Any]:
-        """What a captured step has of this optimiser: all settings but the learning rates, and where its arrays lie."""
+        """What a captured step has of this optimiser: settings, and where its arrays lie."""
         found: list[Any] = []
         for group in self.param_groups:
-            found += [value for key, value in _settings(group).items() if key not in ("lr", "initial_lr")]
+            found += self.recorded(group).values()
             for parameter in group["params"]:
                 found += [parameter._array, *(value._array for value in self.state.get(parameter, {}).values())]
         return found
+
+    def recorded(self, group: Group) -> Group:
+        """The settings of a group that a captured step has taken for granted: all but the learning rate.
+
+        Overridden by optimisers whose kernel reads others, too, from memory in every step.
+        """
+        return {key: value for key, value in _settings(group).items() if key not in ("lr", "initial_lr")}
 
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
         """Changes one parameter in place; ``state`` is empty the first time. Nothing is recorded here."""

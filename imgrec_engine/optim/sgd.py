@@ -60,12 +60,16 @@ class SGD(Optimizer):
             arrays,
             buffers,
             gradient_arrays(parameters),
-            number_beside(lambda: group["lr"], arrays[0]),
             flag_array(skip),
-            group["momentum"],
+            number_beside(lambda: group["lr"], arrays[0]),
+            number_beside(lambda: group["momentum"], arrays[0]),
             group["weight_decay"],
             group["nesterov"],
         )
+
+    def recorded(self, group: Group) -> Group:
+        """Of momentum whether there is any: how much is read anew."""
+        return {**super().recorded(group), "momentum": group["momentum"] > 0}
 
     def _momentum_buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
