@@ -36,7 +36,7 @@ struct RunTiling {
     chunks = (places + chunk_places - 1) / chunk_places;
   }
 
-  /// Whether y has a row of that number: indices of a captured step are checked by nobody else in time.
+  /// Whether y has a row of that number: what checks find of indices on a GPU is not waited for.
   __device__ __forceinline__ bool has(std::int64_t position) const { return position >= 0 && position < count; }
 
   LaunchConfig config() const {
