@@ -76,8 +76,7 @@ struct CtcSample {
 
   bool valid(const CtcShape& shape) const {
     if (steps < 0 || steps > shape.steps || labels < 0 || labels > shape.targets) return false;
-    return std::all_of(targets, targets + labels,
-                       [&](std::int64_t k) { return k >= 0 && k < classes && k != blank; });
+    return std::all_of(targets, targets + labels, [&](std::int64_t k) { return k >= 0 && k < classes && k != blank; });
   }
 
   void read_step(std::int64_t step, T* emission) const {
@@ -196,10 +195,9 @@ void ctc_forward(const Context& context, const Array& loss, const Array& alpha, 
     };
     const std::int64_t pitch = shape.states(), scratch_size = cpu::CtcScratch<T>::size(shape);
     cpu::parallel_tasks(context, shape.batch, [&](std::int64_t n, int worker) {
-      loss.as<T>()[n] = sample(n).valid(shape)
-                            ? sample(n).forward(alpha.as<T>() + n * shape.steps * pitch, pitch,
-                                                {shape, workspace.as<T>() + worker * scratch_size})
-                            : std::numeric_limits<T>::quiet_NaN();
+      loss.as<T>()[n] = sample(n).valid(shape) ? sample(n).forward(alpha.as<T>() + n * shape.steps * pitch, pitch,
+                                                                   {shape, workspace.as<T>() + worker * scratch_size})
+                                               : std::numeric_limits<T>::quiet_NaN();
     });
     std::int64_t first = 0;
     while (first < shape.batch && sample(first).valid(shape)) ++first;

@@ -3,15 +3,16 @@
 //   log_probs, dlog_probs (N, T, C)   targets (N, S)   alpha (N, T, 2 S + 1)   loss, dloss (N,)
 //
 // A block works on a sample, its threads on the states of a step, up to 256 at a time; steps follow one another. A
-// step's row is shifted until its greatest is zero and the shifts are added up in float64, so that logarithms stay where
-// float32 has its digits. Rows pass from step to step through global memory (alpha itself, and two rows of beta in the
-// workspace), which the first-level cache holds; so no number of targets is too large for a block.
+// step's row is shifted until its greatest is zero and the shifts are added up in float64, so that logarithms stay
+// where float32 has its digits. Rows pass from step to step through global memory (alpha itself, and two rows of beta
+// in the workspace), which the first-level cache holds; so no number of targets is too large for a block.
 //
 // A class that stands for several states gets their sum without atomics: the first state of each class follows a chain
 // through the others, and blank's states, every second one, are summed by the whole block. Bound by latency: some 5
 // barriers a step forward and 12 backward; a batch keeps as many multiprocessors at work as it has samples.
 //
-// Shared memory: the sums of a block. At most REGISTERS, no spills; measured share of the peer: not run on a GPU.
+// Shared memory: the sums of a block. At most 56 registers on sm_80 (76 on sm_90a), no spills; measured share of the
+// peer: not run on a GPU.
 #include "ops/ctc.h"
 
 #include "cuda/arch/numbers.h"
@@ -36,6 +37,7 @@ struct Ctc {
   const T* log_probs;
   const std::int64_t *targets, *input_lengths, *target_lengths;
   CtcShape shape;
+  std::int64_t pitch;  // states of a step
 
   Ctc(const Array& log_probs, const Array& targets, const Array& input_lengths, const Array& target_lengths,
       const CtcShape& shape)
@@ -43,7 +45,8 @@ struct Ctc {
         targets(targets.as<const std::int64_t>()),
         input_lengths(input_lengths.as<const std::int64_t>()),
         target_lengths(target_lengths.as<const std::int64_t>()),
-        shape(shape) {}
+        shape(shape),
+        pitch(shape.states()) {}
 };
 
 /// One sample of them.
@@ -109,9 +112,9 @@ __device__ __forceinline__ bool valid_sample(const Sample<T>& sample, const CtcS
 }
 
 template <class T>
-__global__ void __launch_bounds__(max_threads) ctc_forward_kernel(Compute<T>* loss, Compute<T>* alpha, Ctc<T> all) {
+__global__ void __launch_bounds__(max_threads, 1) ctc_forward_kernel(Compute<T>* loss, Compute<T>* alpha, Ctc<T> all) {
   using C = Compute<T>;
-  const std::int64_t n = blockIdx.x, pitch = all.shape.states();
+  const std::int64_t n = blockIdx.x, pitch = all.pitch;
   const Sample<T> sample(all, n);
   if (!valid_sample(sample, all.shape)) {
     if (threadIdx.x == 0) loss[n] = C(NAN);
@@ -157,18 +160,20 @@ __global__ void __launch_bounds__(max_threads) find_invalid_kernel(std::int64_t*
 template <class C>
 struct CtcScratch {
   C *row, *next, *posterior;  // (2 S + 1,) each
-  std::int64_t *chain;        // (S,): the next target of the same class, or S; negative (less one) where it is not
+  std::int64_t* chain;        // (S,): the next target of the same class, or S; negative (less one) where it is not
                               // the class's first
 
-  __host__ __device__ __forceinline__ static std::int64_t size(const CtcShape& shape) {
-    const std::int64_t rows = 3 * shape.states() * static_cast<std::int64_t>(sizeof(C));
-    return (rows + 15) / 16 * 16 + (8 * shape.targets + 15) / 16 * 16;
+  __host__ __device__ __forceinline__ static std::int64_t row_bytes(std::int64_t states) {
+    return (3 * states * static_cast<std::int64_t>(sizeof(C)) + 15) / 16 * 16;
   }
-  __device__ __forceinline__ CtcScratch(unsigned char* memory, const CtcShape& shape)
+  __host__ __device__ __forceinline__ static std::int64_t bytes(std::int64_t states) {
+    return row_bytes(states) + (states / 2 * 8 + 15) / 16 * 16;
+  }
+  __device__ __forceinline__ CtcScratch(unsigned char* memory, std::int64_t states)
       : row(reinterpret_cast<C*>(memory)),
-        next(row + shape.states()),
-        posterior(next + shape.states()),
-        chain(reinterpret_cast<std::int64_t*>(memory + size(shape) - (8 * shape.targets + 15) / 16 * 16)) {}
+        next(row + states),
+        posterior(next + states),
+        chain(reinterpret_cast<std::int64_t*>(memory + row_bytes(states))) {}
 };
 
 template <class T>
@@ -228,7 +233,7 @@ __device__ __forceinline__ void step_back(const Sample<T>& sample, std::int64_t 
 }
 
 template <class T>
-__global__ void __launch_bounds__(max_threads)
+__global__ void __launch_bounds__(max_threads, 1)
     ctc_backward_kernel(T* dlog_probs, const Compute<T>* dloss, const Compute<T>* loss, const Compute<T>* alpha,
                         Ctc<T> all, bool zero_infinity, unsigned char* workspace) {
   using C = Compute<T>;
@@ -242,12 +247,12 @@ __global__ void __launch_bounds__(max_threads)
   for (std::int64_t i = used * classes + threadIdx.x; i < all.shape.steps * classes; i += blockDim.x) to[i] = fill;
   if (used == 0) return;
   const std::int64_t states = sample.states();
-  CtcScratch<C> scratch(workspace + n * CtcScratch<C>::size(all.shape), all.shape);
+  CtcScratch<C> scratch(workspace + n * CtcScratch<C>::bytes(all.pitch), all.pitch);
   for (std::int64_t s = threadIdx.x; s < states; s += blockDim.x) scratch.row[s] = s + 2 < states ? C(-INFINITY) : C(0);
   link_targets(sample, scratch.chain);
   __syncthreads();
   for (std::int64_t step = used - 1; step >= 0; --step) {
-    find_posteriors(scratch.posterior, alpha + (n * all.shape.steps + step) * all.shape.states(), scratch.row, states);
+    find_posteriors(scratch.posterior, alpha + (n * all.shape.steps + step) * all.pitch, scratch.row, states);
     write_step(sample, to + step * classes, dloss[n], scratch.posterior, scratch.chain);
     if (step == 0) return;
     step_back(sample, step, scratch.row, scratch.next);
@@ -261,8 +266,8 @@ __global__ void __launch_bounds__(max_threads)
 }  // namespace cuda
 
 Plan ctc_plan(const Context&, const CtcShape& shape, DType dtype) {
-  const std::int64_t each =
-      dtype == DType::float64 ? cuda::CtcScratch<double>::size(shape) : cuda::CtcScratch<float>::size(shape);
+  const std::int64_t each = dtype == DType::float64 ? cuda::CtcScratch<double>::bytes(shape.states())
+                                                    : cuda::CtcScratch<float>::bytes(shape.states());
   return {.algorithm = "log space", .workspace_bytes = shape.batch * each};
 }
 

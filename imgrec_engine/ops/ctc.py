@@ -32,7 +32,8 @@ def _lengths(name: str, lengths: Array | None, all_of: int, like: Array) -> Arra
 def _check(log_probs: Array, targets: Array, reduction: str) -> None:
     if log_probs.ndim != 3 or targets.ndim != 2 or len(log_probs) != len(targets):
         raise ShapeError(
-            f"ctc_loss: log_probs are {log_probs.shape} and targets {targets.shape}, expected (N, T, classes) and (N, S)"
+            f"ctc_loss: log_probs are {log_probs.shape} and targets {targets.shape}; "
+            "expected (N, T, classes) and (N, S)"
         )
     if targets.dtype.kind not in "iu":
         raise DTypeError(f"ctc_loss: targets are {targets.dtype.name}, expected integers")
@@ -87,6 +88,7 @@ def ctc_loss(
     >>> certain = ie.tensor([[[0.0, -100.0], [-100.0, 0.0], [0.0, -100.0]]])  # blank, class 1, blank
     >>> abs(round(ctc_loss(certain, ie.tensor([[1]])).item(), 4))
     0.0
+
     """
     _check(log_probs, targets, reduction)
     x, t = contiguous(log_probs), targets.astype(int64, order="C")  # copies: the kernels rely on what they have seen

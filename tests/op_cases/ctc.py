@@ -69,7 +69,12 @@ CASES = (
             sample(normal(2, 9, 4), integers(2, 4, low=1, high=4), [9, 8], [3, 0], reduction="none"),
             sample(normal(3, 11, 4), integers(3, 5, high=3), [11, 10, 9], [4, 1, 3], blank=3, reduction="sum"),
             sample(
-                normal(3, 4, 3), integers(3, 4, low=1, high=3), [2, 4, 0], [4, 1, 1], zero_infinity=True, reduction="sum"
+                normal(3, 4, 3),
+                integers(3, 4, low=1, high=3),
+                [2, 4, 0],
+                [4, 1, 1],
+                zero_infinity=True,
+                reduction="sum",
             ),
             sample(normal(1, 30, 6), integers(1, 9, low=1, high=6)),
             sample(normal(1, 1, 2), integers(1, 1, low=1, high=2)),
