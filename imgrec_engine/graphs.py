@@ -132,7 +132,7 @@ class _Replay(Generic[R]):
         self.graph.launch()
         deferred.note_replay(self, self.recording.findings, self.inputs[0]._array)
         for version in self.recording.versions:
-            version.count += 1
+            version.advance()
         for leaf, gradient in self.gradients:
             leaf.grad = gradient
         return self.result

@@ -62,8 +62,9 @@ def test_sgd_follows_its_formula(dtype, momentum, nesterov, kernel):
     p, *gradients = draw(dtype)
     expected = reference_sgd(p.astype(float64), [g.astype(float64) for g in gradients], 0.1, momentum, 0.01, nesterov)
     buffers = [buffer_of(p)] if momentum else []
+    rates = np.array([0.1]), np.array([momentum])
     for gradient in gradients:
-        module.sgd_update(context, [p], buffers, [gradient], None, np.array([0.1]), np.array([momentum]), 0.01, nesterov)
+        module.sgd_update(context, [p], buffers, [gradient], None, *rates, 0.01, nesterov)
     assert_near(p, expected)
 
 
@@ -165,7 +166,8 @@ def test_bits_do_not_depend_on_threads(kernel):
         ie.set_num_threads(threads)
         p, gradient, *others = draw(float32)
         m, v, rate = buffer_of(p), buffer_of(p), np.array([0.01])
-        module.adam_update(context, [p], [m], [v], [np.array(0)], [gradient], None, rate, NINE_TENTHS, 0.999, 1e-8, 0.1, True)
+        adam = (NINE_TENTHS, 0.999, 1e-8, 0.1, True)
+        module.adam_update(context, [p], [m], [v], [np.array(0)], [gradient], None, rate, *adam)
         module.sgd_update(context, [p], [m], [gradient], None, rate, NINE_TENTHS, 0.1, True)
         norm = squared_norm(module, context, [p, *others])
         results.append(p.tobytes() + m.tobytes() + v.tobytes() + norm.tobytes())

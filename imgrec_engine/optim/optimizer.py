@@ -92,6 +92,8 @@ class Optimizer:
                 with on(parameters[0]._array):
                     here = None if skip is None else skip.to(parameters[0].device).reshape(1)
                     self.update_together(parameters, group, here)
+                for parameter in parameters:
+                    parameter._wrote()
         if recording is not None:
             self._tell(recording, known)
 
@@ -207,9 +209,9 @@ def _settings(group: Mapping[str, Any]) -> Group:
 
 
 def write_arrays(parameters: Iterable[Tensor], name: str) -> list[Any]:
-    """The arrays of parameters, whose writes are announced."""
+    """The arrays of parameters that an optimiser is about to write to."""
     for parameter in parameters:
-        parameter._write(name)
+        parameter._check_write(name)
     return [parameter._array for parameter in parameters]
 
 
