@@ -10,7 +10,8 @@ from standin_cupy.gpu import forbid_capture, get_current_stream
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 ARITHMETIC = ["add", "subtract", "multiply", "true_divide", "divide", "remainder", "power", "maximum", "minimum"]
-OF_ONE = ["negative", "exp", "log", "sqrt", "sin", "cos", "tanh", "sign", "absolute", "isfinite", "isnan", "invert"]
+OF_ONE = ["negative", "exp", "log", "sqrt", "sin", "cos", "tanh", "sign", "absolute", "invert"]
+OF_ONE += ["isfinite", "isinf", "isnan"]
 COMPARISONS = ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"]
 LOGIC = ["logical_and", "logical_or", "logical_not"]
 LAYOUT = ["moveaxis", "expand_dims", "split", "ascontiguousarray", "broadcast_to", "flatnonzero"]
