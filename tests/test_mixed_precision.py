@@ -281,7 +281,9 @@ def train(name, device, precision, steps=3):
     return losses, algorithms
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet18")) for name in models.names()]
+)
 def test_models_train_as_in_float32(name, device):
     """Losses are those of float32 on the CPU but for two roundings, of 2^-8 in bfloat16 and 2^-11 in float16.
 
