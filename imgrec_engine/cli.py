@@ -152,7 +152,7 @@ def _start(out: Path | None, settings: dict[str, Any]) -> Run:
 def _evaluate(options: argparse.Namespace) -> int:
     from imgrec_engine.data import load
     from imgrec_engine.train import Recogniser
-    from imgrec_engine.train.run import read_config
+    from imgrec_engine.train.config import read_config
 
     recogniser = Recogniser.load(options.run, options.device)
     data = options.data or read_config(options.run).data
@@ -268,8 +268,8 @@ def _place(text: str) -> str:
     return str(Path(text))  # without the slash that a shell's completion leaves
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(text.split(","))
+def _names(text: str) -> dict[str, dict[str, Any]]:
+    return {} if text == "none" else {name: {} for name in text.split(",")}
 
 
 def _size(text: str) -> tuple[int, int]:

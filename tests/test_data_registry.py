@@ -18,7 +18,7 @@ REAL = {
     "pneumonia-xray": (4708, 624, 2, (28, 28, 1), "pneumonia"),
     "bccd-cells": (823, 290, 3, (32, 32, 3), "platelet"),
     "elpv-solar": (1970, 654, 2, (60, 60, 1), "defective"),
-    "deeppcb": (8847, 4137, 7, (64, 64, 1), "pin-hole"),
+    "deeppcb": (8847, 4137, 7, (64, 64, 2), "pin-hole"),
     "fir-actions": (1680, 840, 7, (16, 16, 16, 1), "stand"),
 }
 

@@ -18,7 +18,7 @@ from imgrec_engine.data.loader import DataLoader
 from imgrec_engine.data.mixing import Mixing
 from imgrec_engine.data.npz import read_npz
 from imgrec_engine.data.preprocessing import Preprocessing
-from imgrec_engine.data.registry import load, load_train_test, names
+from imgrec_engine.data.registry import load, load_parts, load_train_test, names
 from imgrec_engine.data.shared import data_root, read_fir_actions
 from imgrec_engine.data.transforms import (
     CenterCrop,
@@ -61,6 +61,7 @@ __all__ = [
     "leave_group_out",
     "load",
     "load_idx",
+    "load_parts",
     "load_train_test",
     "names",
     "read_fir_actions",
