@@ -74,11 +74,7 @@ class Run:
 
         DataError where ``settings``, what a person asks for once more, is not what it was started with.
         """
-        config = read_config(folder)
-        for name, value in settings.items():
-            if value != getattr(config, name):
-                raise DataError(f"{folder}: this run has {name} {getattr(config, name)!r}, not {value!r}")
-        run = cls(folder, config)
+        run = cls(folder, cls.check_settings(folder, settings))
         if (folder / LAST).exists():
             tensors, metadata = checkpoint.load(folder / LAST)
             try:
@@ -88,6 +84,15 @@ class Run:
                 raise CheckpointError(f"{folder / LAST}: not a training state: {error}") from None
         run.measurements.keep(run.trainer.progress.epoch)
         return run
+
+    @staticmethod
+    def check_settings(folder: Path, settings: Mapping[str, Any]) -> RunConfig:
+        """The configuration of the run in a folder; DataError where ``settings`` are not what it was started with."""
+        config = read_config(folder)
+        for name, value in settings.items():
+            if value != getattr(config, name):
+                raise DataError(f"{folder}: this run has {name} {getattr(config, name)!r}, not {value!r}")
+        return config
 
     def fit(self, report: Report) -> int:
         """Trains and tests, or trains until a signal asks to stop; returns the exit code: 0, 130 or 143."""
