@@ -8,18 +8,13 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import NoReturn
 
 from PIL import Image
 
 from imgrec_engine import cli_train, info
 from imgrec_engine.argument_types import positive
 from imgrec_engine.errors import DataError, ImgrecError
-
-if TYPE_CHECKING:
-    pass
-
-Number = TypeVar("Number", int, float)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
