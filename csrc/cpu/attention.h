@@ -84,12 +84,21 @@ constexpr std::int64_t widened_size(std::int64_t rows, std::int64_t size) {
   return std::is_same_v<S, Compute<S>> ? 0 : rows * round_to_lanes<Compute<S>>(size);
 }
 
-/// Adds the mask to a tile of scores; what a boolean mask or causality hides becomes -inf.
+/// The same, readable by whole vectors: rows that end within a vector are copied too.
+template <class S>
+HeadRows<const Compute<S>> whole_rows(HeadRows<const S> from, std::int64_t first, std::int64_t rows, std::int64_t size,
+                                      Compute<S>* scratch) {
+  if (size % lanes<Compute<S>> == 0) return widened_rows<S>(from, first, rows, size, scratch);
+  pack_rows<S>(scratch, from, first, rows, size, 1);
+  return {scratch, round_to_lanes<Compute<S>>(size)};
+}
+
+/// Adds the mask to a tile of scores in powers of two; what a boolean mask or causality hides becomes -inf.
 template <class T>
-void mask_scores(T* tile, const AttentionInputs& inputs, const Block& block);
+void mask_scores(HeadRows<T> tile, const AttentionInputs& inputs, const Block& block);
 
 /// Fills a tile with 1 / (1 - dropout) where an element is kept, 0 where it is dropped.
 template <class T>
-void fill_kept(T* tile, const AttentionInputs& inputs, const Block& block);
+void fill_kept(HeadRows<T> tile, const AttentionInputs& inputs, const Block& block);
 
 }  // namespace imgrec::cpu

@@ -4,8 +4,9 @@
 #include <limits>
 
 #include "cpu/attention.h"
+#include "cpu/attention_softmax.h"
 #include "cpu/tile.h"
-#include "cpu/vector_math.h"
+
 
 namespace imgrec::cpu {
 
@@ -49,7 +50,7 @@ void load_queries(const GradientScratch<S>& scratch, const AttentionInputs& inpu
   const auto dout = head_rows<const S>(results.dout, block.sample, block.head);
   const auto out = head_rows<const S>(results.out, block.sample, block.head);
   pack_lanes<S>(scratch.query, head_rows<const S>(inputs.query, block.sample, block.head), block.query, block.queries,
-                shape.head_size, static_cast<T>(inputs.scale));
+                shape.head_size, static_cast<T>(inputs.scale * log2_e<double>));
   pack_lanes<S>(scratch.dout, dout, block.query, block.queries, shape.value_size, 1);
   // +inf makes every weight of an empty row, and of the lanes past the last one, exp(-inf) = 0.
   std::fill(scratch.lse, scratch.lse + tile_stride, std::numeric_limits<T>::infinity());
@@ -57,7 +58,7 @@ void load_queries(const GradientScratch<S>& scratch, const AttentionInputs& inpu
   const std::int64_t first = (block.sample * shape.heads + block.head) * shape.queries + block.query;
   const T* lse = results.lse.as<const T>() + first;
   for (std::int64_t q = 0; q < block.queries; ++q) {
-    if (lse[q] != -std::numeric_limits<T>::infinity()) scratch.lse[q] = lse[q];
+    if (lse[q] != -std::numeric_limits<T>::infinity()) scratch.lse[q] = lse[q] * log2_e<T>;
     Vector<T> sum{};
     for_vectors<S>(0, shape.value_size, [&](std::int64_t d, int count) {
       sum += load_wide(dout.row(block.query + q) + d, count) * load_wide(out.row(block.query + q) + d, count);
@@ -76,13 +77,13 @@ void compute_gradient_tile(const GradientScratch<S>& scratch, const AttentionInp
                                    tile_stride, scratch.weight, tile_stride, false);
   multiply_tile<T, Operand::plain>(block.keys, block.queries, shape.value_size, value.data, value.stride, scratch.dout,
                                    tile_stride, scratch.dscore, tile_stride, false);
-  mask_scores(scratch.weight, inputs, block);
+  mask_scores<T>({scratch.weight, tile_stride}, inputs, block);
   const bool drops = inputs.dropout > 0;
-  if (drops) fill_kept(scratch.kept, inputs, block);
+  if (drops) fill_kept<T>({scratch.kept, tile_stride}, inputs, block);
   for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {
     const Vector<T> lse = load(scratch.lse + q), delta = load(scratch.delta + q);
     for (std::int64_t at = q; at < block.keys * tile_stride; at += tile_stride) {
-      const Vector<T> weight = exp(load(scratch.weight + at) - lse), dweight = load(scratch.dscore + at);
+      const Vector<T> weight = exp2<T>(load(scratch.weight + at) - lse), dweight = load(scratch.dscore + at);
       const Vector<T> kept = drops ? load(scratch.kept + at) : broadcast(T(1));
       store(scratch.weight + at, weight * kept);
       store(scratch.dscore + at, weight * (dweight * kept - delta));

@@ -1,0 +1,46 @@
+// Rows that the next tile will read or write, asked for behind the arithmetic of the present one: a head's rows lie far
+// apart, so the processor's own prefetchers do not find them.
+#pragma once
+
+#include <array>
+
+#include "cpu/attention.h"
+
+namespace imgrec::cpu {
+
+class RowPrefetch {
+ public:
+  template <class S>
+  void add(HeadRows<S> from, std::int64_t first, std::int64_t rows, std::int64_t size) {
+    runs_[count_++] = {reinterpret_cast<const char*>(from.row(first)), from.stride * std::int64_t(sizeof(S)), rows,
+                       size * std::int64_t(sizeof(S))};
+  }
+
+  /// Asks for a few rows more. Called after each small product: more at a time than the caches can keep track of
+  /// would hold the processor up.
+  void advance() {
+    for (int step = 0; step < rows_at_once && run_ < count_; ++step) {
+      Run& run = runs_[run_];
+      for (std::int64_t byte = 0; byte < run.row_bytes; byte += line_bytes) {
+        constexpr int for_reading = 0, into_l2 = 2;
+        __builtin_prefetch(run.data + byte, for_reading, into_l2);
+      }
+      run.data += run.stride_bytes;
+      if (--run.rows <= 0) ++run_;
+    }
+  }
+
+ private:
+  static constexpr int rows_at_once = 8;
+  static constexpr std::int64_t line_bytes = 64;
+
+  struct Run {
+    const char* data;
+    std::int64_t stride_bytes, rows, row_bytes;
+  };
+
+  std::array<Run, 8> runs_;
+  int count_ = 0, run_ = 0;
+};
+
+}  // namespace imgrec::cpu
