@@ -21,6 +21,16 @@ constexpr std::int64_t strip = 2 * lanes<T>;
 constexpr std::int64_t product_rows = vector_registers == 32 ? 8 : 12;
 /// Blocks of queries are handed out several at a time, so that a thread knows what it will need next.
 constexpr std::int64_t wanted_tasks = 64;
+/// Keys and values of one head that are taken to stay in the second-level cache.
+constexpr std::int64_t resident_bytes = 512 << 10;
+
+constexpr std::int64_t most_keys = 80;
+
+/// Keys of a block: as even as whole rows of the micro-kernel allow.
+std::int64_t even_block(std::int64_t keys) {
+  const std::int64_t blocks = std::max<std::int64_t>(1, (keys + most_keys - 1) / most_keys);
+  return round_up(std::max<std::int64_t>(1, (keys + blocks - 1) / blocks), 8);
+}
 
 /// The memory of one thread: a block of queries in lanes, its running result in rows, and a strip of weights.
 template <class S>
@@ -30,8 +40,8 @@ struct Scratch {
   T *query, *sums, *tile, *kept, *greatest, *total, *wide_key, *wide_value;
 
   static std::int64_t size(const AttentionShape& shape) {
-    return tile_stride * (shape.head_size + 2) + 2 * key_block * strip<T> + widened_size<S>(key_block, shape.head_size) +
-           (query_block + key_block) * round_to_lanes<T>(shape.value_size);
+    return tile_stride * (shape.head_size + 2) + 2 * most_keys * strip<T> + widened_size<S>(most_keys, shape.head_size) +
+           (query_block + most_keys) * round_to_lanes<T>(shape.value_size);
   }
 
   Scratch(const Array& workspace, const AttentionShape& shape, int worker)
@@ -39,11 +49,11 @@ struct Scratch {
     query = workspace.as<T>() + worker * size(shape);
     sums = query + tile_stride * shape.head_size;
     tile = sums + query_block * value_stride;
-    kept = tile + key_block * strip<T>;
-    greatest = kept + key_block * strip<T>;
+    kept = tile + most_keys * strip<T>;
+    greatest = kept + most_keys * strip<T>;
     total = greatest + tile_stride;
     wide_value = total + tile_stride;
-    wide_key = wide_value + key_block * value_stride;
+    wide_key = wide_value + most_keys * value_stride;
   }
 };
 
@@ -85,7 +95,9 @@ class Forward {
         inputs_(inputs),
         workspace_(workspace),
         shape_(attention_shape(inputs)),
-        blocks_((shape_.queries + query_block - 1) / query_block) {}
+        blocks_((shape_.queries + query_block - 1) / query_block),
+        key_block_(even_block(shape_.keys)),
+        head_stays_(shape_.keys * (shape_.head_size + shape_.value_size) * std::int64_t(sizeof(S)) <= resident_bytes) {}
 
   void run(const Context& context) const {
     const std::int64_t units = shape_.batch * shape_.heads * blocks_;
@@ -108,7 +120,7 @@ class Forward {
             .query = query,
             .queries = std::min(query_block, shape_.queries - query),
             .key = 0,
-            .keys = std::min(key_block, shape_.keys)};
+            .keys = std::min(key_block_, shape_.keys)};
   }
 
   HeadRows<const S> keys_of(const Block& block) const {
@@ -124,28 +136,33 @@ class Forward {
                   static_cast<T>(inputs_.scale * log2_e<double>));
     std::fill(scratch.greatest, scratch.greatest + tile_stride, -std::numeric_limits<T>::infinity());
     std::fill(scratch.total, scratch.total + tile_stride, T(0));
-    std::fill(scratch.sums, scratch.sums + query_block * scratch.value_stride, T(0));
     const std::int64_t seen = visible_keys(inputs_, block.query + block.queries);
-    for (block.key = 0; block.key < seen; block.key += key_block) {
-      block.keys = std::min(key_block, seen - block.key);
-      Block after = block;
-      after.key += key_block;
-      after.keys = std::min(key_block, seen - after.key);
-      RowPrefetch prefetch = after.keys > 0 ? prefetch_keys(after) : prefetch_block(next);
-      do_keys(block, scratch, prefetch);
+    if (seen == 0) std::fill(scratch.sums, scratch.sums + query_block * scratch.value_stride, T(0));
+    RowPrefetch prefetch = prefetch_block(next, head_stays_ ? shape_.keys : next.keys, block);
+    for (block.key = 0; block.key < seen; block.key += key_block_) {
+      block.keys = std::min(key_block_, seen - block.key);
+      const std::int64_t after = block.key + block.keys;
+      if (head_stays_ || after == seen) {
+        do_keys(block, scratch, prefetch);
+      } else {
+        RowPrefetch following = prefetch_keys(block, after, std::min(key_block_, seen - after));
+        do_keys(block, scratch, following);
+      }
     }
     finish(block, scratch);
   }
 
-  RowPrefetch prefetch_keys(const Block& block) const {
+  RowPrefetch prefetch_keys(const Block& block, std::int64_t first, std::int64_t count) const {
     RowPrefetch prefetch;
-    prefetch.add(keys_of(block), block.key, block.keys, shape_.head_size);
-    prefetch.add(values_of(block), block.key, block.keys, shape_.value_size);
+    prefetch.add(keys_of(block), first, count, shape_.head_size);
+    prefetch.add(values_of(block), first, count, shape_.value_size);
     return prefetch;
   }
 
-  RowPrefetch prefetch_block(const Block& block) const {
-    RowPrefetch prefetch = prefetch_keys(block);
+  RowPrefetch prefetch_block(const Block& block, std::int64_t keys, const Block& before) const {
+    RowPrefetch prefetch;
+    if (!head_stays_ || block.head != before.head || block.sample != before.sample)
+      prefetch = prefetch_keys(block, 0, keys);
     prefetch.add(head_rows<const S>(inputs_.query, block.sample, block.head), block.query, block.queries,
                  shape_.head_size);
     prefetch.add(head_rows<const S>(out_, block.sample, block.head), block.query, block.queries, shape_.value_size);
@@ -212,7 +229,8 @@ class Forward {
   const AttentionInputs& inputs_;
   const Array& workspace_;
   const AttentionShape shape_;
-  const std::int64_t blocks_;
+  const std::int64_t blocks_, key_block_;
+  const bool head_stays_;  // in the second-level cache, from one block of queries to the next
 };
 
 }  // namespace
