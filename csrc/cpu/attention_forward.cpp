@@ -8,7 +8,6 @@
 #include "cpu/attention_prefetch.h"
 #include "cpu/attention_softmax.h"
 #include "cpu/parallel.h"
-#include "cpu/tile.h"
 
 namespace imgrec {
 namespace cpu {
@@ -17,8 +16,6 @@ namespace {
 /// Queries whose weights are made together.
 template <class T>
 constexpr std::int64_t strip = 2 * lanes<T>;
-/// Rows of a product between two requests for memory: whole blocks of the micro-kernel.
-constexpr std::int64_t product_rows = vector_registers == 32 ? 8 : 12;
 /// Blocks of queries are handed out several at a time, so that a thread knows what it will need next.
 constexpr std::int64_t wanted_tasks = 64;
 /// Keys and values of one head that are taken to stay in the second-level cache.
@@ -179,20 +176,17 @@ class Forward {
       part.queries = std::min(strip<T>, block.queries - q);
       part.keys = std::min(block.keys, visible_keys(inputs_, part.query + part.queries) - block.key);
       if (part.keys <= 0) continue;
-      for (std::int64_t k = 0; k < part.keys; k += product_rows, prefetch.advance())
-        multiply_tile<T, Operand::plain>(std::min(product_rows, part.keys - k), part.queries, shape_.head_size,
-                                         key.row(k), key.stride, scratch.query + q, tile_stride,
-                                         scratch.tile + k * strip<T>, strip<T>, false);
+      multiply_and_prefetch<T, Operand::plain>(part.keys, part.queries, shape_.head_size, key.data, key.stride,
+                                               scratch.query + q, tile_stride, scratch.tile, strip<T>, false, prefetch);
       mask_scores<T>({scratch.tile, strip<T>}, inputs_, part);
       T factor[strip<T>];
       update_softmax(scratch.tile, part.keys, part.queries, scratch.greatest + q, scratch.total + q, factor);
       if (inputs_.dropout > 0) drop(part, scratch);
       T* sums = scratch.sums + q * scratch.value_stride;
       if (block.key > 0) scale_rows(sums, scratch.value_stride, factor, part.queries);
-      for (std::int64_t r = 0; r < part.queries; r += product_rows, prefetch.advance())
-        multiply_tile<T, Operand::transposed>(std::min(product_rows, part.queries - r), shape_.value_size, part.keys,
-                                              scratch.tile + r, strip<T>, value.data, value.stride,
-                                              sums + r * scratch.value_stride, scratch.value_stride, block.key > 0);
+      multiply_and_prefetch<T, Operand::transposed>(part.queries, shape_.value_size, part.keys, scratch.tile, strip<T>,
+                                                    value.data, value.stride, sums, scratch.value_stride, block.key > 0,
+                                                    prefetch);
     }
   }
 

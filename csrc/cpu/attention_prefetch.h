@@ -1,10 +1,11 @@
-// Rows that the next tile will read or write, asked for behind the arithmetic of the present one: a head's rows lie far
-// apart, so the processor's own prefetchers do not find them.
+// Products of tiles, behind whose arithmetic the rows that come next are read: a head's rows lie far apart in memory, so
+// the processor's own prefetchers do not find them.
 #pragma once
 
 #include <array>
 
 #include "cpu/attention.h"
+#include "cpu/tile.h"
 
 namespace imgrec::cpu {
 
@@ -42,5 +43,17 @@ class RowPrefetch {
   std::array<Run, 8> runs_;
   int count_ = 0, run_ = 0;
 };
+
+/// multiply_tile, a block of its micro-kernel at a time.
+template <class T, Operand a_operand>
+void multiply_and_prefetch(std::int64_t rows, std::int64_t columns, std::int64_t depth, const T* a, std::int64_t lda,
+                           const T* b, std::int64_t ldb, T* c, std::int64_t ldc, bool add, RowPrefetch& prefetch) {
+  constexpr std::int64_t block_rows = vector_registers == 32 ? 8 : 12, block_columns = 2 * lanes<T>;
+  for (std::int64_t column = 0; column < columns; column += block_columns)
+    for (std::int64_t row = 0; row < rows; row += block_rows, prefetch.advance())
+      multiply_tile<T, a_operand>(std::min(block_rows, rows - row), std::min(block_columns, columns - column), depth,
+                                  a + row * (a_operand == Operand::plain ? lda : 1), lda, b + column, ldb,
+                                  c + row * ldc + column, ldc, add);
+}
 
 }  // namespace imgrec::cpu
