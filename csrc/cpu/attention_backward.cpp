@@ -10,7 +10,7 @@ namespace imgrec {
 namespace cpu {
 namespace {
 
-constexpr std::int64_t wanted_tasks = 32, least_keys = 256;
+constexpr std::int64_t wanted_tasks = 8, least_keys = 256;
 
 /// How the keys of a head are spread over tasks: by the shape alone.
 struct KeyRanges {
@@ -79,7 +79,7 @@ class Backward {
   void run(const Context& context) const {
     T* const memory = parts_ + parts_size(shape_);
     const std::int64_t count = shape_.batch * shape_.kv_heads * ranges_.count;
-    const std::int64_t share = std::max<std::int64_t>(1, count / (2 * wanted_tasks));
+    const std::int64_t share = std::max<std::int64_t>(1, count / (8 * context.threads));
     parallel_tasks(context, (count + share - 1) / share, [&](std::int64_t task, int worker) {
       const Scratch<S> scratch(memory + worker * Scratch<S>::size(shape_), shape_);
       const std::int64_t end = std::min(count, (task + 1) * share);
@@ -148,8 +148,15 @@ class Backward {
   /// One block of queries with all keys of the task (`all`): adds to dkey and dvalue, and finishes its part of dquery.
   void do_queries(const Block& all, const Scratch<S>& scratch, RowPrefetch& prefetch) const {
     const std::int64_t seen = std::min(all.key + all.keys, visible_keys(inputs_, all.query + all.queries));
-    if (seen > all.key) load_queries<S>(scratch, inputs_, results_, all);
-    else std::fill(scratch.dquery, scratch.dquery + all.queries * scratch.head_stride, T(0));
+    if (seen > all.key) {
+      load_queries<S>(scratch, inputs_, results_, all);
+      pack_rows<S>(scratch.query_rows, head_rows<const S>(inputs_.query, all.sample, all.head), all.query, all.queries,
+                   shape_.head_size, 1);
+      pack_rows<S>(scratch.dout_rows, head_rows<const S>(results_.dout, all.sample, all.head), all.query, all.queries,
+                   shape_.value_size, 1);
+    } else {
+      std::fill(scratch.dquery, scratch.dquery + all.queries * scratch.head_stride, T(0));
+    }
     Block block = all;
     for (; block.key < seen; block.key += key_block) {
       block.keys = std::min(key_block, seen - block.key);
@@ -170,10 +177,6 @@ class Backward {
 
   /// The five products of a tile, whose keys begin at a row of the task's own.
   void do_tile(const Block& block, std::int64_t row, const Scratch<S>& scratch, RowPrefetch& prefetch) const {
-    const auto query = whole_rows<S>(head_rows<const S>(inputs_.query, block.sample, block.head), block.query,
-                                     block.queries, shape_.head_size, scratch.query_rows);
-    const auto dout = whole_rows<S>(head_rows<const S>(results_.dout, block.sample, block.head), block.query,
-                                    block.queries, shape_.value_size, scratch.dout_rows);
     const T *key = scratch.key + row * scratch.head_stride, *value = scratch.value + row * scratch.value_stride;
     compute_gradient_tile<S>(scratch, inputs_, block, {key, scratch.head_stride}, {value, scratch.value_stride},
                              prefetch);
@@ -181,10 +184,10 @@ class Backward {
                                                   tile_stride, key, scratch.head_stride, scratch.dquery,
                                                   scratch.head_stride, row > 0, prefetch);
     multiply_and_prefetch<T, Operand::plain>(block.keys, shape_.head_size, block.queries, scratch.dscore, tile_stride,
-                                             query.data, query.stride, scratch.dkey + row * scratch.head_stride,
+                                             scratch.query_rows, scratch.head_stride, scratch.dkey + row * scratch.head_stride,
                                              scratch.head_stride, true, prefetch);
     multiply_and_prefetch<T, Operand::plain>(block.keys, shape_.value_size, block.queries, scratch.weight, tile_stride,
-                                             dout.data, dout.stride, scratch.dvalue + row * scratch.value_stride,
+                                             scratch.dout_rows, scratch.value_stride, scratch.dvalue + row * scratch.value_stride,
                                              scratch.value_stride, true, prefetch);
   }
 

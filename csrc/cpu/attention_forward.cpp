@@ -98,7 +98,7 @@ class Forward {
 
   void run(const Context& context) const {
     const std::int64_t units = shape_.batch * shape_.heads * blocks_;
-    const std::int64_t share = std::max<std::int64_t>(1, units / wanted_tasks);
+    const std::int64_t share = std::max<std::int64_t>(1, units / (16 * context.threads));
     parallel_tasks(context, (units + share - 1) / share, [&](std::int64_t task, int worker) {
       const Scratch<S> scratch(workspace_, shape_, worker);
       const std::int64_t end = std::min(units, (task + 1) * share);

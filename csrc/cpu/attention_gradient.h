@@ -78,7 +78,7 @@ template <class S>
 void compute_gradient_tile(const GradientScratch<S>& scratch, const AttentionInputs& inputs, const Block& block,
                            HeadRows<const Compute<S>> key, HeadRows<const Compute<S>> value, RowPrefetch& prefetch) {
   using T = Compute<S>;
-  constexpr std::int64_t strip = 2 * lanes<T>;  // of queries: both of its products are still in L1 when they meet
+  constexpr std::int64_t strip = 80;  // of queries: both of its products are still in L1 when they meet
   const AttentionShape shape = attention_shape(inputs);
   const bool drops = inputs.dropout > 0;
   for (std::int64_t q = 0; q < block.queries; q += strip) {

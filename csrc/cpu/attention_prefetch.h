@@ -32,7 +32,7 @@ class RowPrefetch {
   }
 
  private:
-  static constexpr int rows_at_once = 8;
+  static constexpr int rows_at_once = 6;
   static constexpr std::int64_t line_bytes = 64;
 
   struct Run {
