@@ -10,7 +10,7 @@ namespace imgrec {
 namespace cpu {
 namespace {
 
-constexpr std::int64_t wanted_tasks = 8, least_keys = 256;
+constexpr std::int64_t wanted_tasks = 16, least_keys = 256;
 
 /// How the keys of a head are spread over tasks: by the shape alone.
 struct KeyRanges {
