@@ -78,34 +78,21 @@ template <class S>
 void compute_gradient_tile(const GradientScratch<S>& scratch, const AttentionInputs& inputs, const Block& block,
                            HeadRows<const Compute<S>> key, HeadRows<const Compute<S>> value, RowPrefetch& prefetch) {
   using T = Compute<S>;
-  constexpr std::int64_t strip = 80;  // of queries: both of its products are still in L1 when they meet
   const AttentionShape shape = attention_shape(inputs);
+  multiply_and_prefetch<T, Operand::plain>(block.keys, block.queries, shape.head_size, key.data, key.stride,
+                                           scratch.query, tile_stride, scratch.weight, tile_stride, false, prefetch);
+  multiply_and_prefetch<T, Operand::plain>(block.keys, block.queries, shape.value_size, value.data, value.stride,
+                                           scratch.dout, tile_stride, scratch.dscore, tile_stride, false, prefetch);
+  mask_scores<T>({scratch.weight, tile_stride}, inputs, block);
   const bool drops = inputs.dropout > 0;
-  for (std::int64_t q = 0; q < block.queries; q += strip) {
-    Block part = block;
-    part.query += q;
-    part.queries = std::min(strip, block.queries - q);
-    part.keys = std::clamp<std::int64_t>(visible_keys(inputs, part.query + part.queries) - block.key, 0, block.keys);
-    T *const weights = scratch.weight + q, *const dscores = scratch.dscore + q;
-    multiply_and_prefetch<T, Operand::plain>(part.keys, part.queries, shape.head_size, key.data, key.stride,
-                                             scratch.query + q, tile_stride, weights, tile_stride, false, prefetch);
-    multiply_and_prefetch<T, Operand::plain>(part.keys, part.queries, shape.value_size, value.data, value.stride,
-                                             scratch.dout + q, tile_stride, dscores, tile_stride, false, prefetch);
-    mask_scores<T>({weights, tile_stride}, inputs, part);
-    if (drops) fill_kept<T>({scratch.kept + q, tile_stride}, inputs, part);
-    for (std::int64_t i = q; i < q + part.queries; i += lanes<T>) {
-      const Vector<T> lse = load(scratch.lse + i), delta = load(scratch.delta + i);
-      const std::int64_t seen = i + part.keys * tile_stride, end = i + block.keys * tile_stride;
-      for (std::int64_t at = i; at < seen; at += tile_stride) {
-        const Vector<T> weight = exp2<T>(load(scratch.weight + at) - lse), dweight = load(scratch.dscore + at);
-        const Vector<T> kept = drops ? load(scratch.kept + at) : broadcast(T(1));
-        store(scratch.weight + at, weight * kept);
-        store(scratch.dscore + at, weight * (dweight * kept - delta));
-      }
-      for (std::int64_t at = seen; at < end; at += tile_stride) {
-        store(scratch.weight + at, Vector<T>{});
-        store(scratch.dscore + at, Vector<T>{});
-      }
+  if (drops) fill_kept<T>({scratch.kept, tile_stride}, inputs, block);
+  for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {
+    const Vector<T> lse = load(scratch.lse + q), delta = load(scratch.delta + q);
+    for (std::int64_t at = q; at < block.keys * tile_stride; at += tile_stride) {
+      const Vector<T> weight = exp2<T>(load(scratch.weight + at) - lse), dweight = load(scratch.dscore + at);
+      const Vector<T> kept = drops ? load(scratch.kept + at) : broadcast(T(1));
+      store(scratch.weight + at, weight * kept);
+      store(scratch.dscore + at, weight * (dweight * kept - delta));
     }
   }
 }
