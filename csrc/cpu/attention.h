@@ -14,14 +14,21 @@
 
 namespace imgrec::cpu {
 
-// Whole vectors at every level; a vision transformer's 64 patches and its class token fit into one block.
-inline constexpr std::int64_t query_block = 80, key_block = 80;
+// At most; whole vectors and blocks of the micro-kernel at every level. A vision transformer's 64 patches and its class
+// token fit into one block.
+inline constexpr std::int64_t query_block = 96, key_block = 80;
 /// Elements from one row of a tile to the next: the queries of a block.
 inline constexpr std::int64_t tile_stride = query_block;
 
 template <class T>
 constexpr std::int64_t round_to_lanes(std::int64_t count) {
   return round_up(count, lanes<T>);
+}
+
+/// Blocks as even as multiples of `step` allow, none longer than `most`.
+constexpr std::int64_t even_block(std::int64_t length, std::int64_t most, std::int64_t step) {
+  const std::int64_t count = std::max<std::int64_t>(1, (length + most - 1) / most);
+  return std::max(step, round_up((length + count - 1) / count, step));
 }
 
 /// The rows of one sample and head.

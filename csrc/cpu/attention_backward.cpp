@@ -11,6 +11,8 @@ namespace cpu {
 namespace {
 
 constexpr std::int64_t wanted_tasks = 16, least_keys = 256;
+/// Ranges are handed out several at a time, so that a thread knows what it will need next.
+constexpr std::int64_t shares_per_thread = 8;
 
 /// How the keys of a head are spread over tasks: by the shape alone.
 struct KeyRanges {
@@ -69,6 +71,8 @@ class Backward {
         shape_(attention_shape(inputs)),
         ranges_(shape_),
         group_(shape_.heads / shape_.kv_heads),
+        query_block_(even_block(shape_.queries, query_block, lanes<T>)),
+        key_block_(even_block(std::min(ranges_.length, shape_.keys), key_block, 8)),
         parts_(workspace.as<T>()) {}
 
   static std::int64_t parts_size(const AttentionShape& shape) {
@@ -79,7 +83,7 @@ class Backward {
   void run(const Context& context) const {
     T* const memory = parts_ + parts_size(shape_);
     const std::int64_t count = shape_.batch * shape_.kv_heads * ranges_.count;
-    const std::int64_t share = std::max<std::int64_t>(1, count / (8 * context.threads));
+    const std::int64_t share = std::max<std::int64_t>(1, count / (shares_per_thread * context.threads));
     parallel_tasks(context, (count + share - 1) / share, [&](std::int64_t task, int worker) {
       const Scratch<S> scratch(memory + worker * Scratch<S>::size(shape_), shape_);
       const std::int64_t end = std::min(count, (task + 1) * share);
@@ -96,24 +100,24 @@ class Backward {
     return {.sample = kv_index / shape_.kv_heads,
             .head = kv_index % shape_.kv_heads * group_,
             .query = 0,
-            .queries = std::min(query_block, shape_.queries),
+            .queries = std::min(query_block_, shape_.queries),
             .key = first,
             .keys = std::min(ranges_.length, shape_.keys - first)};
   }
 
   /// The block of queries that a range comes to after `block`, or the first one of the next range.
   Block after(Block block, const Block& next) const {
-    block.query += query_block;
+    block.query += query_block_;
     if (block.query >= shape_.queries) {
       if (++block.head % group_ == 0) return next;
       block.query = 0;
     }
-    block.queries = std::min(query_block, shape_.queries - block.query);
+    block.queries = std::min(query_block_, shape_.queries - block.query);
     return block;
   }
 
   void do_range(Block block, const Block& next, const Scratch<S>& scratch) const {
-    const std::int64_t first = block.key, keys = block.keys, blocks = (shape_.queries + query_block - 1) / query_block * group_;
+    const std::int64_t first = block.key, keys = block.keys, blocks = (shape_.queries + query_block_ - 1) / query_block_ * group_;
     pack_rows<S>(scratch.key, keys_of(inputs_.key, block), first, keys, shape_.head_size, 1);
     pack_rows<S>(scratch.value, keys_of(inputs_.value, block), first, keys, shape_.value_size, 1);
     std::fill(scratch.dkey, scratch.dkey + keys * scratch.head_stride, T(0));
@@ -158,8 +162,8 @@ class Backward {
       std::fill(scratch.dquery, scratch.dquery + all.queries * scratch.head_stride, T(0));
     }
     Block block = all;
-    for (; block.key < seen; block.key += key_block) {
-      block.keys = std::min(key_block, seen - block.key);
+    for (; block.key < seen; block.key += key_block_) {
+      block.keys = std::min(key_block_, seen - block.key);
       const std::int64_t row = block.key - all.key;
       do_tile(block, row, scratch, prefetch);
     }
@@ -217,7 +221,7 @@ class Backward {
   const AttentionInputs& inputs_;
   const AttentionShape shape_;
   const KeyRanges ranges_;
-  const std::int64_t group_;
+  const std::int64_t group_, query_block_, key_block_;
   T* parts_;  // the parts of dquery, one for each range of keys; the threads' scratch follows
 };
 

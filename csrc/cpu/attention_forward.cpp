@@ -17,17 +17,9 @@ namespace {
 template <class T>
 constexpr std::int64_t strip = 2 * lanes<T>;
 /// Blocks of queries are handed out several at a time, so that a thread knows what it will need next.
-constexpr std::int64_t wanted_tasks = 64;
+constexpr std::int64_t shares_per_thread = 16;
 /// Keys and values of one head that are taken to stay in the second-level cache.
 constexpr std::int64_t resident_bytes = 512 << 10;
-
-constexpr std::int64_t most_keys = 80;
-
-/// Keys of a block: as even as whole rows of the micro-kernel allow.
-std::int64_t even_block(std::int64_t keys) {
-  const std::int64_t blocks = std::max<std::int64_t>(1, (keys + most_keys - 1) / most_keys);
-  return round_up(std::max<std::int64_t>(1, (keys + blocks - 1) / blocks), 8);
-}
 
 /// The memory of one thread: a block of queries in lanes, its running result in rows, and a strip of weights.
 template <class S>
@@ -37,8 +29,8 @@ struct Scratch {
   T *query, *sums, *tile, *kept, *greatest, *total, *wide_key, *wide_value;
 
   static std::int64_t size(const AttentionShape& shape) {
-    return tile_stride * (shape.head_size + 2) + 2 * most_keys * strip<T> + widened_size<S>(most_keys, shape.head_size) +
-           (query_block + most_keys) * round_to_lanes<T>(shape.value_size);
+    return tile_stride * (shape.head_size + 2) + 2 * key_block * strip<T> + widened_size<S>(key_block, shape.head_size) +
+           (query_block + key_block) * round_to_lanes<T>(shape.value_size);
   }
 
   Scratch(const Array& workspace, const AttentionShape& shape, int worker)
@@ -46,11 +38,11 @@ struct Scratch {
     query = workspace.as<T>() + worker * size(shape);
     sums = query + tile_stride * shape.head_size;
     tile = sums + query_block * value_stride;
-    kept = tile + most_keys * strip<T>;
-    greatest = kept + most_keys * strip<T>;
+    kept = tile + key_block * strip<T>;
+    greatest = kept + key_block * strip<T>;
     total = greatest + tile_stride;
     wide_value = total + tile_stride;
-    wide_key = wide_value + most_keys * value_stride;
+    wide_key = wide_value + key_block * value_stride;
   }
 };
 
@@ -92,13 +84,14 @@ class Forward {
         inputs_(inputs),
         workspace_(workspace),
         shape_(attention_shape(inputs)),
-        blocks_((shape_.queries + query_block - 1) / query_block),
-        key_block_(even_block(shape_.keys)),
+        query_block_(even_block(shape_.queries, query_block, lanes<T>)),
+        blocks_((shape_.queries + query_block_ - 1) / query_block_),
+        key_block_(even_block(shape_.keys, key_block, 8)),
         head_stays_(shape_.keys * (shape_.head_size + shape_.value_size) * std::int64_t(sizeof(S)) <= resident_bytes) {}
 
   void run(const Context& context) const {
     const std::int64_t units = shape_.batch * shape_.heads * blocks_;
-    const std::int64_t share = std::max<std::int64_t>(1, units / (16 * context.threads));
+    const std::int64_t share = std::max<std::int64_t>(1, units / (shares_per_thread * context.threads));
     parallel_tasks(context, (units + share - 1) / share, [&](std::int64_t task, int worker) {
       const Scratch<S> scratch(workspace_, shape_, worker);
       const std::int64_t end = std::min(units, (task + 1) * share);
@@ -111,11 +104,11 @@ class Forward {
   /// The last block of a head comes first: under causality it has the most to do, and no thread should be left alone
   /// with it.
   Block block_at(std::int64_t unit) const {
-    const std::int64_t query = (blocks_ - 1 - unit % blocks_) * query_block, head = unit / blocks_;
+    const std::int64_t query = (blocks_ - 1 - unit % blocks_) * query_block_, head = unit / blocks_;
     return {.sample = head / shape_.heads,
             .head = head % shape_.heads,
             .query = query,
-            .queries = std::min(query_block, shape_.queries - query),
+            .queries = std::min(query_block_, shape_.queries - query),
             .key = 0,
             .keys = std::min(key_block_, shape_.keys)};
   }
@@ -223,7 +216,7 @@ class Forward {
   const AttentionInputs& inputs_;
   const Array& workspace_;
   const AttentionShape shape_;
-  const std::int64_t blocks_, key_block_;
+  const std::int64_t query_block_, blocks_, key_block_;
   const bool head_stays_;  // in the second-level cache, from one block of queries to the next
 };
 
