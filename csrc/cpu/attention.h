@@ -16,7 +16,7 @@ namespace imgrec::cpu {
 
 // At most; whole vectors and blocks of the micro-kernel at every level. A vision transformer's 64 patches and its class
 // token fit into one block.
-inline constexpr std::int64_t query_block = 96, key_block = 80;
+inline constexpr std::int64_t query_block = 80, key_block = 80;
 /// Elements from one row of a tile to the next: the queries of a block.
 inline constexpr std::int64_t tile_stride = query_block;
 

@@ -117,7 +117,8 @@ class Backward {
   }
 
   void do_range(Block block, const Block& next, const Scratch<S>& scratch) const {
-    const std::int64_t first = block.key, keys = block.keys, blocks = (shape_.queries + query_block_ - 1) / query_block_ * group_;
+    const std::int64_t first = block.key, keys = block.keys,
+                       blocks = (shape_.queries + query_block_ - 1) / query_block_ * group_;
     pack_rows<S>(scratch.key, keys_of(inputs_.key, block), first, keys, shape_.head_size, 1);
     pack_rows<S>(scratch.value, keys_of(inputs_.value, block), first, keys, shape_.value_size, 1);
     std::fill(scratch.dkey, scratch.dkey + keys * scratch.head_stride, T(0));
@@ -127,7 +128,8 @@ class Backward {
       const Block following = after(block, next);
       RowPrefetch prefetch;
       if (ranges_.count == 1)
-        prefetch.add(head_rows<const S>(dquery_, block.sample, block.head), block.query, block.queries, shape_.head_size);
+        prefetch.add(head_rows<const S>(dquery_, block.sample, block.head), block.query, block.queries,
+                     shape_.head_size);
       if (i == blocks - 1) {
         prefetch.add(dkey, first, keys, shape_.head_size);
         prefetch.add(dvalue, first, keys, shape_.value_size);
@@ -187,12 +189,12 @@ class Backward {
     multiply_and_prefetch<T, Operand::transposed>(block.queries, shape_.head_size, block.keys, scratch.dscore,
                                                   tile_stride, key, scratch.head_stride, scratch.dquery,
                                                   scratch.head_stride, row > 0, prefetch);
-    multiply_and_prefetch<T, Operand::plain>(block.keys, shape_.head_size, block.queries, scratch.dscore, tile_stride,
-                                             scratch.query_rows, scratch.head_stride, scratch.dkey + row * scratch.head_stride,
-                                             scratch.head_stride, true, prefetch);
-    multiply_and_prefetch<T, Operand::plain>(block.keys, shape_.value_size, block.queries, scratch.weight, tile_stride,
-                                             scratch.dout_rows, scratch.value_stride, scratch.dvalue + row * scratch.value_stride,
-                                             scratch.value_stride, true, prefetch);
+    multiply_and_prefetch<T, Operand::plain>(
+        block.keys, shape_.head_size, block.queries, scratch.dscore, tile_stride, scratch.query_rows,
+        scratch.head_stride, scratch.dkey + row * scratch.head_stride, scratch.head_stride, true, prefetch);
+    multiply_and_prefetch<T, Operand::plain>(
+        block.keys, shape_.value_size, block.queries, scratch.weight, tile_stride, scratch.dout_rows,
+        scratch.value_stride, scratch.dvalue + row * scratch.value_stride, scratch.value_stride, true, prefetch);
   }
 
   template <class To>

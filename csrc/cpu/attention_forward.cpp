@@ -29,7 +29,8 @@ struct Scratch {
   T *query, *sums, *tile, *kept, *greatest, *total, *wide_key, *wide_value;
 
   static std::int64_t size(const AttentionShape& shape) {
-    return tile_stride * (shape.head_size + 2) + 2 * key_block * strip<T> + widened_size<S>(key_block, shape.head_size) +
+    return tile_stride * (shape.head_size + 2) + 2 * key_block * strip<T> +
+           widened_size<S>(key_block, shape.head_size) +
            (query_block + key_block) * round_to_lanes<T>(shape.value_size);
   }
 
@@ -234,9 +235,8 @@ Plan attention_forward_plan(const Context& context, const AttentionShape& shape,
 
 void attention_forward(const Context& context, const Array& out, const Array& lse, const AttentionInputs& inputs,
                        const Array& workspace) {
-  cpu::for_floating(out.dtype, [&](auto tag) {
-    cpu::Forward<decltype(tag)>(out, lse, inputs, workspace).run(context);
-  });
+  cpu::for_floating(out.dtype,
+                    [&](auto tag) { cpu::Forward<decltype(tag)>(out, lse, inputs, workspace).run(context); });
 }
 
 }  // namespace imgrec

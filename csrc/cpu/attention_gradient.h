@@ -7,7 +7,6 @@
 #include "cpu/attention_prefetch.h"
 #include "cpu/attention_softmax.h"
 
-
 namespace imgrec::cpu {
 
 /// What a block of queries brings to the tiles, in the memory of one thread: rows of query and dout in lanes, lse and

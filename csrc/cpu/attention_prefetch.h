@@ -1,5 +1,5 @@
-// Products of tiles, behind whose arithmetic the rows that come next are read: a head's rows lie far apart in memory, so
-// the processor's own prefetchers do not find them.
+// Products of tiles, behind whose arithmetic the rows that come next are read: a head's rows lie far apart in memory,
+// so the processor's own prefetchers do not find them.
 #pragma once
 
 #include <array>

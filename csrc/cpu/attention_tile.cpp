@@ -25,14 +25,14 @@ template <class T, class M>
 void add_common_mask(HeadRows<T> tile, const M* from, std::int64_t key_stride, const Block& block) {
   for (std::int64_t k = 0; k < block.keys; ++k) {
     const T value = bias<T>(from[k * key_stride]);
-    for (std::int64_t q = 0; q < block.queries; q += lanes<T>)
-      store(tile.row(k) + q, load(tile.row(k) + q) + value);
+    for (std::int64_t q = 0; q < block.queries; q += lanes<T>) store(tile.row(k) + q, load(tile.row(k) + q) + value);
   }
 }
 
 /// A row of the mask for each query: squares of it are read along the keys and transposed into the lanes.
 template <class T, class M>
-void add_own_mask(HeadRows<T> tile, const M* from, std::int64_t query_stride, std::int64_t key_stride, const Block& block) {
+void add_own_mask(HeadRows<T> tile, const M* from, std::int64_t query_stride, std::int64_t key_stride,
+                  const Block& block) {
   for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {
     const std::int64_t rows = std::min<std::int64_t>(lanes<T>, block.queries - q);
     for (std::int64_t k = 0; k < block.keys; k += lanes<T>) {
@@ -161,7 +161,7 @@ IMGREC_INSTANTIATE_STORAGE(Float16)
 IMGREC_INSTANTIATE_STORAGE(BFloat16)
 #undef IMGREC_INSTANTIATE_STORAGE
 
-#define IMGREC_INSTANTIATE(T)                                             \
+#define IMGREC_INSTANTIATE(T)                                                      \
   template void mask_scores<T>(HeadRows<T>, const AttentionInputs&, const Block&); \
   template void fill_kept<T>(HeadRows<T>, const AttentionInputs&, const Block&);
 IMGREC_INSTANTIATE(float)
