@@ -3,8 +3,9 @@
 namespace imgrec::cpu {
 namespace {
 
+/// R is `rows`, rounded up to a number that is compiled.
 template <class T, int R, int P>
-void multiply_panels(std::int64_t depth, const T* state, const T* matrix, const T* initial, T* const* to,
+void multiply_panels(int rows, std::int64_t depth, const T* state, const T* matrix, const T* initial, T* const* to,
                      std::int64_t column) {
   Vector<T> low[P][R], high[P][R];
 #pragma GCC unroll 4
@@ -34,6 +35,7 @@ void multiply_panels(std::int64_t depth, const T* state, const T* matrix, const 
   for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
+      if (r >= rows) break;
       store(to[r] + column + p * micro_cols<T>, low[p][r]);
       store(to[r] + column + p * micro_cols<T> + lanes<T>, high[p][r]);
     }
@@ -58,10 +60,10 @@ void multiply_rows(int rows, int panels, std::int64_t depth, const T* state, con
   const auto at = [&](int panel) { return initial ? initial + panel * micro_cols<T> : nullptr; };
   int panel = 0;
   for (; panel + together <= panels; panel += together)
-    multiply_panels<T, R, together>(depth, state, matrix + panel * depth * micro_cols<T>, at(panel), to,
+    multiply_panels<T, R, together>(rows, depth, state, matrix + panel * depth * micro_cols<T>, at(panel), to,
                                     column + panel * micro_cols<T>);
   for (; panel < panels; ++panel)
-    multiply_panels<T, R, 1>(depth, state, matrix + panel * depth * micro_cols<T>, at(panel), to,
+    multiply_panels<T, R, 1>(rows, depth, state, matrix + panel * depth * micro_cols<T>, at(panel), to,
                              column + panel * micro_cols<T>);
 }
 

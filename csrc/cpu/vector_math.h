@@ -145,7 +145,7 @@ inline Vector<T> tanh(Vector<T> x) {
   }
   const Vector<T> size = absolute<T>(x);
   const ReducedExp<T> e(size > Format<T>::tanh_greatest ? broadcast<T>(2 * Format<T>::tanh_greatest) : size + size);
-  const Vector<T> scale = power_of_two<T>(e.n), outer = T(1) - T(2) / (scale * e.fraction + (scale + T(1)));
+  const Vector<T> outer = T(1) - T(2) / (power_of_two<T>(e.n) * (e.fraction + T(1)) + T(1));
   return size < T(0.625) ? inner : (x < T(0) ? -outer : outer);
 }
 
@@ -153,8 +153,7 @@ inline Vector<T> tanh(Vector<T> x) {
 template <class T>
 inline Vector<T> sigmoid(Vector<T> x) {
   const ReducedExp<T> reduced(clamp<T>(-x, Format<T>::exp_normal, Format<T>::exp_greatest));
-  const Vector<T> scale = power_of_two<T>(reduced.n);
-  return T(1) / (scale * reduced.fraction + (scale + T(1)));
+  return T(1) / (power_of_two<T>(reduced.n) * (reduced.fraction + T(1)) + T(1));
 }
 
 /// erfc(x) = t exp(-x^2) P(2 t - 1) for x >= 0 with t = 2 / (2 + x), and 2 - erfc(-x) for x < 0.
