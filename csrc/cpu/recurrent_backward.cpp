@@ -176,6 +176,10 @@ class Backward {
     }
   }
 
+  const T* saved(std::int64_t row, std::int64_t block, int slot) const {
+    return saved_ + ((row * schedule_.blocks + block) * layout_.saved + slot) * micro_cols<T>;
+  }
+
   /// The gates' gradients of one panel and block; `dh` is what came through weight_hh.
   void differentiate(std::int64_t panel, std::int64_t block, std::int64_t step, T* const* dh) {
     const std::int64_t unit = block * micro_cols<T>;
@@ -187,13 +191,10 @@ class Backward {
       const std::int64_t sample = schedule_.sample(panel) + r, length = order_.length(sample);
       if (step >= length) continue;
       const std::int64_t row = order_.row(sample, step), place = sample * extent_.width + unit;
-      const auto saved = [&](std::int64_t of, int slot) {
-        return saved_ + (of * schedule_.blocks + block) * layout_.saved * micro_cols<T> + slot * micro_cols<T>;
-      };
       cell.last[r] = step == length - 1;
       cell.dh[r] = cell.last[r] ? memory_.dh_n + place : dh[r];
-      cell.saved[r] = saved(row, 0);
-      cell.previous[r] = step > 0 ? saved(order_.row(sample, step - 1), layout_.saved - 1) : memory_.first + place;
+      cell.saved[r] = saved(row, block, 0);
+      cell.previous[r] = step > 0 ? saved(order_.row(sample, step - 1), block, layout_.saved - 1) : memory_.first + place;
       if (doutput_)
         cell.doutput[r] = doutput_.as<char>() + (row * extent_.hidden + unit) * size_of(doutput_.dtype);
       cell.slots[r] = memory_.slots + row * layout_.gradients * extent_.width + unit;

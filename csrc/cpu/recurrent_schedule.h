@@ -54,11 +54,12 @@ struct Part {
 struct Schedule {
   std::int64_t batch, blocks, task_rows, panels_per_task, panel_rows, tasks, panels, groups;
   bool by_rows;
-  static constexpr std::int64_t least_rows = 4;  // for a thread: with fewer, reading the matrix takes the time
   static constexpr std::int64_t most_rows = 8 * micro_rows;  // of a task: what it works on stays in the L2 cache
   static constexpr std::int64_t most_groups = 64;
 
   Schedule(const Context& context, std::int64_t batch, std::int64_t blocks) : batch(batch), blocks(blocks) {
+    // With fewer rows a thread, reading the matrix takes the time; groups of blocks read a part of it each.
+    const std::int64_t least_rows = blocks >= context.threads ? 12 : 4;
     by_rows = context.threads == 1 || batch >= least_rows * context.threads || blocks == 1;
     const std::int64_t least_tasks = by_rows ? context.threads : 1;
     const std::int64_t rounds = std::max<std::int64_t>(1, divide(batch, least_tasks * most_rows));
