@@ -14,12 +14,11 @@ struct Memory {
   Memory(const Context& context, const Extent<T>& extent, const CellLayout& layout, Workspace& workspace) {
     const std::int64_t depth = layout.gates * extent.width;
     const Schedule schedule(context, extent.batch, extent.width / micro_cols<T>);
-    const GemmTiling<T> weight_ih(context, depth, extent.input, extent.rows);
-    const GemmTiling<T> weight_hh(context, depth, extent.hidden, extent.rows);
-    packed = workspace.take<T>(std::max({weight_ih.packed_size(), weight_hh.packed_size(),
-                                         round_up(extent.input, micro_cols<T>) * depth}));
-    scratch_size = std::max({weight_ih.scratch_size(), weight_hh.scratch_size(),
-                             rows_together(depth) / micro_rows * state_panel_size<T>(depth)});
+    packed = workspace.take<T>(std::max(round_up(extent.input + extent.hidden, micro_cols<T>) * extent.rows,
+                                        round_up(extent.input, micro_cols<T>) * depth));
+    scratch_size = rows_together(depth) / micro_rows * state_panel_size<T>(depth);
+    for (const std::int64_t columns : {extent.input, extent.hidden, extent.input + extent.hidden})
+      scratch_size = std::max(scratch_size, GemmTiling<T>(context, depth, columns, extent.rows).scratch_size());
     scratch = workspace.take<T>(context.threads * scratch_size);
     slots = workspace.take<T>(extent.rows * layout.gradients * extent.width);
     packed_hh = workspace.take<T>(depth * extent.width);
@@ -120,16 +119,12 @@ class Backward {
           retreat(panel, block, std::min(part.last_block, block + blocks_together), extent_.steps - 1 - s);
     });
     if (gradients_.x) input_gradient();
-    if (gradients_.weight_ih)
-      weight_gradient(gradients_.weight_ih, 0, layout_.rotation,
-                      [&](T* to, std::int64_t row, std::int64_t column, std::int64_t count) {
-                        load_input(to, row, column, count);
-                      });
-    if (gradients_.weight_hh)
-      weight_gradient(gradients_.weight_hh, layout_.hidden_slot, 0,
-                      [&](T* to, std::int64_t row, std::int64_t column, std::int64_t count) {
-                        load_previous_h(to, row, column, count);
-                      });
+    if (layout_.hidden_slot == 0) {
+      weight_gradients(gradients_.weight_ih, gradients_.weight_hh, 0, 0);
+    } else {
+      weight_gradients(gradients_.weight_ih, {}, 0, layout_.rotation);
+      weight_gradients({}, gradients_.weight_hh, layout_.hidden_slot, 0);
+    }
     if (gradients_.bias_ih || gradients_.bias_hh) bias_gradients();
   }
 
@@ -249,12 +244,17 @@ class Backward {
                                       std::min<std::int64_t>(micro_cols<T>, extent_.input - column));
   }
 
-  /// to = weight's gradient: the gates' gradients, from `first_slot` on, transposed, times what they were multiplied
-  /// with. load(to, row, column, count) gives that for one row of (N T).
-  template <class Load>
-  void weight_gradient(const Array& to, int first_slot, int rotation, Load&& load) {
-    const GemmTiling<T> tiling(context_, gates_ * extent_.width, to.shape[1], extent_.rows);
-    pack_rows(tiling.n, load);
+  /// The gradients of both weights, or of that which is not absent, in one product: the gates' gradients, from
+  /// `first_slot` on, transposed, times what the weights were multiplied with, x and h side by side.
+  void weight_gradients(const Array& weight_ih, const Array& weight_hh, int first_slot, int rotation) {
+    const std::int64_t inputs = weight_ih ? extent_.input : 0, columns = inputs + (weight_hh ? extent_.hidden : 0);
+    if (columns == 0) return;
+    const GemmTiling<T> tiling(context_, gates_ * extent_.width, columns, extent_.rows);
+    pack_rows(columns, [&](T* to, std::int64_t row, std::int64_t column, std::int64_t count) {
+      const std::int64_t here = std::clamp<std::int64_t>(inputs - column, 0, count);
+      if (here > 0) load_input(to, row, column, here);
+      if (here < count) load_previous_h(to + here, row, column + here - inputs, count - here);
+    });
     const T* slots = memory_.slots + first_slot * extent_.width;
     const std::int64_t stride = layout_.gradients * extent_.width;
     gemm(
@@ -271,8 +271,12 @@ class Backward {
             std::int64_t count) {
           for (std::int64_t r = 0; r < rows; ++r) {
             const std::int64_t gate = ((row + r) / extent_.width + rotation) % gates_, unit = (row + r) % extent_.width;
-            if (unit < extent_.hidden)
-              Elements<T>{to}.store(tile + r * ld, (gate * extent_.hidden + unit) * tiling.n + column, count);
+            if (unit >= extent_.hidden) continue;
+            const std::int64_t to = gate * extent_.hidden + unit, here = std::clamp<std::int64_t>(inputs - column, 0, count);
+            if (here > 0) Elements<T>{weight_ih}.store(tile + r * ld, to * inputs + column, here);
+            if (here < count)
+              Elements<T>{weight_hh}.store(tile + r * ld + here, to * extent_.hidden + column + here - inputs,
+                                           count - here);
           }
         });
   }
