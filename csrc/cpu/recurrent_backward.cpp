@@ -189,7 +189,8 @@ class Backward {
       cell.last[r] = step == length - 1;
       cell.dh[r] = cell.last[r] ? memory_.dh_n + place : dh[r];
       cell.saved[r] = saved(row, block, 0);
-      cell.previous[r] = step > 0 ? saved(order_.row(sample, step - 1), block, layout_.saved - 1) : memory_.first + place;
+      cell.previous[r] = memory_.first + place;
+      if (step > 0) cell.previous[r] = saved(order_.row(sample, step - 1), block, layout_.saved - 1);
       if (doutput_)
         cell.doutput[r] = doutput_.as<char>() + (row * extent_.hidden + unit) * size_of(doutput_.dtype);
       cell.slots[r] = memory_.slots + row * layout_.gradients * extent_.width + unit;
@@ -272,7 +273,8 @@ class Backward {
           for (std::int64_t r = 0; r < rows; ++r) {
             const std::int64_t gate = ((row + r) / extent_.width + rotation) % gates_, unit = (row + r) % extent_.width;
             if (unit >= extent_.hidden) continue;
-            const std::int64_t to = gate * extent_.hidden + unit, here = std::clamp<std::int64_t>(inputs - column, 0, count);
+            const std::int64_t to = gate * extent_.hidden + unit;
+            const std::int64_t here = std::clamp<std::int64_t>(inputs - column, 0, count);
             if (here > 0) Elements<T>{weight_ih}.store(tile + r * ld, to * inputs + column, here);
             if (here < count)
               Elements<T>{weight_hh}.store(tile + r * ld + here, to * extent_.hidden + column + here - inputs,

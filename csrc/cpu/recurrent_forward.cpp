@@ -30,8 +30,10 @@ void pack_weight(const Context& context, Compute<S>* packed, const Array& weight
       const int given = static_cast<int>(std::min<std::int64_t>(lanes<T>, depth - k));
       for (std::int64_t half = 0; half < micro_cols<T>; half += lanes<T>) {
         Vector<T> square[lanes<T>];
-        for (std::int64_t i = 0, j = unit + half; i < lanes<T>; ++i, ++j)
-          square[i] = j < hidden ? load_wide(weight.as<const S>() + (gate * hidden + j) * depth + k, given) : Vector<T>{};
+        for (std::int64_t i = 0, j = unit + half; i < lanes<T>; ++i, ++j) {
+          const S* from = weight.as<const S>() + (gate * hidden + j) * depth + k;
+          square[i] = j < hidden ? load_wide(from, given) : Vector<T>{};
+        }
         transpose<T>(square);
         T* to = packed + (panel * depth + k) * micro_cols<T> + half;
         for (int i = 0; i < given; ++i) store(to + i * micro_cols<T>, square[i]);
@@ -224,9 +226,9 @@ class Forward {
     const std::int64_t sample = schedule_.sample(panel), unit = block * micro_cols<T>;
     if (step >= order_.longest(sample, rows)) return;
     const std::int64_t columns = layout_.gates * micro_cols<T>;
-    const bool from_zero = step == 0 && !in_.h_0;
-    state_product<T>(rows, layout_.gates, from_zero ? 0 : extent_.hidden, state(step, panel),
-                     weights_.hh + block * columns * extent_.hidden, memory_.hidden_bias + block * columns, products, 0);
+    const std::int64_t depth = step == 0 && !in_.h_0 ? 0 : extent_.hidden;  // zeros need no product
+    state_product<T>(rows, layout_.gates, depth, state(step, panel), weights_.hh + block * columns * extent_.hidden,
+                     memory_.hidden_bias + block * columns, products, 0);
     CellStep<T> cell{.rows = rows,
                      .units = static_cast<int>(std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit)),
                      .keeps_slots = reserve_ != nullptr,

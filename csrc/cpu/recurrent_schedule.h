@@ -1,4 +1,4 @@
-// Which samples and hidden units a thread takes through the steps, in which order, and where threads wait for each other.
+// Which samples and hidden units a thread takes through the steps, in which order, and where threads meet.
 #pragma once
 
 #include <algorithm>
@@ -116,7 +116,8 @@ struct Schedule {
     struct alignas(64) Counter {
       std::atomic<std::int64_t> value{0};
     };
-    Counter begun[most_groups], finished;  // steps that somebody has begun, of each group; group steps that are finished
+    Counter begun[most_groups];  // steps of each group
+    Counter finished;            // steps of all groups together
     parallel_tasks(context, groups, [&](std::int64_t own, int worker) {
       const auto try_step = [&](std::int64_t group, std::int64_t s) {
         if (std::int64_t expected = s; !begun[group].value.compare_exchange_strong(expected, s + 1)) return;
