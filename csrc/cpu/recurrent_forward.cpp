@@ -43,13 +43,16 @@ void pack_weight(const Context& context, Compute<S>* packed, const Array& weight
 }
 
 template <class T>
-void pack_weights(const Context& context, const PackedWeights<T>& packed, const Array& weight_ih,
-                  const Array& weight_hh, const CellLayout& layout) {
+void pack_weights(const Context& context, const Array& packed, const Array& weight_ih, const Array& weight_hh,
+                  const RecurrentShape& shape, RecurrentCell cell) {
+  const CellLayout layout = layout_of(cell);
+  Workspace memory(packed.data);
+  const PackedWeights<T> weights(Extent<T>(shape), layout.gates, memory);
   for_floating(weight_hh.dtype, [&](auto tag) {
     using S = decltype(tag);
     if constexpr (std::is_same_v<Compute<S>, T>) {
-      pack_weight<S>(context, packed.ih, weight_ih, weight_hh.shape[1], layout, layout.rotation);
-      pack_weight<S>(context, packed.hh, weight_hh, weight_hh.shape[1], layout, 0);
+      pack_weight<S>(context, weights.ih, weight_ih, shape.hidden, layout, layout.rotation);
+      pack_weight<S>(context, weights.hh, weight_hh, shape.hidden, layout, 0);
     }
   });
 }
@@ -136,7 +139,7 @@ template <class T>
 class Forward {
  public:
   Forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n, const Array& reserve,
-          const RecurrentInputs& in, const PackedWeights<T>& weights, Workspace& workspace)
+          const RecurrentInputs& in, Workspace& packed, Workspace& workspace)
       : context_(context),
         in_(in),
         output_(output),
@@ -147,7 +150,7 @@ class Forward {
         extent_(shape_of(in)),
         order_(in),
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
-        weights_(weights),
+        weights_(extent_, layout_.gates, packed),
         memory_(context, extent_, schedule_, layout_.gates, static_cast<bool>(reserve), workspace),
         reserve_(reserve.as<T>()),
         chunk_(schedule_.chunk(extent_.steps)),
@@ -295,24 +298,29 @@ Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape,
     using T = decltype(tag);
     const cpu::Extent<T> extent(shape);
     const cpu::Schedule schedule(context, extent.batch, extent.width / cpu::micro_cols<T>);
-    cpu::Workspace workspace;
-    const cpu::PackedWeights<T> weights(extent, layout.gates, workspace);
-    cpu::Memory<T>(context, extent, schedule, layout.gates, training, workspace);
+    cpu::Workspace packed, workspace;
+    const cpu::PackedWeights<T> weights(extent, layout.gates, packed);
+    const cpu::Memory<T> memory(context, extent, schedule, layout.gates, training, workspace);
+    plan.packed_bytes = packed.used();
     plan.workspace_bytes = workspace.used();
     if (training) plan.reserve_bytes = cpu::reserve_bytes(extent, layout);
   });
   return plan;
 }
 
+void recurrent_pack(const Context& context, const Array& packed, const Array& weight_ih, const Array& weight_hh,
+                    const RecurrentShape& shape, RecurrentCell cell) {
+  cpu::for_compute(weight_hh.dtype, [&](auto tag) {
+    cpu::pack_weights<decltype(tag)>(context, packed, weight_ih, weight_hh, shape, cell);
+  });
+}
+
 void recurrent_forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n,
-                       const Array& reserve, const RecurrentInputs& inputs, const Array& workspace) {
+                       const Array& reserve, const RecurrentInputs& inputs, const Array& packed,
+                       const Array& workspace) {
   cpu::for_compute(inputs.x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    cpu::Workspace memory(workspace.data);
-    const cpu::CellLayout layout = cpu::layout_of(inputs.cell);
-    const cpu::PackedWeights<T> weights(cpu::Extent<T>(cpu::shape_of(inputs)), layout.gates, memory);
-    cpu::pack_weights(context, weights, inputs.weight_ih, inputs.weight_hh, layout);
-    cpu::Forward<T>(context, output, h_n, c_n, reserve, inputs, weights, memory).run();
+    cpu::Workspace packed_memory(packed.data), memory(workspace.data);
+    cpu::Forward<decltype(tag)>(context, output, h_n, c_n, reserve, inputs, packed_memory, memory).run();
   });
 }
 

@@ -69,19 +69,47 @@ inline Vector<T> power_of_two(IntegerVector<T> n) {
   return bits_as<Vector<T>>((n + Format<T>::exponent_bias) << Format<T>::fraction_bits);
 }
 
-/// exp(x) = 2^n (1 + fraction): n = round(x / ln 2) and fraction = exp(r) - 1 for what is left, |r| <= ln 2 / 2.
+/// y 2^n for a whole number n = shifted - round_magic whose power of two is a normal number, or infinite.
+template <class T>
+inline Vector<T> scale_by_normal_power(Vector<T> y, Vector<T> shifted) {
+#if defined(__AVX512F__)
+  constexpr int all_lanes = -1, current_rounding = 4;
+  const Vector<T> n = shifted - Format<T>::round_magic;
+  if constexpr (sizeof(T) == 4)
+    return __builtin_ia32_scalefps512_mask(y, n, y, all_lanes, current_rounding);
+  else
+    return __builtin_ia32_scalefpd512_mask(y, n, y, all_lanes, current_rounding);
+#else
+  const auto n = bits_as<IntegerVector<T>>(shifted) - bits_as<IntegerVector<T>>(broadcast<T>(Format<T>::round_magic));
+  return y * power_of_two<T>(n);
+#endif
+}
+
+/// The same for any n: 2^n is multiplied in two parts, so that results below the least normal number are rounded
+/// correctly and the greatest ones do not overflow early.
+template <class T>
+inline Vector<T> scale_by_power(Vector<T> y, Vector<T> shifted) {
+#if defined(__AVX512F__)
+  return scale_by_normal_power<T>(y, shifted);
+#else
+  const auto n = bits_as<IntegerVector<T>>(shifted) - bits_as<IntegerVector<T>>(broadcast<T>(Format<T>::round_magic));
+  const IntegerVector<T> half = n >> 1;
+  return y * power_of_two<T>(half) * power_of_two<T>(n - half);
+#endif
+}
+
+/// exp(x) = 2^n value: n = shifted - round_magic = round(x / ln 2) and value = exp(r) for what is left,
+/// |r| <= ln 2 / 2.
 template <class T>
 struct ReducedExp {
-  IntegerVector<T> n;
-  Vector<T> fraction;
+  Vector<T> shifted, value;
 
   explicit ReducedExp(Vector<T> x) {
     using F = Format<T>;
-    const Vector<T> shifted = x * T(1.44269504088896340736) + F::round_magic;
+    shifted = x * T(1.44269504088896340736) + F::round_magic;
     const Vector<T> whole = shifted - F::round_magic;
     const Vector<T> r = (x - whole * F::ln2_high) - whole * F::ln2_low;
-    fraction = polynomial(r, F::exp_terms) * (r * r) + r;
-    n = bits_as<IntegerVector<T>>(shifted) - bits_as<IntegerVector<T>>(broadcast<T>(F::round_magic));
+    value = polynomial(r, F::exp_terms) * (r * r) + r + T(1);
   }
 };
 
@@ -92,13 +120,10 @@ inline Vector<T> clamp(Vector<T> x, T least, T greatest) {
   return x > greatest ? broadcast<T>(greatest) : x;
 }
 
-/// 2^n is multiplied in two parts, so that results below the least normal number are rounded correctly and the
-/// greatest ones do not overflow early.
 template <class T>
 inline Vector<T> exp(Vector<T> x) {
   const ReducedExp<T> reduced(clamp<T>(x, Format<T>::exp_least, Format<T>::exp_greatest));
-  const IntegerVector<T> half = reduced.n >> 1;
-  return (reduced.fraction + T(1)) * power_of_two<T>(half) * power_of_two<T>(reduced.n - half);
+  return scale_by_power<T>(reduced.value, reduced.shifted);
 }
 
 /// log(x) = e ln 2 + 2 artanh(s) for x = 2^e m with m in [sqrt(1/2), sqrt(2)) and s = (m - 1) / (m + 1).
@@ -145,7 +170,7 @@ inline Vector<T> tanh(Vector<T> x) {
   }
   const Vector<T> size = absolute<T>(x);
   const ReducedExp<T> e(size > Format<T>::tanh_greatest ? broadcast<T>(2 * Format<T>::tanh_greatest) : size + size);
-  const Vector<T> outer = T(1) - T(2) / (power_of_two<T>(e.n) * (e.fraction + T(1)) + T(1));
+  const Vector<T> outer = T(1) - T(2) / (T(1) + scale_by_normal_power<T>(e.value, e.shifted));
   return size < T(0.625) ? inner : (x < T(0) ? -outer : outer);
 }
 
@@ -153,7 +178,7 @@ inline Vector<T> tanh(Vector<T> x) {
 template <class T>
 inline Vector<T> sigmoid(Vector<T> x) {
   const ReducedExp<T> reduced(clamp<T>(-x, Format<T>::exp_normal, Format<T>::exp_greatest));
-  return T(1) / (power_of_two<T>(reduced.n) * (reduced.fraction + T(1)) + T(1));
+  return T(1) / (T(1) + scale_by_normal_power<T>(reduced.value, reduced.shifted));
 }
 
 /// erfc(x) = t exp(-x^2) P(2 t - 1) for x >= 0 with t = 2 / (2 + x), and 2 - erfc(-x) for x < 0.
