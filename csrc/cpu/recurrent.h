@@ -56,13 +56,14 @@ void load_states(T* to, const Array& array, const Extent<T>& extent) {
   }
 }
 
-/// Row r of a state panel = `depth` elements of an array.
+/// Row r of a state panel = `depth` elements of an array, zero to the end of the last vector.
 template <class T>
 void load_row(T* panel, int r, const Elements<T>& from, std::int64_t offset, std::int64_t depth) {
   T line[depth_block];
   for (std::int64_t begin = 0; begin < depth; begin += depth_block) {
     const std::int64_t count = std::min(depth_block, depth - begin);
     from.load(line, offset + begin, count);
+    std::fill(line + count, line + round_up(count, lanes<T>), T(0));
     for (std::int64_t k = 0; k < count; k += lanes<T>) store(panel + state_offset<T>(r, begin + k), load(line + k));
   }
 }
