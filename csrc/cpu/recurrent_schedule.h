@@ -77,7 +77,7 @@ struct Schedule {
   /// for the caches.
   std::int64_t chunk(std::int64_t steps) const {
     const std::int64_t most = std::max<std::int64_t>(1, most_rows / task_rows);
-    return divide(steps, divide(steps, most));
+    return divide(steps, std::max<std::int64_t>(1, divide(steps, most)));  // plans are made before T = 0 is refused
   }
 
   /// A panel's first sample.
