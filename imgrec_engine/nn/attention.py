@@ -21,8 +21,9 @@ class MultiheadAttention(Module):
 
     ``output, weights = attention(query, key, value)``: query (N, S_q, embed_dim), key and value (N, S_k, embed_dim),
     output (N, S_q, embed_dim). ``weights`` is always None, as with PyTorch's ``need_weights=False``: the kernel never
-    forms the S_q x S_k matrix (to look at it: ``attention.weights``). Masks mean what they mean in PyTorch's layer, where a boolean True *hides* a position
-    (the opposite of `functional.scaled_dot_product_attention`). State keys and initialisation are PyTorch's.
+    forms the S_q x S_k matrix; ``attention.weights(query, key)`` does, to look at. Masks mean what they mean in
+    PyTorch's layer, where a boolean True *hides* a position (the opposite of
+    `functional.scaled_dot_product_attention`). State keys and initialisation are PyTorch's.
 
     >>> import imgrec_engine as ie
     >>> x = ie.randn(2, 7, 16)

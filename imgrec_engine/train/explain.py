@@ -7,12 +7,14 @@ How it is explained follows from what it is made of:
   last feature map that still has a place;
 - **attention** over patches: attention rollout (Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL
   2020), started from what each of the last tokens adds to the class;
-- **recurrence** over rows: gradient times input (Shrikumar et al., 2016), summed over each row, which is one step.
+- **recurrence** over rows: integrated gradients (Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep
+  Networks", ICML 2017), summed over each row, which is one step.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from imgrec_engine.train.evaluation import device_of
 from imgrec_engine.train.overlay import overlay
 
 Floats = NDArray[np.float32]
+STEPS = 16  # of the integral over gradients
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,12 @@ class Explanation:
         return overlay(self.image, self.heat, f"{self.label} {self.probability:.2f} · {self.method}")
 
     def draw(self, path: str | Path) -> None:
-        """Writes the picture to an image file, whose kind its name tells."""
-        Image.fromarray(self.picture()).save(path)
+        """Writes the picture as a PNG, with the folders above it; FileExistsError where there is such a file."""
+        png = io.BytesIO()
+        Image.fromarray(self.picture()).save(png, "PNG")
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with Path(path).open("xb") as file:
+            file.write(png.getvalue())
 
 
 class HeatMap(NamedTuple):
@@ -97,16 +104,18 @@ class _Run:
     """One image or clip, run through a model: what each module was given and returned, and the logits."""
 
     def __init__(self, model: nn.Module, prepared: Floats) -> None:
-        self.model = type(model).__name__
+        self.model = model
+        self.name = type(model).__name__
         self.frames = len(prepared) if prepared.ndim == 4 else 1
         self.x = tensor(prepared[np.newaxis], device=device_of(model), requires_grad=True)
         with _recorded(model) as self.calls:
             self.logits: Tensor = model(self.x)
         if self.logits.ndim != 2:
             raise ModelError(
-                f"explain: {self.model} gives {self.logits.shape} for one image; only models that give it one class, "
+                f"explain: {self.name} gives {self.logits.shape} for one image; only models that give it one class, "
                 "(1, classes), are explained"
             )
+        self.best = int(self.logits.numpy()[0].argmax())
 
     def outputs(self, ndim: int) -> Iterator[tuple[nn.Module, Tensor]]:
         """The results with so many dimensions, from the last to the first, and the modules that gave them."""
@@ -116,8 +125,7 @@ class _Run:
 
     def gradient(self, where: Tensor) -> NDArray[Any]:
         """Of the most likely class's logit. The graph is freed, so once a run."""
-        best = int(self.logits.numpy()[0].argmax())
-        return grad(self.logits[0, best], [where])[0].numpy()
+        return grad(self.logits[0, self.best], [where])[0].numpy()
 
 
 @contextlib.contextmanager
@@ -146,7 +154,7 @@ def _method(model: nn.Module) -> tuple[str, Any]:
     if any(isinstance(module, nn.MultiheadAttention) for module in modules):
         return "attention rollout", _attention_rollout
     if any(isinstance(module, (nn.RNN, nn.LSTM, nn.GRU)) for module in modules):
-        return "gradient times input", _gradient_times_input
+        return "integrated gradients", _integrated_gradients
     raise ModelError(
         f"explain: {type(model).__name__} has neither convolutions nor attention nor recurrence, so there is no way to "
         "explain what it says"
@@ -160,12 +168,15 @@ def _sees_neighbours(convolution: nn.Conv2d) -> bool:
 
 
 def _grad_cam(run: _Run) -> tuple[NDArray[Any], Region]:
-    """The channels of a feature map (T, h, w, C), each weighted by its mean gradient; what is negative is left out."""
+    """The channels of a feature map (T, h, w, C), each weighted by its mean gradient; what is negative is left out.
+
+    The mean is over the frames too, so that they can be compared.
+    """
     for _, features in run.outputs(ndim=4):
         if len(features) == run.frames and features.shape[1:3] != (1, 1):
-            weights = run.gradient(features).mean(axis=(1, 2), keepdims=True)
+            weights = run.gradient(features).mean(axis=(0, 1, 2))
             return np.maximum((weights * features.detach().numpy()).sum(axis=-1), 0), None
-    raise ModelError(f"explain: {run.model} has no feature map of more than one position for an image of this size")
+    raise ModelError(f"explain: {run.name} has no feature map of more than one position for an image of this size")
 
 
 def _attention_rollout(run: _Run) -> tuple[NDArray[Any], Region]:
@@ -183,7 +194,7 @@ def _attention_rollout(run: _Run) -> tuple[NDArray[Any], Region]:
     patches, rows, columns = _patches(run, tokens)
     last = next((output for _, output in run.outputs(ndim=3) if output.shape[:2] == (1, tokens)), None)
     if last is None or any(matrix.shape != (tokens, tokens) for matrix in attended):
-        raise ModelError(f"explain: {run.model}'s attention layers do not all look at the same tokens")
+        raise ModelError(f"explain: {run.name}'s attention layers do not all look at the same tokens")
     share = np.maximum((run.gradient(last) * last.detach().numpy())[0].sum(axis=-1), 0)
     flow = (share @ rollout(attended))[-rows * columns :]
     return (flow - flow.min()).reshape(1, rows, columns), _inside_padding(patches, run.x.shape)
@@ -196,7 +207,9 @@ def _patches(run: _Run, tokens: int) -> tuple[nn.Conv2d, int, int]:
             rows, columns = grid.shape[1:3]
             if tokens - rows * columns in (0, 1):  # 1: a class token before them
                 return module, rows, columns
-    raise ModelError(f"explain: {run.model}'s {tokens} tokens are not the patches into which a convolution cuts the image")
+    raise ModelError(
+        f"explain: {run.name}'s {tokens} tokens are not the patches into which a convolution cuts the image"
+    )
 
 
 def rollout(attended: list[NDArray[Any]]) -> NDArray[Any]:
@@ -219,7 +232,15 @@ def _inside_padding(patches: nn.Conv2d, shape: tuple[int, ...]) -> Region:
     return left / columns, above / rows, (left + shape[2]) / columns, (above + shape[1]) / rows
 
 
-def _gradient_times_input(run: _Run) -> tuple[NDArray[Any], Region]:
-    """The first-order share of each row in the logit: gradient times input, summed over the row; positive ones."""
-    shares = (run.gradient(run.x) * run.x.detach().numpy()).sum(axis=(-2, -1), keepdims=True)
+def _integrated_gradients(run: _Run) -> tuple[NDArray[Any], Region]:
+    """Gradient times input, the gradient averaged on the way to the image, summed over each row; positive sums.
+
+    The way begins at zero, which is the mean image after preparation. At its end alone the gradient says little: a
+    model that is sure is saturated there.
+    """
+    image = run.x.detach().numpy()
+    fractions = ((np.arange(STEPS) + 0.5) / STEPS).reshape(-1, *[1] * (image.ndim - 1))
+    way = tensor((fractions * image).astype(image.dtype), device=run.x.device, requires_grad=True)
+    gradient = grad(run.model(way)[:, run.best].sum(), [way])[0].numpy().mean(axis=0)
+    shares = (gradient * image[0]).sum(axis=(-2, -1))
     return np.maximum(shares, 0).reshape(run.frames, -1, 1), None
