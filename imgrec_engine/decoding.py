@@ -72,9 +72,7 @@ def ctc_beam_search_decode(
 
 
 def _search(sample: NDArray[np.float64], blank: int, width: int) -> list[tuple[list[int], float]]:
-    beam: dict[Spelling, tuple[float, float]] = {
-        (): (0.0, -np.inf)
-    }  # paths that end in blank, and that do not
+    beam: dict[Spelling, tuple[float, float]] = {(): (0.0, -np.inf)}  # paths that end in blank, and that do not
     for step in sample:
         ends: dict[Spelling, tuple[float, float]] = {}
         for spelling, (in_blank, in_label) in beam.items():
