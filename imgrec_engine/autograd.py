@@ -221,10 +221,13 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
         node = None
         if _mode.recording and pullback is not None and any(map(_requires_grad, tensors)):
             node = Node(name, tuple(map(_edge, inputs)), pullback, several)
-        results = tuple([_wrap(array, array_type, tensors, node) for array in (outputs if several else (outputs,))])
+        if several:
+            wrapped = tuple([_wrap(array, array_type, tensors, node) for array in outputs])
+        else:
+            wrapped = _wrap(outputs, array_type, tensors, node)
         if node is not None:
-            _note_saved(node, slots, inputs, results)
-        return results if several else results[0]
+            _note_saved(node, slots, inputs, wrapped if several else (wrapped,))
+        return wrapped
 
     call.differentiable_op = True  # type: ignore[attr-defined]
     call.precision = precision  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ is found here by what ``errstate`` changes.
 from __future__ import annotations
 
 import contextvars
+import functools
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,6 @@ def _changed_by_errstate() -> tuple[contextvars.ContextVar[Any], Any]:
 _errors, _ignored = _changed_by_errstate()
 
 
-def enter() -> contextvars.Token[Any]:
-    """From now on, errors of NumPy's arithmetic on this thread are ignored; returns what ``leave`` needs."""
-    return _errors.set(_ignored)
-
-
-def leave(before: contextvars.Token[Any]) -> None:
-    """Errors are what they were before."""
-    _errors.reset(before)
+# From `enter` on, errors of NumPy's arithmetic on this thread are ignored; `leave` takes what it has returned.
+enter = functools.partial(_errors.set, _ignored)
+leave = _errors.reset
