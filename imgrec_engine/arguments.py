@@ -52,7 +52,7 @@ class Slot(NamedTuple):
 
 
 def unwrap(op: str, slots: list[Slot], values: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], list[Tensor]]:
-    """Replaces tensors by their arrays; returns what was given for each slot, every array as a tensor, and the tensors."""
+    """Replaces tensors by their arrays; returns what was given for each slot, arrays as tensors, and all tensors."""
     inputs: list[Any] = []
     tensors: list[Tensor] = []
     count = len(values)

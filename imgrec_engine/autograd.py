@@ -224,10 +224,10 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
         if several:
             wrapped = tuple([_wrap(array, array_type, tensors, node) for array in outputs])
         else:
-            wrapped = _wrap(outputs, array_type, tensors, node)
+            wrapped = (_wrap(outputs, array_type, tensors, node),)
         if node is not None:
-            _note_saved(node, slots, inputs, wrapped if several else (wrapped,))
-        return wrapped
+            _note_saved(node, slots, inputs, wrapped)
+        return wrapped if several else wrapped[0]
 
     call.differentiable_op = True  # type: ignore[attr-defined]
     call.precision = precision  # type: ignore[attr-defined]
@@ -275,10 +275,11 @@ def _wrap(array: Any, array_type: type, tensors: list[Tensor], node: Node | None
     if type(array) is not array_type:
         array = devices.place(array, array_type)
     tensor: Tensor = arguments.tensor_type(array)
-    owner = owner_of(array)
+    owner, kinds = owner_of(array), kernels.ARRAYS
     for given in tensors:
-        if owner_of(given._array) is owner:  # a view: writes to one are writes to the other
-            tensor._version = given._version
+        other = given._array
+        if other is owner or (isinstance(other.base, kinds) and owner_of(other) is owner):
+            tensor._version = given._version  # a view: writes to one are writes to the other
     if node is not None:
         tensor._index = len(node.outputs)
         node.outputs.append((array.shape, array.dtype, array_type))

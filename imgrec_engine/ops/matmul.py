@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -18,12 +17,6 @@ from imgrec_engine.ops.arithmetic import unbroadcast
 __all__ = ["linear", "matmul"]
 
 
-@functools.lru_cache(maxsize=1024)
-def _plan(module: Any, *sizes: Any) -> Any:
-    """The plan of a product; plans are kept."""
-    return module.matmul_plan(*sizes)
-
-
 def _multiply(a: Array, b: Array, weight: Array | None = None, versions: Any = None) -> Array:
     """The kernel on arrays: a (B, M, K) with b (B, K, N) gives (B, M, N).
 
@@ -33,7 +26,7 @@ def _multiply(a: Array, b: Array, weight: Array | None = None, versions: Any = N
     batch, m, k = a.shape
     n = b.shape[2]
     c = empty((batch, m, n), a.dtype, a)
-    plan = _plan(module, context, batch, m, n, k, a.dtype)
+    plan = kernels.plan(module.matmul_plan, context, batch, m, n, k, a.dtype)
     packed = None
     if plan.packed_bytes:
         weights = (b if weight is None else weight,)

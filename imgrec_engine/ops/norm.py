@@ -47,12 +47,6 @@ def _per_column(op: str, name: str, values: Array | None, rows: Array) -> Array 
     return contiguous(values if values.dtype == wide else values.astype(wide))
 
 
-@functools.lru_cache(maxsize=1024)
-def _plan(module: Any, *sizes: Any) -> Any:
-    """The plan of a normalisation; plans are kept."""
-    return module.norm_plan(*sizes)
-
-
 def _announces_writes(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Counts the write to the running statistics, as any other in-place write, before batch_norm sees mere arrays."""
 
@@ -122,7 +116,7 @@ def batch_norm(
     w, b = _per_column("batch_norm", "weight", weight, rows), _per_column("batch_norm", "bias", bias, rows)
     mean, inverse_deviation = [empty(rows.shape[1:], _wide(rows.dtype), rows) for _ in range(2)]
     module, context = kernels.of(rows)
-    plan = _plan(module, context, *rows.shape, rows.dtype)
+    plan = kernels.plan(module.norm_plan, context, *rows.shape, rows.dtype)
     y, workspace = empty_like(rows), kernels.workspace(plan, rows)
     module.batch_norm_forward(
         context, y, mean, inverse_deviation, *moving, rows, w, b, training, momentum, eps, kind, workspace
@@ -172,7 +166,7 @@ def layer_norm(
     def backward(dy: Array, needs: Needs) -> Gradients:
         dx = empty_like(rows)
         dweight, dbias = (empty(rows.shape[1:], mean.dtype, rows) for _ in range(2))
-        workspace = kernels.workspace(_plan(module, context, *rows.shape, rows.dtype), rows)
+        workspace = kernels.workspace(kernels.plan(module.norm_plan, context, *rows.shape, rows.dtype), rows)
         dy_rows = contiguous(dy).reshape(rows.shape)
         module.layer_norm_backward(
             context, dx, dweight, dbias, dy_rows, rows, w, b, mean, inverse_deviation, kind, workspace
