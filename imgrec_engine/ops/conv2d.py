@@ -10,6 +10,7 @@ import numpy as np
 from imgrec_engine import kernels, packing
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import contiguous, empty, empty_like
+from imgrec_engine.dtypes import is_floating
 from imgrec_engine.errors import DTypeError, ShapeError
 from imgrec_engine.ops.activation import activation_name
 
@@ -53,6 +54,8 @@ def _check(x: Array, weight: Array, bias: Array | None) -> None:
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"conv2d: bias is {bias.shape}, expected {weight.shape[:1]}")
+    if not is_floating(x.dtype):
+        raise DTypeError(f"conv2d: x is {x.dtype.name}, expected float32, float64, float16 or bfloat16")
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None and array.dtype != x.dtype:
             raise DTypeError(f"conv2d: {name} is {array.dtype.name}, but x is {x.dtype.name}; expected one dtype")
