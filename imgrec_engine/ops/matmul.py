@@ -9,7 +9,7 @@ import numpy as np
 
 from imgrec_engine import kernels, packing
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
-from imgrec_engine.device import empty
+from imgrec_engine.device import empty, place
 from imgrec_engine.dtypes import is_floating, promote
 from imgrec_engine.errors import DTypeError, ShapeError
 from imgrec_engine.ops.arithmetic import unbroadcast
@@ -46,8 +46,8 @@ def product(a: Array, b: Array) -> Array:
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     count = math.prod(batch)
-    a3 = np.broadcast_to(a, (*batch, m, k)).reshape(count, m, k)
-    b3 = np.broadcast_to(b, (*batch, k, n)).reshape(count, k, n)
+    a3 = place(np.broadcast_to(a, (*batch, m, k)).reshape(count, m, k), type(a))
+    b3 = place(np.broadcast_to(b, (*batch, k, n)).reshape(count, k, n), type(b))
     return _multiply(a3, b3).reshape(*batch, m, n)
 
 
