@@ -64,6 +64,9 @@ struct Patches {
   const T* row(std::int64_t image, std::int64_t position) const {
     return data + image * image_stride + position * row_stride;
   }
+
+  /// Whether no patch leaves the image: then those of neighbouring outputs lie at a constant distance.
+  bool inside() const;
 };
 
 /// An output pixel of a product, in the order in which they are numbered.
@@ -114,8 +117,16 @@ struct Output {
   void* pre_activation = nullptr;
   Activation activation = Activation::none;
 
-  /// Writes `count` channels from `first` on, counted before folding, of the output pixels [begin, begin + rows) of a
-  /// product over these patches. values [rows][ld] is scratch from then on.
+  /// Whether the product's own rows are the image: then a kernel writes them where they belong, pixel p at
+  /// place(p, channel), and calls activate; it adds the bias itself.
+  bool in_place() const { return size_of(dtype) == sizeof(T) && fold == 1 && row_step == 1 && column_step == 1; }
+  T* place(std::int64_t pixel, std::int64_t channel) const {
+    return static_cast<T*>(pre_activation ? pre_activation : data) + pixel * channels + channel;
+  }
+  void activate(std::int64_t begin, std::int64_t rows, std::int64_t first, std::int64_t count) const;
+
+  /// Everywhere else: writes `count` channels from `first` on, counted before folding, of the output pixels [begin,
+  /// begin + rows) of a product over these patches. values [rows][ld], the bias added, is scratch from then on.
   void write(T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first, std::int64_t count,
              const Patches<T>& patches) const;
   void store(void* to, const T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first,

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 namespace imgrec::cpu {
@@ -62,17 +63,52 @@ inline Vector<T> broadcast(T value) {
   return value - Vector<T>{};
 }
 
-/// The first `count` < lanes elements, zero beyond them.
+#if defined(__AVX512F__)
+namespace detail {
+template <class T>
+auto first_lanes(int count) {
+  return static_cast<std::conditional_t<sizeof(T) == 8, std::uint8_t, std::uint16_t>>((1u << count) - 1);
+}
+}  // namespace detail
+#endif
+
+/// The first `count` < lanes elements, zero beyond them. (Without the builtins a copy of unknown length is a call, and
+/// vectors that live in registers have to be spilled round it.)
 template <class T>
 inline Vector<T> load_partial(const T* from, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 8)
+    return __builtin_ia32_loadupd512_mask(from, Vector<T>{}, detail::first_lanes<T>(count));
+  else
+    return __builtin_ia32_loadups512_mask(from, Vector<T>{}, detail::first_lanes<T>(count));
+#else
   Vector<T> v{};
   std::memcpy(&v, from, sizeof(T) * static_cast<std::size_t>(count));
   return v;
+#endif
 }
 
 template <class T>
 inline void store_partial(T* to, Vector<T> v, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 8)
+    __builtin_ia32_storeupd512_mask(to, v, detail::first_lanes<T>(count));
+  else
+    __builtin_ia32_storeups512_mask(to, v, detail::first_lanes<T>(count));
+#else
   std::memcpy(to, &v, sizeof(T) * static_cast<std::size_t>(count));
+#endif
+}
+
+/// The first `count` <= lanes elements.
+template <class T>
+inline Vector<T> load_first(const T* from, int count) {
+  return count == lanes<T> ? load(from) : load_partial(from, count);
+}
+
+template <class T>
+inline void store_first(T* to, Vector<T> v, int count) {
+  count == lanes<T> ? store(to, v) : store_partial(to, v, count);
 }
 
 template <class V>
