@@ -174,12 +174,16 @@ template <class T>
 struct BackwardInputPass {
   Widened<T> weight;
   ImagePatches<T> dy;
-  Product<T> product;
+  std::optional<NarrowInputGradient<T>> narrow;
+  std::optional<Product<T>> product;
 
   BackwardInputPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
-      : weight(weight_count(shape), dtype, workspace),
-        dy(gradient_patches<T>(shape, dtype, workspace)),
-        product(context, shape, shape.group_out(), shape.group_in(), workspace) {}
+      : weight(weight_count(shape), dtype, workspace), dy(gradient_patches<T>(shape, dtype, workspace)) {
+    if (NarrowInputGradient<T>::serves(shape))
+      narrow.emplace(context, shape, workspace);
+    else
+      product.emplace(context, shape, shape.group_out(), shape.group_in(), workspace);
+  }
 };
 
 template <class T>
@@ -250,6 +254,7 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
     cpu::BackwardInputPass<T> pass(context, shape, dx.dtype, memory);
     const cpu::Patches<T> patches = pass.dy.read(context, dy);
     const T* weights = pass.weight.read(weight);
+    if (pass.narrow) return pass.narrow->run(context, dx, patches, weights);
     cpu::Output<T> output{.data = dx.data,
                           .dtype = dx.dtype,
                           .height = shape.height.input,
@@ -262,7 +267,7 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
       for (std::int64_t j = 0; j < std::min(shape.width.stride, shape.width.input); ++j) {
         output.row_start = i;
         output.column_start = j;
-        pass.product.backward(context, patches, weights, cpu::backward_axis(shape.height, i),
+        pass.product->backward(context, patches, weights, cpu::backward_axis(shape.height, i),
                               cpu::backward_axis(shape.width, j), output);
       }
   });

@@ -161,6 +161,32 @@ template <class T>
 void pack_backward_weights(const Context& context, T* packed, const T* weight, const Conv2dShape& shape,
                            const PhaseAxis& height, const PhaseAxis& width);
 
+/// conv2d_narrow.cpp: the gradient of images with fewer channels than a vector can use.
+template <class T>
+class NarrowInputGradient {
+ public:
+  static bool serves(const Conv2dShape& shape);
+
+  NarrowInputGradient(const Context& context, const Conv2dShape& shape, Workspace& workspace);
+  /// Of the patches of dy only the image counts.
+  void run(const Context& context, const Array& dx, const Patches<T>& dy, const T* weight) const;
+
+ private:
+  void multiply_row(const T* dy, const T* weight, std::int64_t first, std::int64_t last, T* panel, T* z) const;
+  void add_row(const T* z, T* planes) const;
+  void write_row(const T* planes, T* line, const Array& dx, std::int64_t row) const;
+
+  std::int64_t z_rows() const { return shape_.height.kernel * shape_.width.kernel * shape_.in_channels; }
+  std::int64_t panel_size() const { return shape_.out_channels * micro_cols<T>; }
+  std::int64_t planes_size() const {  // with room for a row of dx
+    return (strip_rows_ + 1) * shape_.width.stride * shape_.in_channels * plane_;
+  }
+
+  Conv2dShape shape_;
+  std::int64_t columns_, plane_, before_, z_size_, strip_rows_;
+  T *panel_, *z_, *planes_;
+};
+
 /// conv2d_depthwise.cpp: each channel has its own filter, weights [tap][channel]; patches.run is the channel count,
 /// a multiple of the vector's lanes.
 template <class T>
