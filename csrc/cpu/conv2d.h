@@ -133,7 +133,37 @@ struct Output {
              std::int64_t count, const Patches<T>& patches) const;
 };
 
-/// conv2d_gemm.cpp: for each group, (outputs x depth) patches times a packed (depth x columns) matrix.
+/// A part of a product's depth: `taps` taps of `channels` channels each, the first of them `tap` and `channel`.
+struct Depth {
+  std::int64_t tap, taps, channel, channels;
+};
+
+/// Where the sums of a micro-kernel go, and what they are added to: those of the depth before, or the bias.
+template <class T>
+struct Sums {
+  T* to;
+  std::int64_t ld;
+  const T* start;
+  std::int64_t start_ld;
+  int last;  // columns of the last vector
+};
+
+/// Rows of A that lie `stride` elements apart, and their taps `tap_stride`.
+template <class T>
+struct StridedRows {
+  const T* first;
+  std::int64_t stride, tap_stride;
+};
+
+template <class T>
+alignas(64) inline constexpr T no_bias[micro_cols<T>] = {};
+
+/// conv2d_gemm.cpp: the micro-kernel. Adds A B for up to micro_rows rows and a packed panel of B; `wide` where more than
+/// one vector of its columns is worth computing.
+template <class T>
+void multiply_rows(int rows, bool wide, const Depth& depth, const StridedRows<T>& a, const T* b, const Sums<T>& sums);
+
+/// For each group, (outputs x depth) patches times a packed (depth x columns) matrix.
 template <class T>
 struct PatchProduct {
   Patches<T> patches;
@@ -169,10 +199,10 @@ class NarrowInputGradient {
 
   NarrowInputGradient(const Context& context, const Conv2dShape& shape, Workspace& workspace);
   /// Of the patches of dy only the image counts.
-  void run(const Context& context, const Array& dx, const Patches<T>& dy, const T* weight) const;
+  void run(const Context& context, const Array& dx, const Patches<T>& dy, const T* packed) const;
 
  private:
-  void multiply_row(const T* dy, const T* weight, std::int64_t first, std::int64_t last, T* panel, T* z) const;
+  void multiply_row(const T* dy, const T* packed, std::int64_t first, std::int64_t last, T* panel, T* z) const;
   void add_row(const T* z, T* planes) const;
   void write_row(const T* planes, T* line, const Array& dx, std::int64_t row) const;
 
@@ -186,6 +216,10 @@ class NarrowInputGradient {
   std::int64_t columns_, plane_, before_, z_size_, strip_rows_;
   T *panel_, *z_, *planes_;
 };
+
+/// weight (C_out, KH KW C) transposed.
+template <class T>
+void pack_narrow_weights(T* packed, const T* weight, const Conv2dShape& shape);
 
 /// conv2d_depthwise.cpp: each channel has its own filter, weights [tap][channel]; patches.run is the channel count,
 /// a multiple of the vector's lanes.

@@ -12,21 +12,6 @@
 namespace imgrec::cpu {
 namespace {
 
-/// A part of the depth: `taps` taps of `channels` channels each, the first of them `tap` and `channel`.
-struct Depth {
-  std::int64_t tap, taps, channel, channels;
-};
-
-/// Where the sums of a micro-kernel go, and what they are added to: those of the depth before, or the bias.
-template <class T>
-struct Sums {
-  T* to;
-  std::int64_t ld;
-  const T* start;
-  std::int64_t start_ld;
-  int last;  // columns of the last vector
-};
-
 /// Asks for the lines that will be written: they come while the product is computed.
 template <class T, int R, int V>
 inline void fetch(const Sums<T>& sums) {
@@ -73,10 +58,11 @@ void pointer_kernel(const Depth& depth, const T* const* pointers, int count, con
   finish<T, micro_rows, V>(values, count, sums);
 }
 
-/// The same for R rows of A that lie `stride` elements apart, and their taps `tap_stride`.
+/// The same for R rows of A that lie rows.stride elements apart, and their taps rows.tap_stride.
 template <class T, int R, int V>
-void strided_kernel(const Depth& depth, const T* a, std::int64_t stride, std::int64_t tap_stride, const T* b,
-                    const Sums<T>& sums) {
+void strided_kernel(const Depth& depth, const StridedRows<T>& rows, const T* b, const Sums<T>& sums) {
+  const std::int64_t stride = rows.stride, tap_stride = rows.tap_stride;
+  const T* a = rows.first;
   constexpr int bases = (R + 2) / 3;  // one base address serves three rows, the stride its index: few registers
   fetch<T, R, V>(sums);
   Vector<T> values[R][V] = {};
@@ -195,14 +181,20 @@ void find_patches(const Patches<T>& patches, std::int64_t first, std::int64_t ro
       pointers[rows / micro_rows * micro_rows * taps + tap * micro_rows + r % micro_rows] = patches.zeros;
 }
 
+}  // namespace
+
+template <class T>
+void multiply_rows(int rows, bool wide, const Depth& depth, const StridedRows<T>& a, const T* b, const Sums<T>& sums) {
+  (wide ? strided_kernels<T, 2> : strided_kernels<T, 1>)[rows - 1](depth, a, b, sums);
+}
+
+namespace {
+
 constexpr std::int64_t largest_tile_blocks = 8, largest_tile_rows = largest_tile_blocks * micro_rows;
 template <class T>
 constexpr std::int64_t largest_tile_columns(std::int64_t columns) {
   return std::min<std::int64_t>(round_up(columns, micro_cols<T>), 16 * micro_cols<T>);
 }
-
-template <class T>
-alignas(64) constexpr T no_bias[micro_cols<T>] = {};
 
 /// Some blocks of pixels times some columns of the weights.
 template <class T>
@@ -228,12 +220,10 @@ struct Tile {
   void add(const Depth& depth, std::int64_t number, std::int64_t c, const T* b, const Sums<T>& sums) const {
     const Block<T>& block = blocks[number];
     const bool wide = columns - c > lanes<T>;
-    if (strided) {
-      const auto& kernels = wide ? strided_kernels<T, 2> : strided_kernels<T, 1>;
-      kernels[block.rows - 1](depth, block.first, strided->stride(), strided->tap_stride(), b, sums);
-    } else {
+    if (strided)
+      multiply_rows<T>(block.rows, wide, depth, {block.first, strided->stride(), strided->tap_stride()}, b, sums);
+    else
       (wide ? pointer_kernel<T, 2> : pointer_kernel<T, 1>)(depth, block.pointers, block.rows, b, sums);
-    }
   }
 
   /// Blocks of depth outermost, so that a panel of B stays in the first-level cache over the rows.
@@ -339,6 +329,7 @@ void pack_backward_weights(const Context& context, T* packed, const T* weight, c
 }
 
 #define IMGREC_INSTANTIATE(T)                                                                                       \
+  template void multiply_rows(int, bool, const Depth&, const StridedRows<T>&, const T*, const Sums<T>&);            \
   template struct PatchScratch<T>;                                                                                  \
   template void multiply_patches(const Context&, const PatchProduct<T>&, const PatchScratch<T>&, const Output<T>&); \
   template void pack_forward_weights(const Context&, T*, const T*, const Conv2dShape&);                             \

@@ -8,7 +8,6 @@
 // column, so that all additions are those of whole vectors, and is interleaved when it is complete. A task owns some
 // rows of dx. An element is a sum over the rows i, then kw, of sums over o: one order, whoever owns it.
 #include "cpu/conv2d.h"
-#include "cpu/tile.h"
 
 namespace imgrec::cpu {
 
@@ -36,7 +35,7 @@ NarrowInputGradient<T>::NarrowInputGradient(const Context& context, const Conv2d
   const std::int64_t behind = floor_divide(width.padding_before + width.stride - 1, width.stride);
   z_size_ = std::max(before_ + columns_, before_ + plane_ + behind);
   const std::int64_t strips =
-      std::clamp<std::int64_t>(32 / std::max<std::int64_t>(shape.batch, 1), 1,
+      std::clamp<std::int64_t>(16 / std::max<std::int64_t>(shape.batch, 1), 1,
                                std::max<std::int64_t>(1, height.input / (4 * height.kernel)));
   strip_rows_ = (height.input + strips - 1) / strips;
   panel_ = workspace.take<T>(context.threads * panel_size());
@@ -46,15 +45,17 @@ NarrowInputGradient<T>::NarrowInputGradient(const Context& context, const Conv2d
 
 /// z of the filter rows [first, last) for one row of dy.
 template <class T>
-void NarrowInputGradient<T>::multiply_row(const T* dy, const T* weight, std::int64_t first, std::int64_t last, T* panel,
+void NarrowInputGradient<T>::multiply_row(const T* dy, const T* packed, std::int64_t first, std::int64_t last, T* panel,
                                           T* z) const {
   const std::int64_t depth = shape_.out_channels, row = shape_.width.kernel * shape_.in_channels;
   for (std::int64_t j = 0; j < columns_; j += micro_cols<T>) {
     const std::int64_t count = std::min<std::int64_t>(micro_cols<T>, shape_.width.output() - j);
     pack_transposed_columns(Context{}, panel, dy + j * depth, count, depth);
-    multiply_tile<T, Operand::transposed>((last - first) * row, micro_cols<T>, depth, weight + first * row, z_rows(),
-                                          panel, micro_cols<T>, z + first * row * z_size_ + before_ + j, z_size_,
-                                          false);
+    for (std::int64_t d = first * row, rows; d < last * row; d += rows) {
+      rows = std::min<std::int64_t>(micro_rows, last * row - d);
+      const Sums<T> sums{z + d * z_size_ + before_ + j, z_size_, no_bias<T>, 0, lanes<T>};
+      multiply_rows<T>(static_cast<int>(rows), count > lanes<T>, {0, 1, 0, depth}, {packed + d * depth, depth, 0}, panel, sums);
+    }
   }
 }
 
@@ -86,7 +87,7 @@ void NarrowInputGradient<T>::write_row(const T* planes, T* line, const Array& dx
 }
 
 template <class T>
-void NarrowInputGradient<T>::run(const Context& context, const Array& dx, const Patches<T>& dy, const T* weight) const {
+void NarrowInputGradient<T>::run(const Context& context, const Array& dx, const Patches<T>& dy, const T* packed) const {
   const Conv2dAxis& height = shape_.height;
   const std::int64_t strips = (height.input + strip_rows_ - 1) / strip_rows_;
   const std::int64_t row_planes = shape_.width.stride * shape_.in_channels * plane_;
@@ -105,7 +106,7 @@ void NarrowInputGradient<T>::run(const Context& context, const Array& dx, const 
       while (first < last && top + first * height.dilation < 0) ++first;
       while (first < last && top + (last - 1) * height.dilation >= end - begin) --last;
       if (first == last) continue;
-      multiply_row(dy.row(image, i), weight, first, last, panel, z);
+      multiply_row(dy.row(image, i), packed, first, last, panel, z);
       for (std::int64_t kh = first; kh < last; ++kh)
         add_row(z + kh * filter_row, planes + (top + kh * height.dilation) * row_planes);
     }
@@ -115,7 +116,16 @@ void NarrowInputGradient<T>::run(const Context& context, const Array& dx, const 
   });
 }
 
+template <class T>
+void pack_narrow_weights(T* packed, const T* weight, const Conv2dShape& shape) {
+  const std::int64_t rows = shape.taps();
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t o = 0; o < shape.out_channels; ++o) packed[row * shape.out_channels + o] = weight[o * rows + row];
+}
+
 template class NarrowInputGradient<float>;
 template class NarrowInputGradient<double>;
+template void pack_narrow_weights(float*, const float*, const Conv2dShape&);
+template void pack_narrow_weights(double*, const double*, const Conv2dShape&);
 
 }  // namespace imgrec::cpu
