@@ -240,7 +240,7 @@ struct BackwardWeightPass {
       dy = gradient_patches<T>(shape, dtype, workspace);
       depthwise.emplace(x.patches, shape, workspace);
     } else {
-      dense.emplace(context, x.patches, shape, workspace);
+      dense.emplace(context, x.patches, shape, dtype, workspace);
     }
   }
 };

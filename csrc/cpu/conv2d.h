@@ -259,18 +259,19 @@ void combine_chunks(T* partial, std::int64_t chunks, std::int64_t size, std::int
 template <class T>
 class WeightGradient {
  public:
-  WeightGradient(const Context& context, const Patches<T>& patches, const Conv2dShape& shape, Workspace& workspace);
+  WeightGradient(const Context& context, const Patches<T>& patches, const Conv2dShape& shape, DType dtype,
+                 Workspace& workspace);
   void run(const Context& context, const Array& dweight, const Patches<T>& patches, const Array& dy) const;
 
  private:
   struct Task;
-  template <int rows>
   void sum_chunk(const Patches<T>& patches, const Array& dy, const Task& task) const;
   void pack_pixels(T* packed, const Array& dy, std::int64_t first, std::int64_t count, std::int64_t group) const;
   void write_block(const Array& dweight, std::int64_t group, std::int64_t block) const;
 
   std::int64_t groups_, columns_, width_;  // width_: columns rounded up to whole panels
   std::int64_t run_, taps_, block_rows_, run_blocks_, blocks_, parts_;
+  bool reads_in_place_;  // dy
   Chunks chunks_;
   std::int64_t pixel_block_, size_;  // size_: elements of one chunk's partial sums
   T *partial_, *packed_;
