@@ -207,9 +207,10 @@ class NarrowInputGradient {
   void write_row(const T* planes, T* line, const Array& dx, std::int64_t row) const;
 
   std::int64_t z_rows() const { return shape_.height.kernel * shape_.width.kernel * shape_.in_channels; }
+  std::int64_t phases() const { return std::min(shape_.width.stride, shape_.width.input); }
   std::int64_t panel_size() const { return shape_.out_channels * micro_cols<T>; }
   std::int64_t planes_size() const {  // with room for a row of dx
-    return (strip_rows_ + 1) * shape_.width.stride * shape_.in_channels * plane_;
+    return (strip_rows_ + 1) * phases() * shape_.in_channels * plane_;
   }
 
   Conv2dShape shape_;

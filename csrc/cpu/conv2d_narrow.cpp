@@ -63,7 +63,7 @@ void NarrowInputGradient<T>::multiply_row(const T* dy, const T* packed, std::int
 template <class T>
 void NarrowInputGradient<T>::add_row(const T* z, T* planes) const {
   const Conv2dAxis& width = shape_.width;
-  for (std::int64_t phase = 0; phase < width.stride; ++phase)
+  for (std::int64_t phase = 0; phase < phases(); ++phase)
     for (std::int64_t c = 0; c < shape_.in_channels; ++c, planes += plane_)
       for (std::int64_t m = 0; m < plane_; m += lanes<T>) {
         Vector<T> sum = load(planes + m);
@@ -80,7 +80,7 @@ void NarrowInputGradient<T>::add_row(const T* z, T* planes) const {
 template <class T>
 void NarrowInputGradient<T>::write_row(const T* planes, T* line, const Array& dx, std::int64_t row) const {
   const std::int64_t channels = shape_.in_channels, stride = shape_.width.stride, width = shape_.width.input;
-  for (std::int64_t phase = 0; phase < stride; ++phase)
+  for (std::int64_t phase = 0; phase < phases(); ++phase)
     for (std::int64_t c = 0; c < channels; ++c, planes += plane_)
       for (std::int64_t j = phase, m = 0; j < width; j += stride, ++m) line[j * channels + c] = planes[m];
   narrow_all(dx.data, dx.dtype, row * width * channels, line, width * channels);
@@ -90,7 +90,7 @@ template <class T>
 void NarrowInputGradient<T>::run(const Context& context, const Array& dx, const Patches<T>& dy, const T* packed) const {
   const Conv2dAxis& height = shape_.height;
   const std::int64_t strips = (height.input + strip_rows_ - 1) / strip_rows_;
-  const std::int64_t row_planes = shape_.width.stride * shape_.in_channels * plane_;
+  const std::int64_t row_planes = phases() * shape_.in_channels * plane_;
   const std::int64_t filter_row = shape_.width.kernel * shape_.in_channels * z_size_;
   parallel_tasks(context, shape_.batch * strips, [&](std::int64_t task, int worker) {
     const std::int64_t image = task / strips, begin = task % strips * strip_rows_;
