@@ -158,8 +158,8 @@ struct StridedRows {
 template <class T>
 alignas(64) inline constexpr T no_bias[micro_cols<T>] = {};
 
-/// conv2d_gemm.cpp: the micro-kernel. Adds A B for up to micro_rows rows and a packed panel of B; `wide` where more than
-/// one vector of its columns is worth computing.
+/// conv2d_gemm.cpp: the micro-kernel. Adds A B for up to micro_rows rows and a packed panel of B; `wide` where more
+/// than one vector of its columns is worth computing.
 template <class T>
 void multiply_rows(int rows, bool wide, const Depth& depth, const StridedRows<T>& a, const T* b, const Sums<T>& sums);
 

@@ -135,8 +135,7 @@ void multiply_depthwise(const Context& context, const Patches<T>& patches, const
   const bool in_place = output.in_place() && output.channels == patches.run;
   parallel_tasks(context, patches.batch * height.outputs, [&](std::int64_t task, int worker) {
     const std::int64_t i = task % height.outputs, pixel = task * width.outputs;
-    const Row<T> row{patches,     weights,        task / height.outputs, i, height.taps_inside(i),
-                     output.bias, output.channels};
+    const Row<T> row{patches, weights, task / height.outputs, i, height.taps_inside(i), output.bias, output.channels};
     if (in_place) {
       row.sum_columns(0, width.outputs, inner_begin, inner_end, output.place(pixel, 0));
       return output.activate(pixel, width.outputs, 0, output.channels);

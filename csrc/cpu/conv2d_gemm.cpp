@@ -289,10 +289,11 @@ void multiply_patches(const Context& context, const PatchProduct<T>& product, co
     if (!is_strided)
       find_patches(patches, pixel, std::min(tile.count * micro_rows, pixels - pixel), group * patches.run, pointers);
     for (std::int64_t i = 0; i < tile.count; ++i)
-      tile.blocks[i] = is_strided ? strided.block(first + i, group * patches.run)
-                                  : Block<T>{pixel + i * micro_rows,
-                                             static_cast<int>(std::min<std::int64_t>(micro_rows, pixels - pixel - i * micro_rows)),
-                                             nullptr, pointers + i * micro_rows * taps};
+      tile.blocks[i] =
+          is_strided ? strided.block(first + i, group * patches.run)
+                     : Block<T>{pixel + i * micro_rows,
+                                static_cast<int>(std::min<std::int64_t>(micro_rows, pixels - pixel - i * micro_rows)),
+                                nullptr, pointers + i * micro_rows * taps};
     tile.multiply(product.packed + group * tiling.packed_size() + column * patches.depth());
     tile.write();
   });

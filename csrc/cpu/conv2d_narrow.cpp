@@ -34,9 +34,8 @@ NarrowInputGradient<T>::NarrowInputGradient(const Context& context, const Conv2d
   before_ = std::max<std::int64_t>(0, last);
   const std::int64_t behind = floor_divide(width.padding_before + width.stride - 1, width.stride);
   z_size_ = std::max(before_ + columns_, before_ + plane_ + behind);
-  const std::int64_t strips =
-      std::clamp<std::int64_t>(16 / std::max<std::int64_t>(shape.batch, 1), 1,
-                               std::max<std::int64_t>(1, height.input / (4 * height.kernel)));
+  const std::int64_t strips = std::clamp<std::int64_t>(16 / std::max<std::int64_t>(shape.batch, 1), 1,
+                                                       std::max<std::int64_t>(1, height.input / (4 * height.kernel)));
   strip_rows_ = (height.input + strips - 1) / strips;
   panel_ = workspace.take<T>(context.threads * panel_size());
   z_ = workspace.take<T>(context.threads * z_rows() * z_size_);
@@ -54,7 +53,8 @@ void NarrowInputGradient<T>::multiply_row(const T* dy, const T* packed, std::int
     for (std::int64_t d = first * row, rows; d < last * row; d += rows) {
       rows = std::min<std::int64_t>(micro_rows, last * row - d);
       const Sums<T> sums{z + d * z_size_ + before_ + j, z_size_, no_bias<T>, 0, lanes<T>};
-      multiply_rows<T>(static_cast<int>(rows), count > lanes<T>, {0, 1, 0, depth}, {packed + d * depth, depth, 0}, panel, sums);
+      multiply_rows<T>(static_cast<int>(rows), count > lanes<T>, {0, 1, 0, depth}, {packed + d * depth, depth, 0},
+                       panel, sums);
     }
   }
 }

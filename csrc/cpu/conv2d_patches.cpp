@@ -131,7 +131,7 @@ void Output<T>::activate(std::int64_t begin, std::int64_t rows, std::int64_t fir
   }
 }
 
-#define IMGREC_INSTANTIATE(T)  \
+#define IMGREC_INSTANTIATE(T) \
   template struct Patches<T>; \
   template struct Source<T>;  \
   template struct Output<T>;

@@ -3,7 +3,8 @@
 //
 // Pixels are cut into chunks that are summed on their own. Within one, a block of dy is packed into panels of columns,
 // or read in place where its rows are short and whole vectors, and the micro-kernel adds outer products of dy with
-// `block_rows` channels of x, read where they lie through one pointer a pixel. Where the channels of a tap are no multiple of block_rows the last block overlaps the one before it.
+// `block_rows` channels of x, read where they lie through one pointer a pixel. Where the channels of a tap are no
+// multiple of block_rows the last block overlaps the one before it.
 #include <array>
 
 #include "cpu/conv2d.h"
@@ -102,7 +103,7 @@ WeightGradient<T>::WeightGradient(const Context& context, const Patches<T>& patc
   const std::int64_t most = std::clamp<std::int64_t>(partial_limit / std::max<std::int64_t>(size_, 1), 1, 32);
   chunks_ = Chunks(patches.outputs(), 1024, most);
   parts_ = std::clamp<std::int64_t>(16 / (chunks_.count * groups_), 1, std::max<std::int64_t>(blocks_, 1));
-  pixel_block_ = std::clamp<std::int64_t>((std::int64_t{1} << 16) / std::max<std::int64_t>(width_, 1), 32, depth_block);
+  pixel_block_ = std::clamp<std::int64_t>((std::int64_t{1} << 16) / std::max<std::int64_t>(width_, 1), 32, 128);
   partial_ = workspace.take<T>(chunks_.count * size_);
   packed_ = workspace.take<T>(context.threads * pixel_block_ * width_);
   pointers_ = workspace.take<const T*>(context.threads * pixel_block_);
