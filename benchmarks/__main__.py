@@ -29,10 +29,16 @@ def parse(words: list[str]) -> argparse.Namespace:
         "python -m benchmarks simulator times the simulator of GPUs.",
     )
     known = [*cases.FAMILIES, *APART]
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(known)} (default: all for the cpu)")
+    parser.add_argument(
+        "families", nargs="*", metavar="FAMILY", help=f"of {', '.join(known)} (default: all for the cpu)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, sim or cuda")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for both (default: all cores)")
-    parser.add_argument("--compare", default=",".join(frameworks.PEERS), help="others, with commas (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="for both (default: all cores)"
+    )
+    parser.add_argument(
+        "--compare", default=",".join(frameworks.PEERS), help="others, with commas (default: %(default)s)"
+    )
     parser.add_argument("--cases", nargs="+", default=[], metavar="PART", help="only those whose names hold a part")
     parser.add_argument("--json", type=Path, help="where the report goes")
     parser.add_argument("--plot", type=Path, help="where the picture goes")
@@ -98,8 +104,15 @@ class Run:
     def _measurements(self) -> Iterator[Measurement]:
         ceilings = self.probe.ceilings(self.options.threads)
         self.described["ceilings"] = dataclasses.asdict(ceilings)
-        print(self.described["processor"], f"{self.options.threads} threads", f"commit {self.described['commit']}", sep=", ")
-        print(f"ceilings: {ceilings.flops / 1e9:.0f} GFLOP/s, copy {ceilings.bandwidth / 1e9:.1f} GB/s (read and written)")
+        print(
+            self.described["processor"],
+            f"{self.options.threads} threads",
+            f"commit {self.described['commit']}",
+            sep=", ",
+        )
+        print(
+            f"ceilings: {ceilings.flops / 1e9:.0f} GFLOP/s, copy {ceilings.bandwidth / 1e9:.1f} GB/s (read and written)"
+        )
         if families := [family for family in self.options.families if family not in APART]:
             yield from self._beside(families)
         if "import" in self.options.families:
@@ -114,7 +127,8 @@ class Run:
         options = self.options
         with contextlib.ExitStack() as stack:
             ours, *others = (
-                stack.enter_context(RemoteWorker(name, options.device, options.threads)) for name in ("ours", *self.peers)
+                stack.enter_context(RemoteWorker(name, options.device, options.threads))
+                for name in ("ours", *self.peers)
             )
             self.described["versions"] = [worker.version for worker in (ours, *others)]
             print(", ".join(self.described["versions"]))

@@ -32,7 +32,7 @@ class Ceilings:
 
 
 class Probe:
-    """Fused multiply-adds, as fast as the processor can: a short run tells whether something else is using its cores."""
+    """Fused multiply-adds, as fast as the processor can: a short run tells whether others use its cores."""
 
     def __init__(self) -> None:
         library = _compile(ROOT / "benchmarks" / "probe.cpp")

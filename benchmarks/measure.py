@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,11 +13,13 @@ import numpy as np
 from benchmarks.cases.case import Arrays, Case
 from benchmarks.checking import WrongResultError, check
 from benchmarks.machine import Ceilings
-from benchmarks.pairing import take_pairs
+from benchmarks.pairing import CLEAN, take_pairs
 from benchmarks.results import Measurement, Pair, Series
 
 READING = 0.03  # seconds of one reading: calls that are shorter are repeated
 TRIALS = 3  # of each variant
+WAITS, WAIT = 8, 0.02  # how often and how long a pair waits for a quiet machine, in seconds
+NOWHERE = {"results": "", "weights": ""}
 
 
 class Asked(Protocol):
@@ -49,7 +52,9 @@ class Bench:
     one thread, which other processes disturb least.
     """
 
-    def __init__(self, ours: Asked, peers: dict[str, Asked], machine: Machine, threads: int, host: bool = True) -> None:
+    def __init__(
+        self, ours: Asked, peers: Mapping[str, Asked], machine: Machine, threads: int, host: bool = True
+    ) -> None:
         self.ours = ours
         self.peers = peers
         self.machine = machine
@@ -66,46 +71,36 @@ class Bench:
 
     def _measure(self, case: Case, mode: str, name: str | None, worker: Asked | None) -> Measurement:
         with tempfile.TemporaryDirectory() as folder:
-            files = Files(Path(folder))
-            seconds = self._load(case, mode, files, self.threads)
+            loading = Loading(case, mode, Path(folder))
+            seconds = loading.ours(self.ours, self.threads, export=True)
             variant, label = 0, ""
             if name is not None and worker is not None:
                 ways = case.variants(name, mode)
-                variant = self._fastest(case, mode, worker, files, len(ways))
+                variant = self._fastest(loading, worker, len(ways))
                 label = ways[variant].label
-                self._load_peer(case, mode, variant, worker, files, self.threads)
+                loading.peer(worker, variant, self.threads, export=True)
                 try:
-                    check(files.read("ours"), files.read("theirs"))
+                    check(loading.results("ours"), loading.results("theirs"))
                 except WrongResultError as error:
                     raise Refused(f"{case.family} {case.name}, {mode}, beside {name}: {error}") from error
             series = [self._series("wall", self.threads, seconds, worker)]
             if self.threads > 1:
-                seconds = self._load(case, mode, files, 1)
+                seconds = loading.ours(self.ours, 1)
                 if worker is not None:
-                    self._load_peer(case, mode, variant, worker, files, 1)
+                    loading.peer(worker, variant, 1)
             series.append(self._series("cpu", 1, seconds, worker))
         work = case.work(mode)
         flop, moved = (None, None) if work is None else (work.flop, work.bytes)
         ceiling = self.machine.ceilings(self.threads).seconds(work.flop, work.bytes) if work and self.host else None
         return Measurement(case.family, case.name, mode, name, label, flop, moved, ceiling, tuple(series))
 
-    def _load(self, case: Case, mode: str, files: Files, threads: int) -> float:
-        """Ours made ready; the seconds of a call."""
-        request = {"family": case.family, "case": case.name, "mode": mode, "variant": 0, "threads": threads}
-        return float(self.ours.ask("load", **request, weights=files.weights, results=files.path("ours"))["seconds"])
-
-    def _load_peer(self, case: Case, mode: str, variant: int, worker: Asked, files: Files, threads: int) -> float:
-        """Theirs, from our weights."""
-        request = {"family": case.family, "case": case.name, "mode": mode, "variant": variant, "threads": threads}
-        return float(worker.ask("load", **request, weights=files.weights, results=files.path("theirs"))["seconds"])
-
-    def _fastest(self, case: Case, mode: str, worker: Asked, files: Files, count: int) -> int:
+    def _fastest(self, loading: Loading, worker: Asked, count: int) -> int:
         """The number of the variant that is fastest in a short trial."""
         if count == 1:
             return 0
         taken = []
         for variant in range(count):
-            seconds = self._load_peer(case, mode, variant, worker, files, self.threads)
+            seconds = loading.peer(worker, variant, self.threads)
             repeats = repeats_of(seconds)
             trials = TRIALS if seconds < READING else 1
             taken.append(min(seconds, *(worker.ask("run", repeats=repeats)["wall"] for _ in range(trials))))
@@ -120,7 +115,7 @@ class Bench:
 
         def take(ours_first: bool) -> Pair:
             order = list(repeats) if ours_first else list(repeats)[::-1]
-            speeds, taken = [self.machine.flops(threads)], {}
+            speeds, taken = [self._await_quiet(threads)], {}
             for one in order:
                 taken[one] = float(one.ask("run", repeats=repeats[one])[quantity])
                 speeds.append(self.machine.flops(threads))
@@ -128,22 +123,40 @@ class Bench:
 
         return Series(quantity, threads, take_pairs(take, 2 * max(READING, seconds) * len(repeats)))
 
+    def _await_quiet(self, threads: int) -> float:
+        """The machine's speed, after a short wait where others were using it."""
+        full = self.machine.ceilings(threads).flops
+        for _ in range(WAITS):
+            if (speed := self.machine.flops(threads)) >= CLEAN * full:
+                break
+            time.sleep(WAIT)
+        return speed
 
-class Files:
-    """Where workers leave arrays for each other and for us."""
 
-    def __init__(self, folder: Path) -> None:
+class Loading:
+    """Has workers make a case ready, and passes arrays on between them through files."""
+
+    def __init__(self, case: Case, mode: str, folder: Path) -> None:
+        self._request = {"family": case.family, "case": case.name, "mode": mode}
         self._folder = folder
-        self.weights = self.path("weights")
 
-    def path(self, name: str) -> str:
-        """The place of this name."""
-        return str(self._folder / f"{name}.npz")
+    def ours(self, worker: Asked, threads: int, export: bool = False) -> float:
+        """The seconds of a call; with ``export``, results and weights are written."""
+        paths = {"results": self._path("ours"), "weights": self._path("weights")} if export else NOWHERE
+        return float(worker.ask("load", **self._request, variant=0, threads=threads, **paths)["seconds"])
 
-    def read(self, name: str) -> Arrays:
-        """What a worker left there."""
-        with np.load(self.path(name)) as arrays:
+    def peer(self, worker: Asked, variant: int, threads: int, export: bool = False) -> float:
+        """The same from our weights; with ``export``, results are written."""
+        paths = {"results": self._path("theirs") if export else "", "weights": self._path("weights")}
+        return float(worker.ask("load", **self._request, variant=variant, threads=threads, **paths)["seconds"])
+
+    def results(self, of: str) -> Arrays:
+        """What a worker wrote."""
+        with np.load(self._path(of)) as arrays:
             return dict(arrays)
+
+    def _path(self, name: str) -> str:
+        return str(self._folder / f"{name}.npz")
 
 
 def repeats_of(seconds: float) -> int:

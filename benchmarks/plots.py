@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from benchmarks.results import Measurement, Report  # noqa: E402
+from benchmarks.results import Measurement, Report
 
 ROW = 0.22  # inches
 
@@ -27,7 +28,7 @@ def draw(report: Report, path: Path) -> None:
     plt.close(figure)
 
 
-def _ratios(axes: plt.Axes, measurements: list[Measurement]) -> None:
+def _ratios(axes: Any, measurements: list[Measurement]) -> None:
     """A bar for each case from 1, where both are equally fast, with quartiles."""
     for place, measurement in enumerate(measurements):
         ratio = measurement.series[0].ratio
@@ -42,7 +43,7 @@ def _ratios(axes: plt.Axes, measurements: list[Measurement]) -> None:
     axes.set_xlabel("their time / ours")
 
 
-def _roofline(axes: plt.Axes, measurements: list[Measurement], report: Report) -> None:
+def _roofline(axes: Any, measurements: list[Measurement], report: Report) -> None:
     """Speed over operations a byte, below the machine's ceilings."""
     ceilings = report.machine["ceilings"]
     ridge = ceilings["flops"] / ceilings["bandwidth"]

@@ -1,5 +1,8 @@
 // How fast the machine is at this moment: fused multiply-adds, and copies, on some threads at once.
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -31,6 +34,20 @@ float multiply_add(std::int64_t rounds, float factor) {
   return sums[0][0];
 }
 
+/// Keeps a thread on the core of this number among those that the process may use: a fresh thread may else be started on
+/// a core that is in use, and would tell of the scheduler instead of other processes.
+void stay(std::thread& thread, const cpu_set_t& allowed, int number) {
+  number %= CPU_COUNT(&allowed);
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (!CPU_ISSET(core, &allowed) || number-- > 0) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    pthread_setaffinity_np(thread.native_handle(), sizeof one, &one);
+    return;
+  }
+}
+
 /// Runs body(thread) on all threads at once; seconds from the first start to the last end.
 template <class Body>
 double seconds_together(int threads, Body body) {
@@ -44,10 +61,14 @@ double seconds_together(int threads, Body body) {
     body(thread);
     ends[thread] = Clock::now();
   };
-  std::vector<std::thread> others;
-  for (int thread = 1; thread < threads; ++thread) others.emplace_back(run, thread);
-  run(0);
-  for (std::thread& other : others) other.join();
+  cpu_set_t allowed;
+  sched_getaffinity(0, sizeof allowed, &allowed);
+  std::vector<std::thread> team;
+  for (int thread = 0; thread < threads; ++thread) {
+    team.emplace_back(run, thread);
+    stay(team.back(), allowed, thread);
+  }
+  for (std::thread& thread : team) thread.join();
   auto start = starts[0], end = ends[0];
   for (int thread = 1; thread < threads; ++thread) {
     if (starts[thread] < start) start = starts[thread];

@@ -21,7 +21,8 @@ IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_c
 
 def imports(peers: list[str], probe: Probe, threads: int) -> Iterator[Measurement]:
     """Seconds that an import takes, Python's own start left out."""
-    for peer in peers or [None]:
+    alone: list[str | None] = [None]
+    for peer in peers or alone:
         name = f"import {MODULES['ours']}" + (f", import {MODULES[peer]}" if peer else "")
         series = _series("wall", threads, IMPORTS, probe, peer, _import)
         yield Measurement("import", name, "import", peer, "", None, None, None, (series,))
@@ -29,6 +30,7 @@ def imports(peers: list[str], probe: Probe, threads: int) -> Iterator[Measuremen
 
 def memory(peers: list[str], probe: Probe, threads: int, device: str, wanted: list[str]) -> Iterator[Measurement]:
     """Bytes by which a process grows at its largest in the first steps of training; the others channels-last."""
+    alone: list[str | None] = [None]
     for case in FAMILIES["train"]:
         if wanted and not any(part in case.name for part in wanted):
             continue
@@ -39,7 +41,7 @@ def memory(peers: list[str], probe: Probe, threads: int, device: str, wanted: li
                 return float(worker.ask("grow", **request)["bytes"])
 
         able = [peer for peer in peers if case.variants(peer, STEP)]
-        for peer in able or [None]:
+        for peer in able or alone:
             series = _series("bytes", threads, GROWTHS, probe, peer, grow)
             yield Measurement("memory", case.name, STEP, peer, "", None, None, None, (series,))
 

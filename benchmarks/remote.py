@@ -53,5 +53,7 @@ class RemoteWorker:
     def __enter__(self) -> RemoteWorker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.communicate()  # closes the pipe, at which it ends

@@ -5,9 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from benchmarks.pairing import CLEAN
 from benchmarks.results import Measurement, Series, Spread, geometric_mean
 
-HEAD = f"{'case':<46} {'mode':<16} {'ours':>9} {'theirs':>9}  {'ratio':^18} {'1 thread':^18} {'speed':>13} {'share':>5}  pairs"
+HEAD = (
+    f"{'case':<46} {'mode':<16} {'ours':>9} {'theirs':>9}  {'ratio':^18} {'1 thread':^18} {'speed':>13} {'share':>5}  "
+    "pairs, their variant"
+)
+MEMORY_BOUND = 4.0  # operations a byte below which work is told in bytes a second
 NAMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 UNITS = {"bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")), "wall": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))}
 
@@ -28,8 +33,7 @@ def row(measurement: Measurement) -> str:
     cells.append(f"{spread(single.ratio) if single else '':^18}")
     cells.append(f"{speed(measurement):>13}")
     cells.append(f"{measurement.ceiling / first.ours.median:>5.0%} " if measurement.ceiling else " " * 6)
-    cells.append(counts(first))
-    cells.append(measurement.variant)
+    cells.append(", ".join(filter(None, (counts(first), measurement.variant))))
     return " ".join(cells).rstrip()
 
 
@@ -57,13 +61,10 @@ def speed(measurement: Measurement) -> str:
     return f"{measurement.flop / seconds / 1e9:.1f} GFLOP/s"
 
 
-MEMORY_BOUND = 4.0  # operations a byte below which work is told in bytes a second
-
-
 def counts(series: Series) -> str:
     """How many pairs count, and how many were taken while the machine was busy."""
     dropped = len(series.pairs) - len(series.kept)
-    disturbed = sum(pair.kept and pair.speed < 0.9 for pair in series.pairs)
+    disturbed = sum(pair.kept and pair.speed < CLEAN for pair in series.pairs)
     text = f"{len(series.kept)}"
     text += f", {dropped} discarded" if dropped else ""
     return text + (f", {disturbed} disturbed" if disturbed else "")

@@ -13,18 +13,19 @@ import os
 import sys
 import time
 import traceback
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks import cases, frameworks
-from benchmarks.cases.case import Program
+from benchmarks.cases.case import Arrays, Program
 from benchmarks.frameworks.framework import Reading
 from benchmarks.memory import peak_growth
 
 WARM_CALLS = 3
 QUIET = 0.05  # of a core: what a process that waits may still use
+LOOK = 0.012  # seconds: Linux counts the time of another core's threads at its ticks only, up to 10 ms apart
 LONGEST_PARK = 2.0  # seconds; after them the threads spin for good
 
 
@@ -37,8 +38,13 @@ class Worker:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Does what a request says."""
-        name = request.pop("do")
-        return {"hello": self.hello, "load": self.load, "run": self.run, "grow": self.grow}[name](**request)
+        actions: dict[str, Callable[..., dict[str, Any]]] = {
+            "hello": self.hello,
+            "load": self.load,
+            "run": self.run,
+            "grow": self.grow,
+        }
+        return actions[request.pop("do")](**request)
 
     def hello(self) -> dict[str, Any]:
         """Who answers."""
@@ -47,18 +53,21 @@ class Worker:
     def load(
         self, family: str, case: str, mode: str, variant: int, threads: int, weights: str, results: str
     ) -> dict[str, Any]:
-        """Makes a case ready and times a call; writes results, and weights for others, where there are paths for them."""
+        """Makes a case ready and times a call; writes results where there is a path for them.
+
+        Weights are written there by us and read by the others.
+        """
         self.program = None
         gc.collect()
         self.framework.set_threads(threads)
         chosen = cases.find(family, case)
         way = chosen.variants(self.framework.name, mode)[variant]
-        given = dict(np.load(weights)) if weights and Path(weights).exists() else {}
+        given = dict(np.load(weights)) if weights and self.framework.name != "ours" else {}
         self.program = chosen.program(self.framework, mode, way, given)
-        if weights and not given:
-            np.savez(weights, **self.program.weights())
+        if weights and self.framework.name == "ours":
+            write(weights, self.program.weights())
         if results:
-            np.savez(results, **self.program.results())
+            write(results, self.program.results())
         with self.program.context():
             for _ in range(WARM_CALLS):
                 self.framework.clock.read(self.program.run, 1)
@@ -97,12 +106,18 @@ class Worker:
         return {"bytes": peak_growth(lambda: work(family, case))}
 
 
+def write(path: str, arrays: Arrays) -> None:
+    """Leaves arrays in a file for another process."""
+    values: dict[str, Any] = dict(arrays)
+    np.savez(path, **values)
+
+
 def park() -> None:
     """Waits until the process uses no processor: pools of threads look for more work for a while."""
     end = time.monotonic() + LONGEST_PARK
     while time.monotonic() < end:
         wall, cpu = time.perf_counter(), time.process_time()
-        time.sleep(0.002)
+        time.sleep(LOOK)
         if time.process_time() - cpu < QUIET * (time.perf_counter() - wall):
             return
 

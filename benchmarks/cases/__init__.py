@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from types import MappingProxyType
 
 from benchmarks.cases.attention import ATTENTION
 from benchmarks.cases.case import Case
@@ -15,24 +14,22 @@ from benchmarks.cases.optimizer import OPTIMIZER
 from benchmarks.cases.recurrent import RECURRENT
 from benchmarks.cases.small import OVERHEAD, TINY
 
-FAMILIES = MappingProxyType[str, tuple[Case, ...]](
-    {
-        "conv2d": CONV2D,
-        "conv2d-more": CONV2D_MORE,
-        "recurrent": RECURRENT,
-        "attention": ATTENTION,
-        "norm": NORM,
-        "pool2d": POOL2D,
-        "loss": LOSS,
-        "elementwise": ELEMENTWISE,
-        "optimizer": OPTIMIZER,
-        "train": TRAIN,
-        "inference": INFERENCE,
-        "overhead": OVERHEAD,
-        "gpu": GPU,
-        "tiny": TINY,
-    }
-)
+FAMILIES: dict[str, tuple[Case, ...]] = {
+    "conv2d": CONV2D,
+    "conv2d-more": CONV2D_MORE,
+    "recurrent": RECURRENT,
+    "attention": ATTENTION,
+    "norm": NORM,
+    "pool2d": POOL2D,
+    "loss": LOSS,
+    "elementwise": ELEMENTWISE,
+    "optimizer": OPTIMIZER,
+    "train": TRAIN,
+    "inference": INFERENCE,
+    "overhead": OVERHEAD,
+    "gpu": GPU,
+    "tiny": TINY,
+}
 
 
 def select(families: Iterable[str], parts: Iterable[str]) -> Iterator[Case]:

@@ -1,7 +1,7 @@
 """What a case is: the same work for every framework, from the same numbers.
 
-A process that times one framework imports only that one, so nothing here imports any: what needs a framework's functions
-is a function of its module.
+A process that times one framework imports only that one, so nothing here imports any: what needs a framework's
+functions is a function of its module.
 """
 
 from __future__ import annotations

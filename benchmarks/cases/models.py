@@ -158,6 +158,8 @@ class Inference:
         """Not counted."""
 
 
-MODELS = tuple(Model(name, *size) for name in ("cnn", "resnet18", "cnn_lstm", "attention") for size in ((28, 1), (64, 3)))
+MODELS = tuple(
+    Model(name, *size) for name in ("cnn", "resnet18", "cnn_lstm", "attention") for size in ((28, 1), (64, 3))
+)
 TRAIN = tuple(TrainingStep(model) for model in MODELS)
 INFERENCE = tuple(Inference(model) for model in MODELS)

@@ -31,7 +31,7 @@ class Operation:
         return self.ways.get(framework, ()) if mode == FORWARD or framework != "onnxruntime" else ()
 
     def program(self, framework: Framework, mode: str, variant: Variant, weights: Arrays) -> Program:
-        """The function bound to its inputs, with a fixed random gradient of the output where there is a backward pass."""
+        """The function bound to its inputs, with a fixed random gradient of the output for a backward pass."""
         layout, function = variant.layout, variant.build(framework.module)
         arrays = {name: given.draw(SEED + i) for i, (name, given) in enumerate(self.inputs.items())}
         leaves = {
@@ -67,7 +67,7 @@ class Operation:
         return Program(step, results)
 
     def work(self, mode: str) -> Work:
-        """Forward: inputs are read, the output written. Backward: both are read, and as much as the inputs is written."""
+        """Forward: inputs are read, the output written. Backward: both are read, gradients of the inputs written."""
         read, written = sum(given.bytes for given in self.inputs.values()), 4 * self.output
         if mode == BOTH:
             return Work(self.flop * (1 + self.backward_flop), 3.0 * read + 2.0 * written)

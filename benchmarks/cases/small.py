@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.cases.attention import attention
-from benchmarks.cases.case import BOTH, FORWARD, RECORDED
+from benchmarks.cases.case import BOTH, FORWARD, RECORDED, Case
 from benchmarks.cases.conv2d import conv2d
 from benchmarks.cases.memory_bound import batch_norm, cross_entropy, elementwise, layer_norm, max_pool2d
 from benchmarks.cases.models import Inference, Model, TrainingStep
@@ -26,7 +26,7 @@ OVERHEAD = tuple(
 )
 
 # One of each kind, for a look at all parts in seconds and for the simulator.
-TINY = (
+TINY: tuple[Case, ...] = (
     *(
         replace(case, family="tiny")
         for case in (

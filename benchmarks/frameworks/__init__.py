@@ -18,7 +18,7 @@ def is_installed(name: str) -> bool:
     return all(importlib.util.find_spec(module) is not None for module in _NEEDED[name])
 
 
-def create(name: str, device: str) -> Any:
-    """Imports a framework."""
+def create(name: str, device: str, dtype: str = "float32") -> Any:
+    """Imports a framework, whose floating tensors will be of ``dtype``."""
     module, kind = _CLASSES[name]
-    return getattr(importlib.import_module(f"benchmarks.frameworks.{module}"), kind)(device)
+    return getattr(importlib.import_module(f"benchmarks.frameworks.{module}"), kind)(device, dtype)

@@ -53,11 +53,11 @@ class Graph:
 
 
 class OnnxRuntime:
-    """On the processor; forward only. It is its own module: cases ask it for operators."""
+    """On the processor, in float32; forward only. It is its own module: cases ask it for operators."""
 
     name = "onnxruntime"
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, dtype: str) -> None:
         self.module: Any = self
         self.version = f"ONNX Runtime {onnxruntime.__version__}"
         self.clock = HostClock()

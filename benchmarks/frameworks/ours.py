@@ -1,4 +1,4 @@
-"""This library."""
+"""Ours: imgrec_engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Ours:
     module: Any = ie
     functional: Any = ie.functional
 
-    def __init__(self, device: str, dtype: str = "float32") -> None:
+    def __init__(self, device: str, dtype: str) -> None:
         kernels.load(device)
         self.device = device
         self.dtype = dtype

@@ -19,7 +19,7 @@ class PyTorch:
     module: Any = torch
     functional: Any = torch.nn.functional
 
-    def __init__(self, device: str, dtype: str = "float32") -> None:
+    def __init__(self, device: str, dtype: str) -> None:
         self.device = device if device.startswith("cuda") else "cpu"
         self.dtype = getattr(torch, dtype)
         self.version = f"PyTorch {torch.__version__}"
@@ -35,7 +35,7 @@ class PyTorch:
 
     def tensor(self, array: NDArray[Any], requires_grad: bool = False) -> Any:
         """A copy in PyTorch's own, better aligned memory; axes keep their order in memory."""
-        tensor = torch.from_numpy(array if min(array.strides, default=0) >= 0 else array.copy()).clone()
+        tensor = torch.from_numpy(np.asarray(array)).clone()
         tensor = tensor.to(self.device, self.dtype if array.dtype.kind == "f" else None)
         return tensor.requires_grad_(requires_grad)
 
