@@ -18,7 +18,7 @@ from benchmarks.results import Measurement, Pair, Series
 
 READING = 0.03  # seconds of one reading: calls that are shorter are repeated
 TRIALS = 3  # of each variant
-WAITS, WAIT = 8, 0.02  # how often and how long a pair waits for a quiet machine, in seconds
+PATIENCE, LOOK = 5.0, 0.05  # seconds for which a series waits for a quiet machine, and between two looks
 NOWHERE = {"results": "", "weights": ""}
 
 
@@ -112,10 +112,11 @@ class Bench:
         if worker is not None:
             repeats[worker] = repeats_of(worker.ask("run", repeats=1)["wall"])
         full = self.machine.ceilings(threads).flops
+        until = time.monotonic() + PATIENCE
 
         def take(ours_first: bool) -> Pair:
             order = list(repeats) if ours_first else list(repeats)[::-1]
-            speeds, taken = [self._await_quiet(threads)], {}
+            speeds, taken = [self._await_quiet(threads, until)], {}
             for one in order:
                 taken[one] = float(one.ask("run", repeats=repeats[one])[quantity])
                 speeds.append(self.machine.flops(threads))
@@ -123,13 +124,11 @@ class Bench:
 
         return Series(quantity, threads, take_pairs(take, 2 * max(READING, seconds) * len(repeats)))
 
-    def _await_quiet(self, threads: int) -> float:
-        """The machine's speed, after a short wait where others were using it."""
+    def _await_quiet(self, threads: int, until: float) -> float:
+        """The machine's speed, after a wait where others were using it."""
         full = self.machine.ceilings(threads).flops
-        for _ in range(WAITS):
-            if (speed := self.machine.flops(threads)) >= CLEAN * full:
-                break
-            time.sleep(WAIT)
+        while (speed := self.machine.flops(threads)) < CLEAN * full and time.monotonic() < until:
+            time.sleep(LOOK)
         return speed
 
 

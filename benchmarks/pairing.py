@@ -10,7 +10,7 @@ from benchmarks.results import Pair
 CLEAN = 0.9  # of the machine's speed: what a pair needs on both sides of each reading
 WANTED = 11  # clean pairs
 FEWEST = 3  # of pairs that take long
-ATTEMPTS = 3  # times as many pairs at most, and then the cleanest count
+ATTEMPTS = 2  # times as many pairs at most, and then the cleanest count
 BUDGET = 8.0  # seconds for the wanted pairs
 
 Take = Callable[[bool], Pair]

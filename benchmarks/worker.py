@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import cases, frameworks
+from benchmarks.affinity import spread
 from benchmarks.cases.case import Arrays, Program
 from benchmarks.frameworks.framework import Reading
 from benchmarks.memory import peak_growth
@@ -82,7 +83,7 @@ class Worker:
     def read(self, repeats: int) -> Reading:
         """The reading alone."""
         assert self.program is not None
-        with self.program.context():
+        with self.program.context(), spread():
             if repeats > 1:
                 self.program.run()
             reading: Reading = self.framework.clock.read(self.program.run, repeats)
