@@ -104,7 +104,7 @@ class Framework(Protocol):
     def place(self, model: Any) -> Any:
         """The model on the framework's device."""
 
-    def adamw(self, parameters: Any) -> Any:
+    def adamw(self, parameters: Any, lr: float) -> Any:
         """Its fastest AdamW."""
 
 

@@ -48,9 +48,9 @@ class Ours:
         return ie.no_grad()
 
     def place(self, model: Any) -> Any:
-        """The model on the device."""
-        return model.to(self.device)
+        """The model on the device, in the dtype."""
+        return model.to(self.device, self.dtype)
 
-    def adamw(self, parameters: Any) -> Any:
+    def adamw(self, parameters: Any, lr: float) -> Any:
         """There is one."""
-        return ie.optim.AdamW(parameters, lr=1e-3)
+        return ie.optim.AdamW(parameters, lr=lr)

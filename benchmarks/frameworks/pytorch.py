@@ -49,9 +49,9 @@ class PyTorch:
         return context
 
     def place(self, model: Any) -> Any:
-        """The model on the device."""
-        return model.to(self.device)
+        """The model on the device, in the dtype."""
+        return model.to(self.device, self.dtype)
 
-    def adamw(self, parameters: Any) -> Any:
+    def adamw(self, parameters: Any, lr: float) -> Any:
         """The fused one: the others take several times as long."""
-        return torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+        return torch.optim.AdamW(parameters, lr=lr, fused=True)
