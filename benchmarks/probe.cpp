@@ -34,8 +34,8 @@ float multiply_add(std::int64_t rounds, float factor) {
   return sums[0][0];
 }
 
-/// Keeps a thread on the core of this number among those that the process may use: a fresh thread may else be started on
-/// a core that is in use, and would tell of the scheduler instead of other processes.
+/// Keeps a thread on the core of this number among those that the process may use: a fresh thread may else be started
+/// on a core that is in use, and would tell of the scheduler instead of other processes.
 void stay(std::thread& thread, const cpu_set_t& allowed, int number) {
   number %= CPU_COUNT(&allowed);
   for (int core = 0; core < CPU_SETSIZE; ++core) {
@@ -85,8 +85,7 @@ extern "C" const int probe_flop_a_round = 2 * width * chains;
 /// Operations a second, where each thread runs `rounds` rounds.
 extern "C" double probe_flops(int threads, std::int64_t rounds) {
   std::atomic<float> sink{0};  // without a use of the results, there would be no work
-  const double seconds =
-      seconds_together(threads, [&](int) { sink.store(multiply_add(rounds, 0.5f)); });
+  const double seconds = seconds_together(threads, [&](int) { sink.store(multiply_add(rounds, 0.5f)); });
   return static_cast<double>(probe_flop_a_round) * static_cast<double>(rounds) * threads / seconds;
 }
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -258,8 +259,12 @@ def test_the_probe_measures():
 
 def test_memory_that_is_given_back_counts():
     size = 48 << 20
-    grown = peak_growth(lambda: [np.ones(size // 8) for _ in range(1)].clear())
-    assert 0.9 * size < grown < 2 * size
+
+    def work():
+        with mmap.mmap(-1, size) as memory:  # fresh pages, whatever the heap holds
+            memory.write(b"x" * size)
+
+    assert size <= peak_growth(work) < 3 * size
 
 
 def test_cores_are_free_again():
@@ -320,12 +325,12 @@ def test_a_run_from_end_to_end(name, tmp_path):
     if name not in device.names():
         pytest.skip("this build has no simulator")
     places = tmp_path / "a.json", tmp_path / "a.png"
-    words = ["--device", name, "--threads", 1, "--compare", "", "--cases", "layer_norm"]
+    words = ["--device", name, "--threads", 1, "--compare", "", "--cases", "cnn_lstm"]
     done = command("tiny", *words, "--json", places[0], *(["--plot", places[1]] if name == "cpu" else []))
     assert done.returncode == 0, done.stderr
-    assert "layer_norm, 16x32" in done.stdout
+    assert "cnn_lstm, 1x8x8x1" in done.stdout
     found = Report.read(places[0])
-    assert [m.mode for m in found.measurements] == [FORWARD, BOTH]
+    assert [m.mode for m in found.measurements] == [FORWARD]
     assert found.machine["device"] == name
     assert found.machine["threads"] == 1
     assert found.machine["versions"] == [Ours(name, "float32").version]
