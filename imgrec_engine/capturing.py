@@ -15,15 +15,18 @@ from imgrec_engine.errors import CaptureError
 
 if TYPE_CHECKING:
     from imgrec_engine.autograd import Version
+    from imgrec_engine.deferred import Findings
     from imgrec_engine.tensor import Tensor
 
 
 class Recording:
     """What a captured step does besides launching kernels."""
 
-    def __init__(self) -> None:
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings  # of checks of values, which lie in memory that is not the graph's
         self.numbers: list[tuple[Any, Callable[[], float]]] = []  # arrays of one number, and where it comes from
         self.guards: list[Callable[[], list[Any]]] = []  # what must be as it was, or the step is captured anew
+        self.undo: list[Callable[[], None]] = []  # what to do where the capture fails
         self.versions: list[Version] = []  # of memory that is written to
         self.leaves: dict[int, Tensor] = {}  # that get a gradient
         self.zeroed: set[int] = set()  # those whose former gradient the step itself forgets
@@ -42,9 +45,9 @@ def current() -> Recording | None:
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[Recording]:
+def recording(findings: Findings) -> Iterator[Recording]:
     """Within it, this thread captures a step."""
-    made = _here.recording = Recording()
+    made = _here.recording = Recording(findings)
     try:
         yield made
     finally:

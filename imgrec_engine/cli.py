@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--precision", choices=("float32", "bfloat16", "float16"), help="of the forward pass (default float32)"
     )
+    train.add_argument("--capture", action="store_true", help="repeat steps on a GPU as graphs (docs/cuda.md)")
     train.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     train.set_defaults(command=_train)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import cuda, kernels
+from imgrec_engine import cuda, deferred, kernels
 from imgrec_engine.errors import DeviceError
 
 MOST_THREADS = 1024  # more serve no machine, and a system may refuse to start them
@@ -62,7 +62,11 @@ def elsewhere(array: Any) -> contextlib.AbstractContextManager[Any] | None:
 
 def to_numpy(array: Any) -> NDArray[Any]:
     """The array's values on the host: the array itself, or a plain view of it, where it lives there already."""
-    return np.asarray(array) if isinstance(array, np.ndarray) else cuda.to_host(array)
+    if isinstance(array, np.ndarray):
+        return np.asarray(array)
+    values = cuda.to_host(array)
+    deferred.look(array)
+    return values
 
 
 def place(array: Any, array_type: type) -> Any:

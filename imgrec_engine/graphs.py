@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from imgrec_engine import autograd, capturing, cuda, kernels, mixed_precision, observe, random
+from imgrec_engine import autograd, capturing, cuda, deferred, kernels, mixed_precision, observe, random
 from imgrec_engine import device as devices
 from imgrec_engine.debug import describe_arguments
 from imgrec_engine.errors import CaptureError, DeviceError, ImgrecError
@@ -96,11 +96,14 @@ class _Replay(Generic[R]):
         self.inputs = _tensors(own_args, own_kwargs)
         self.random_state = random.state_on(self.inputs[0]._array)
         self.graph = cuda.Graph()
-        with capturing.recording() as recording, observe.only(_naming), mixed_precision.without_casts():
+        findings = deferred.Findings()
+        with capturing.recording(findings) as recording, observe.only(_naming), mixed_precision.without_casts():
             try:
                 with self.graph.recorded():
                     self.result = step(*own_args, **own_kwargs)
             except Exception as error:
+                for undo in recording.undo:
+                    undo()
                 if isinstance(error, ImgrecError):
                     raise
                 raise CaptureError(f"capture: the step cannot be recorded: {error}") from error
@@ -127,6 +130,7 @@ class _Replay(Generic[R]):
             devices.write(own._array, given._array)
         random.bring(self.random_state)
         self.graph.launch()
+        deferred.note_replay(self, self.recording.findings, self.inputs[0]._array)
         for version in self.recording.versions:
             version.advance()
         for leaf, gradient in self.gradients:

@@ -9,7 +9,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from imgrec_engine import kernels
 
@@ -31,6 +31,7 @@ class Call:
         return self.args[:1] if self.phase == "backward" else self.args
 
 
+P = ParamSpec("P")
 Observer = Callable[[Call], contextlib.AbstractContextManager[None]]
 observers: tuple[Observer, ...] = ()
 
@@ -49,16 +50,16 @@ def observed(
     return call.result
 
 
-def optimizer_step(step: Callable[[Any], None]) -> Callable[[Any], None]:
+def optimizer_step(step: Callable[Concatenate[Any, P], None]) -> Callable[Concatenate[Any, P], None]:
     """Makes the step of an optimiser a call that is observed, with the parameters as its arguments."""
 
     @functools.wraps(step)
-    def call(optimizer: Any) -> None:
+    def call(optimizer: Any, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if observers:
             arrays = [parameter._array for group in optimizer.param_groups for parameter in group["params"]]
-            observed(type(optimizer).__name__, "optimizer", lambda *_: step(optimizer), arrays, {})
+            observed(type(optimizer).__name__, "optimizer", lambda *_: step(optimizer, *args, **kwargs), arrays, {})
         else:
-            step(optimizer)
+            step(optimizer, *args, **kwargs)
 
     return call
 

@@ -43,7 +43,11 @@ def test_tensors_streams_training_and_exchange_hold_on_the_standin():
 
 @needs_sim
 def test_profiling_and_graphs_hold_on_the_standin():
-    run_on_standin(str(TESTS / "test_profiling.py"), str(TESTS / "test_capture.py"), "-k", "not cpu and not sim")
+    pages = [
+        str(TESTS / f"test_{name}.py")
+        for name in ("profiling", "capture", "capture_scaling", "capture_trainer", "deferred")
+    ]
+    run_on_standin(*pages, "-k", "not cpu and not sim")
 
 
 @needs_sim

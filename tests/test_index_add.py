@@ -41,6 +41,14 @@ def test_runs_are_summed(runs, columns, dtype, device):
     np.testing.assert_allclose(y.astype(float64), expected, rtol=tolerance, atol=1e-12)
 
 
+def test_rows_with_a_position_that_is_not_there_are_left_out(device):
+    positions = np.repeat([-3, -1, 0, 2, 4, 5, 99], [70, 3, 2, 130, 1, 80, 200])
+    inside = np.isin(positions, np.arange(5))
+    rows = np.random.default_rng(0).standard_normal((len(positions), 3)).astype(np.float32)
+    y = add_rows(device, rows, positions, 5)
+    np.testing.assert_allclose(y, add_rows(device, rows[inside], positions[inside], 5), rtol=TOLERANCES[float32])
+
+
 def test_bits_do_not_depend_on_threads(device):
     weight, indices = ie.randn(11, 5, device=device), ie.tensor(np.arange(9000) % 11, device=device)
     dy = ie.randn(9000, 5, device=device)

@@ -249,17 +249,23 @@ def test_gradients_of_several_uses_add_up_in_float32():
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
+# Images and learning rate. Residual networks amplify, through many normalised layers, what few images leave to chance:
+# with four and a rate of 0.05 their gradients change in float32, too, by 18 % where images change by 2^-11.
+SETTINGS = {"resnet18": (16, 0.001), "resnet20": (16, 0.001)}
+
+
 def train(name, device, precision, steps=3):
     """Losses of the first steps, and the algorithms that were planned in the last one's forward pass."""
+    count, rate = SETTINGS.get(name, (4, 0.05))
     ie.manual_seed(3)
     model = models.create(name, num_classes=2, in_channels=1, image_size=8)
     model.to(device)
-    optimizer = optim.SGD(model.parameters(), lr=0.05)  # Adam would make a step of what is only rounding
+    optimizer = optim.SGD(model.parameters(), lr=rate)  # Adam would make a step of what is only rounding
     scaler = optim.GradScaler(init_scale=1024.0, enabled=precision == "float16")
     frames = (2,) if name.startswith("video_") else ()
-    images = ie.randn(4, *frames, 8, 8, 1).numpy()
+    images = ie.randn(count, *frames, 8, 8, 1).numpy()
     images[::2] += 0.5
-    images, labels = ie.tensor(images, device=device), ie.tensor([0, 1, 0, 1], device=device)
+    images, labels = ie.tensor(images, device=device), ie.tensor(np.arange(count) % 2, device=device)
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
@@ -275,19 +281,20 @@ def train(name, device, precision, steps=3):
     return losses, algorithms
 
 
-@pytest.mark.parametrize("name", [name for name in models.names() if name != "resnet18"])  # 11 million weights
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet18")) for name in models.names()]
+)
 def test_models_train_as_in_float32(name, device):
-    """Losses differ by two roundings, of 2^-8 in bfloat16 and 2^-11 in float16.
+    """Losses are those of float32 on the CPU but for two roundings, of 2^-8 in bfloat16 and 2^-11 in float16.
 
-    Of resnet20 only the first loss is compared, by 8: its 20 normalised layers amplify. In float32, too, gradients
-    change by 18 % where images change by 2^-11.
+    Through residual networks, four.
     """
-    exact, _ = train(name, device, "float32")
-    compared, roundings = (1, 8) if name == "resnet20" else (3, 2)
+    exact, _ = train(name, "cpu", "float32")
+    roundings = 4 if name.startswith("resnet") else 2
     for half, rounding in [("bfloat16", 2**-8), ("float16", 2**-11)]:
         losses, algorithms = train(name, device, half)
         assert losses != exact
-        assert losses[:compared] == pytest.approx(exact[:compared], rel=0, abs=roundings * rounding * exact[0])
+        assert losses == pytest.approx(exact, rel=0, abs=roundings * rounding * exact[0])
         assert losses[-1] < losses[0]
         if device == "sim":
             assert not {"implicit_gemm_simt", "tiled_simt", "stepwise"} & set(algorithms)

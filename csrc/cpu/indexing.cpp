@@ -33,7 +33,7 @@ Plan index_add_plan(const Context&, std::int64_t, std::int64_t) { return {.algor
 
 void index_add(const Context& context, const Array& y, const Array& rows, const Array& order, const Array& positions,
                const Array&) {
-  const std::int64_t count = rows.shape[0], columns = rows.shape[1];
+  const std::int64_t count = rows.shape[0], columns = rows.shape[1], places = y.shape[0];
   const auto *numbers = order.as<const std::int64_t>(), *sorted = positions.as<const std::int64_t>();
   cpu::for_floating(rows.dtype, [&](auto tag) {
     using S = decltype(tag);
@@ -45,7 +45,8 @@ void index_add(const Context& context, const Array& y, const Array& rows, const 
         const std::int64_t next =
             std::find_if(sorted + begin, sorted + count, [&](std::int64_t other) { return other != position; }) -
             sorted;
-        cpu::sum_rows(y.as<S>() + position * columns, rows.as<const S>(), numbers + begin, next - begin, columns);
+        if (position >= 0 && position < places)
+          cpu::sum_rows(y.as<S>() + position * columns, rows.as<const S>(), numbers + begin, next - begin, columns);
         begin = next;
       }
     });

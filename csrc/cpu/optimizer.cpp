@@ -35,6 +35,8 @@ void for_each_chunk(const Context& context, Arrays arrays, Body&& body) {
   });
 }
 
+bool is_set(const Array& flag) { return flag && *flag.as<const bool>(); }
+
 template <class S, class T>
 void plain_step(S* parameter, const S* gradient, std::int64_t count, T learning_rate, T weight_decay) {
   for (std::int64_t i = 0; i < count; ++i) {
@@ -61,11 +63,11 @@ struct AdamScalars {
   T step_size, root_scale, eps;               // learning rate and 1 / sqrt, both corrected for the start from zero
   T shrink, weight_decay;                     // what decoupled and coupled decay multiply the parameter with
 
-  AdamScalars(double learning_rate, double step, const AdamOptions& options)
-      : mean_weight(static_cast<T>(1 - options.beta1)),
+  AdamScalars(double learning_rate, double beta1, double step, const AdamOptions& options)
+      : mean_weight(static_cast<T>(1 - beta1)),
         square_keep(static_cast<T>(options.beta2)),
         square_weight(static_cast<T>(1 - options.beta2)),
-        step_size(static_cast<T>(learning_rate / (1 - std::pow(options.beta1, step)))),
+        step_size(static_cast<T>(learning_rate / (1 - std::pow(beta1, step)))),
         root_scale(static_cast<T>(1 / std::sqrt(1 - std::pow(options.beta2, step)))),
         eps(static_cast<T>(options.eps)),
         shrink(static_cast<T>(options.decoupled ? 1 - learning_rate * options.weight_decay : 1)),
@@ -109,13 +111,14 @@ double sum_of_squares(const S* from, std::int64_t count) {
 }  // namespace
 }  // namespace cpu
 
-void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients,
-                const Array& learning_rate, const SgdOptions& options) {
+void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients, const Array& skip,
+                const Array& learning_rate, const Array& momentum, const SgdOptions& options) {
+  if (cpu::is_set(skip)) return;
   cpu::for_floating(parameters[0].dtype, [&](auto tag) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
     const auto rate = static_cast<T>(*learning_rate.as<const double>());
-    const auto momentum = static_cast<T>(options.momentum), weight_decay = static_cast<T>(options.weight_decay);
+    const auto keep = static_cast<T>(*momentum.as<const double>()), weight_decay = static_cast<T>(options.weight_decay);
     cpu::for_each_chunk(context, parameters,
                         [&](std::size_t place, std::int64_t begin, std::int64_t end, std::int64_t) {
                           S* p = parameters[place].as<S>() + begin;
@@ -124,23 +127,26 @@ void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffe
                           if (!b)
                             cpu::plain_step(p, g, end - begin, rate, weight_decay);
                           else if (options.nesterov)
-                            cpu::momentum_step<true>(p, b, g, end - begin, rate, momentum, weight_decay);
+                            cpu::momentum_step<true>(p, b, g, end - begin, rate, keep, weight_decay);
                           else
-                            cpu::momentum_step<false>(p, b, g, end - begin, rate, momentum, weight_decay);
+                            cpu::momentum_step<false>(p, b, g, end - begin, rate, keep, weight_decay);
                         });
   });
 }
 
 void adam_update(const Context& context, Arrays parameters, Arrays exp_avgs, Arrays exp_avg_sqs, Arrays steps,
-                 Arrays gradients, const Array& learning_rate, const AdamOptions& options) {
+                 Arrays gradients, const Array& skip, const Array& learning_rate, const Array& beta1,
+                 const AdamOptions& options) {
+  if (cpu::is_set(skip)) return;
   for (const Array& step : steps) ++*step.as<std::int64_t>();
+  const double rate = *learning_rate.as<const double>(), mean_keep = *beta1.as<const double>();
   cpu::for_floating(parameters[0].dtype, [&](auto tag) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
     cpu::for_each_chunk(context, parameters,
                         [&](std::size_t place, std::int64_t begin, std::int64_t end, std::int64_t) {
                           const auto step = static_cast<double>(*steps[place].as<const std::int64_t>());
-                          const cpu::AdamScalars<T> scalars(*learning_rate.as<const double>(), step, options);
+                          const cpu::AdamScalars<T> scalars(rate, mean_keep, step, options);
                           cpu::adam_step(parameters[place].as<S>() + begin, exp_avgs[place].as<T>() + begin,
                                          exp_avg_sqs[place].as<T>() + begin, gradients[place].as<const S>() + begin,
                                          end - begin, scalars);

@@ -1,7 +1,7 @@
 // Fused updates of many parameter arrays, and what gradient clipping needs; the formulas are in ops/optimizer.h.
 //
 //   parameters, gradients, buffers: lists of (size,), up to 64 arrays in a launch; tensor_table.h says how they travel
-//   learning_rate (1,) float64, steps () int64: read on the device
+//   learning_rate, momentum, beta1 (1,) float64, steps () int64, skip (1,) boolean or none: read on the device
 //
 // A block takes a chunk of one array, 4096 elements (8192 where squares are summed), a thread packs of 16 bytes of
 // parameters with what belongs to them, and writes them back: each array is read and written once, which is what these
@@ -21,15 +21,19 @@ namespace {
 constexpr int block_threads = 256;
 constexpr std::int64_t update_elements = 4096;
 
+/// Whether there is a flag and it is set: the same for all threads of a launch.
+__device__ __forceinline__ bool is_set(const bool* flag) { return flag && *flag; }
+
 /// The lists of sgd_kernel's table. Without momentum its buffers are null, and momentum is not looked at.
 enum SgdList { sgd_parameter, sgd_buffer, sgd_gradient, sgd_lists };
 
 template <class T>
 __global__ void __launch_bounds__(block_threads)
-    sgd_kernel(const __grid_constant__ TensorTable<sgd_lists> table, const double* learning_rate, Compute<T> momentum,
-               Compute<T> weight_decay, bool nesterov) {
+    sgd_kernel(const __grid_constant__ TensorTable<sgd_lists> table, const bool* skip, const double* learning_rate,
+               const double* momentum, Compute<T> weight_decay, bool nesterov) {
+  if (is_set(skip)) return;
   using C = Compute<T>;
-  const auto rate = static_cast<C>(*learning_rate);
+  const auto rate = static_cast<C>(*learning_rate), keep = static_cast<C>(*momentum);
   const TensorChunk chunk(table, update_elements);
   T* parameter = table.template at<T>(sgd_parameter, chunk.place) + chunk.begin;
   const T* gradient = table.template at<T>(sgd_gradient, chunk.place) + chunk.begin;
@@ -42,9 +46,9 @@ __global__ void __launch_bounds__(block_threads)
 #pragma unroll
     for (int k = 0; k < width; ++k) {
       const C p = widen(parameters.values[k]), g = widen(gradients.values[k]) + weight_decay * p;
-      const C b = momentum * buffers.values[k] + g;
+      const C b = keep * buffers.values[k] + g;
       buffers.values[k] = b;
-      parameters.values[k] = narrow<T>(p - rate * (!buffer ? g : nesterov ? g + momentum * b : b));
+      parameters.values[k] = narrow<T>(p - rate * (!buffer ? g : nesterov ? g + keep * b : b));
     }
     store_pack(parameter + i, parameters);
     if (buffer) store_pack(buffer + i, buffers);
@@ -57,11 +61,11 @@ struct AdamScalars {
   C step_size, root_scale, eps;               // learning rate and 1 / sqrt, both corrected for the start from zero
   C shrink, weight_decay;                     // what decoupled and coupled decay multiply the parameter with
 
-  __device__ AdamScalars(double learning_rate, double step, const AdamOptions& options)
-      : mean_weight(static_cast<C>(1 - options.beta1)),
+  __device__ AdamScalars(double learning_rate, double beta1, double step, const AdamOptions& options)
+      : mean_weight(static_cast<C>(1 - beta1)),
         square_keep(static_cast<C>(options.beta2)),
         square_weight(static_cast<C>(1 - options.beta2)),
-        step_size(static_cast<C>(learning_rate / (1 - pow(options.beta1, step)))),
+        step_size(static_cast<C>(learning_rate / (1 - pow(beta1, step)))),
         root_scale(static_cast<C>(1 / sqrt(1 - pow(options.beta2, step)))),
         eps(static_cast<C>(options.eps)),
         shrink(static_cast<C>(options.decoupled ? 1 - learning_rate * options.weight_decay : 1)),
@@ -73,20 +77,24 @@ struct AdamScalars {
 enum AdamList { adam_parameter, adam_mean, adam_square, adam_step, adam_gradient, adam_lists };
 using AdamTable = TensorTable<adam_lists>;
 
-__global__ void __launch_bounds__(table_places) advance_steps_kernel(const __grid_constant__ AdamTable table) {
+__global__ void __launch_bounds__(table_places)
+    advance_steps_kernel(const __grid_constant__ AdamTable table, const bool* skip) {
+  if (is_set(skip)) return;
   const int place = static_cast<int>(threadIdx.x);
   if (place < table.places) ++*table.template at<std::int64_t>(adam_step, place);
 }
 
 template <class T>
 __global__ void __launch_bounds__(block_threads)
-    adam_kernel(const __grid_constant__ AdamTable table, const double* learning_rate, AdamOptions options) {
+    adam_kernel(const __grid_constant__ AdamTable table, const bool* skip, const double* learning_rate,
+                const double* beta1, AdamOptions options) {
+  if (is_set(skip)) return;
   using C = Compute<T>;
   SHARED(AdamScalars<C>, shared_scalars, [1]);
   const TensorChunk chunk(table, update_elements);
   if (threadIdx.x == 0) {
     const auto step = static_cast<double>(*table.template at<const std::int64_t>(adam_step, chunk.place));
-    shared_scalars[0] = AdamScalars<C>(*learning_rate, step, options);
+    shared_scalars[0] = AdamScalars<C>(*learning_rate, *beta1, step, options);
   }
   __syncthreads();
   const AdamScalars<C> s = shared_scalars[0];
@@ -154,29 +162,32 @@ std::int64_t total_chunks(Arrays arrays) {
 }  // namespace
 }  // namespace cuda
 
-void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients,
-                const Array& learning_rate, const SgdOptions& options) {
+void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients, const Array& skip,
+                const Array& learning_rate, const Array& momentum, const SgdOptions& options) {
   const std::array<Arrays, cuda::sgd_lists> lists{parameters, momentum_buffers, gradients};
   cuda::for_each_table(lists, cuda::update_elements, [&](const auto& table, unsigned blocks, std::int64_t) {
     if (blocks == 0) return;
     cuda::for_floating(parameters[0].dtype, [&](auto type) {
       using T = decltype(type);
       LAUNCH((cuda::sgd_kernel<T>), context, {.blocks = blocks, .threads = cuda::block_threads}, table,
-             learning_rate.as<const double>(), options.momentum, options.weight_decay, options.nesterov);
+             skip.as<const bool>(), learning_rate.as<const double>(), momentum.as<const double>(), options.weight_decay,
+             options.nesterov);
     });
   });
 }
 
 void adam_update(const Context& context, Arrays parameters, Arrays exp_avgs, Arrays exp_avg_sqs, Arrays steps,
-                 Arrays gradients, const Array& learning_rate, const AdamOptions& options) {
+                 Arrays gradients, const Array& skip, const Array& learning_rate, const Array& beta1,
+                 const AdamOptions& options) {
   const std::array<Arrays, cuda::adam_lists> lists{parameters, exp_avgs, exp_avg_sqs, steps, gradients};
   cuda::for_each_table(lists, cuda::update_elements, [&](const auto& table, unsigned blocks, std::int64_t) {
-    LAUNCH((cuda::advance_steps_kernel), context, {.blocks = 1, .threads = cuda::table_places}, table);
+    LAUNCH((cuda::advance_steps_kernel), context, {.blocks = 1, .threads = cuda::table_places}, table,
+           skip.as<const bool>());
     if (blocks == 0) return;
     cuda::for_floating(parameters[0].dtype, [&](auto type) {
       using T = decltype(type);
       LAUNCH((cuda::adam_kernel<T>), context, {.blocks = blocks, .threads = cuda::block_threads}, table,
-             learning_rate.as<const double>(), options);
+             skip.as<const bool>(), learning_rate.as<const double>(), beta1.as<const double>(), options);
     });
   });
 }

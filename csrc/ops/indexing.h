@@ -3,7 +3,7 @@
 //   y (count, columns)   y[p] = the sum of the rows whose position is p, taken in float64
 //   rows (n, columns)    of y's floating dtype
 //   order (n,)           int64: the rows' numbers, sorted by position; rows of one position in their order
-//   positions (n,)       int64: the positions of the rows in that order, 0 to count - 1
+//   positions (n,)       int64: the positions of the rows in that order; rows with one that y lacks are left out
 //
 // Arrays are contiguous. Rows of y that no position names are left as they are: y is filled with zeros before.
 #pragma once

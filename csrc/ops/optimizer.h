@@ -3,10 +3,11 @@
 //
 //   parameters, gradients  float32, float64, float16 or bfloat16: all of one dtype, each pair of one shape
 //   buffers                float32 (float64 beside float64 parameters), of the parameter's shape, zeros before the
-//   first
-//                          step
-//   learning_rate          float64 (1,), in device memory as the steps are, where a captured step finds what has
-//   changed
+//                          first step
+//   skip                   boolean (1,), or None: where it is true an update changes nothing at all
+//   learning_rate, momentum, beta1
+//                          float64 (1,), in device memory as skip and the steps are: what schedules change is read
+//                          there, so that a captured step finds it
 //
 // Each array is read and written once: an update costs the memory traffic of its arguments.
 #pragma once
@@ -16,17 +17,17 @@
 namespace imgrec {
 
 struct SgdOptions {
-  double momentum, weight_decay;
+  double weight_decay;
   bool nesterov;
 };
 
 /// g = gradient + weight_decay p; b = momentum b + g; p -= learning_rate (nesterov ? g + momentum b : b).
 /// Where the list of momentum_buffers is empty p -= learning_rate g (Sutskever et al., ICML 2013, in PyTorch's form).
-void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients,
-                const Array& learning_rate, const SgdOptions& options);
+void sgd_update(const Context& context, Arrays parameters, Arrays momentum_buffers, Arrays gradients, const Array& skip,
+                const Array& learning_rate, const Array& momentum, const SgdOptions& options);
 
 struct AdamOptions {
-  double beta1, beta2, eps, weight_decay;
+  double beta2, eps, weight_decay;
   bool decoupled;  // AdamW: p is scaled by 1 - learning_rate weight_decay; otherwise weight_decay p joins the gradient
 };
 
@@ -35,7 +36,8 @@ struct AdamOptions {
 /// (Kingma and Ba, ICLR 2015; Loshchilov and Hutter, ICLR 2019).
 /// steps: an int64 number () for each parameter, which is advanced by one first.
 void adam_update(const Context& context, Arrays parameters, Arrays exp_avgs, Arrays exp_avg_sqs, Arrays steps,
-                 Arrays gradients, const Array& learning_rate, const AdamOptions& options);
+                 Arrays gradients, const Array& skip, const Array& learning_rate, const Array& beta1,
+                 const AdamOptions& options);
 
 Plan squared_norm_plan(const Context& context, Arrays arrays);
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from imgrec_engine import capturing, kernels
+from imgrec_engine import deferred, kernels
 from imgrec_engine.arrays import namespace
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import beside, contiguous, zeros
@@ -59,7 +59,7 @@ def getitem(x: Array, index: object) -> Result:
     """
     parts = _parts(index, x)
     try:
-        if not isinstance(x, np.ndarray) and capturing.current() is None:
+        if not isinstance(x, np.ndarray):
             _check_places(parts, x.shape)
         y = x[parts]
     except IndexError as error:
@@ -97,7 +97,7 @@ def _own(part: Any) -> Any:
 
 
 def _check_places(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
-    """IndexError where an array of integers names a place outside of its axis, which CuPy takes as another one."""
+    """Notes where an array of integers names a place outside of its axis, which CuPy takes as another one."""
     taken = [_axes_taken(part) for part in parts]
     axis = 0
     for i, part in enumerate(parts):
@@ -105,10 +105,8 @@ def _check_places(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
             axis = len(shape) - sum(taken[i:])
         elif taken[i] == 1 and isinstance(part, kernels.ARRAYS) and part.dtype != bool_ and part.size:
             length = shape[axis]
-            low, high = int(part.min()), int(part.max())
-            if low < -length or high >= length:
-                wrong = high if high >= length else low
-                raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {length}")
+            message = f"getitem: x[{_describe(parts)}] of a tensor of shape {shape}: index {{}} is out of bounds"
+            deferred.check_indices(part, -length, length, f"{message} for axis {axis} with size {length}")
         axis += taken[i]
 
 
@@ -155,8 +153,15 @@ def gather(x: Array, axis: int, indices: Array) -> Result:
 
 
 def check_indices(name: str, indices: Array, length: int) -> None:
-    """DTypeError unless they are integers; IndexError unless all lie within 0 and length - 1."""
+    """DTypeError unless they are integers; IndexError, on a GPU later, unless all lie within 0 and length - 1."""
     if is_floating(indices.dtype) or indices.dtype == bool_:
         raise DTypeError(f"{name}: indices are {indices.dtype.name}, expected integers")
-    if indices.size and capturing.current() is None and not 0 <= indices.min() <= indices.max() < length:
-        raise IndexError(f"{name}: indices lie between {indices.min()} and {indices.max()}, expected 0 to {length - 1}")
+    if indices.size == 0:
+        return
+    message = f"{name}: an index is {{}}, expected 0 to {length - 1}"
+    if not isinstance(indices, np.ndarray):
+        deferred.check_indices(indices, 0, length, message)
+        return
+    lowest, highest = indices.min(), indices.max()
+    if lowest < 0 or highest >= length:
+        raise IndexError(message.format(lowest if lowest < 0 else highest))

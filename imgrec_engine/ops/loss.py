@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from imgrec_engine import capturing, kernels
+from imgrec_engine import deferred, kernels
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import contiguous, empty, empty_like
 from imgrec_engine.dtypes import float32, float64, int64, is_floating
@@ -47,7 +47,8 @@ def cross_entropy(
     loss for each target), "sum", or "mean": the sum divided by the weights of the targets that count, NaN if none does.
     Any floating dtype, computed in float32 (float64 for float64). As in PyTorch, but for classes being the last axis.
 
-    ShapeError and DTypeError name what does not fit; ValueError a target that is no class. Szegedy et al., "Rethinking
+    ShapeError and DTypeError name what does not fit; ValueError a target that is no class (on GPUs when values are
+    next asked for; its loss is NaN). Szegedy et al., "Rethinking
     the Inception architecture", CVPR 2016, for label smoothing.
 
     >>> import imgrec_engine as ie
@@ -72,11 +73,7 @@ def cross_entropy(
     log_sum_exp, normalizer, first_invalid = empty(t.shape, wide, x), empty((1,), wide, x), empty((1,), int64, x)
     workspace = kernels.workspace(plan, x)
     module.cross_entropy_forward(context, loss, log_sum_exp, normalizer, first_invalid, x, t, w, *options, workspace)
-    if capturing.current() is None and first_invalid[0] >= 0:  # which waits for the kernel; its loss is NaN anyway
-        raise ValueError(
-            f"cross_entropy: a target is {t[first_invalid[0]]}, expected 0 to {shape[-1] - 1}, the classes of logits "
-            f"{shape}, or ignore_index {ignore_index}"
-        )
+    _check_targets(first_invalid, t, shape, ignore_index)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dx = empty_like(x)
@@ -84,6 +81,21 @@ def cross_entropy(
         return dx.reshape(shape), None, None
 
     return _finish(loss, shape[:-1], reduction, dtype), backward
+
+
+def _check_targets(first_invalid: Array, targets: Array, shape: tuple[int, ...], ignore_index: int) -> None:
+    """ValueError where a row's target is no class; on a GPU, where that row's loss is NaN, without waiting for it."""
+    is_here = isinstance(targets, np.ndarray)
+    if targets.size == 0 or (is_here and first_invalid[0] < 0):
+        return
+    message = (
+        f"cross_entropy: a target is {{}}, expected 0 to {shape[-1] - 1}, the classes of logits {shape}, or "
+        f"ignore_index {ignore_index}"
+    )
+    if is_here:
+        raise ValueError(message.format(targets[first_invalid[0]]))
+    wrong = np.where(first_invalid >= 0, targets[first_invalid], deferred.NOTHING)
+    deferred.note(wrong, ValueError, message)
 
 
 def _same_shape(op: str, name: str, x: Array, other_name: str, other: Array) -> tuple[Array, Array]:

@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 from imgrec_engine import kernels
 from imgrec_engine.creation import zeros
-from imgrec_engine.optim.optimizer import Group, Optimizer, check_setting, gradient_arrays, number_beside, write_arrays
+from imgrec_engine.optim.optimizer import (
+    Group,
+    Optimizer,
+    check_setting,
+    flag_array,
+    gradient_arrays,
+    number_beside,
+    write_arrays,
+)
 from imgrec_engine.optim.sgd import buffer_dtype
 from imgrec_engine.tensor import Tensor
 
@@ -43,7 +51,7 @@ class Adam(Optimizer):
             check_setting(name, f"betas[{index}]", beta, below=1)
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
 
-    def update_together(self, parameters: list[Tensor], group: Group) -> None:
+    def update_together(self, parameters: list[Tensor], group: Group, skip: Tensor | None) -> None:
         """One fused pass over all parameters, gradients and averages."""
         states = [self._state_of(parameter) for parameter in parameters]
         averages = [[state[entry]._array for state in states] for entry in ("exp_avg", "exp_avg_sq", "step")]
@@ -54,12 +62,18 @@ class Adam(Optimizer):
             arrays,
             *averages,
             gradient_arrays(parameters),
+            flag_array(skip),
             number_beside(lambda: group["lr"], arrays[0]),
-            *group["betas"],
+            number_beside(lambda: group["betas"][0], arrays[0]),
+            group["betas"][1],
             group["eps"],
             group["weight_decay"],
             self.decoupled,
         )
+
+    def recorded(self, group: Group) -> Group:
+        """Of the betas the second: the first is read anew."""
+        return {**super().recorded(group), "betas": group["betas"][1]}
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         state = self.state[parameter]

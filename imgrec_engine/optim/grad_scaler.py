@@ -28,7 +28,8 @@ class GradScaler:
     gradients in between, call ``unscale_(optimizer)`` first. Without ``enabled``, all of it does nothing but
     ``optimizer.step()``. Names and meaning are PyTorch's; Micikevicius et al., "Mixed precision training", ICLR 2018.
 
-    Scale and count are tensors on the device of the loss. ``step`` asks it whether the gradients were finite.
+    Scale, count and whether a gradient was not finite are tensors on the device of the loss, and optimisers read there
+    whether to skip their step: nothing waits for a GPU. A step for `ie.capture` must hold all of these calls.
 
     Raises:
         ValueError: a scale or factor that cannot be.
@@ -76,7 +77,9 @@ class GradScaler:
         """The loss times the scale: what to call ``backward()`` of."""
         if not self.enabled:
             return loss
-        capturing.refuse("GradScaler asks whether the gradients were finite")
+        if (recording := capturing.current()) is not None:
+            recording.guards.append(self._captured)
+            recording.undo.append(self._forget)
         self._scale, self._growth_tracker = self._scale.to(loss.device), self._growth_tracker.to(loss.device)
         return loss * self._scale
 
@@ -115,8 +118,7 @@ class GradScaler:
         if optimizer not in self._overflows:
             self.unscale_(optimizer)
         self._stepped.add(optimizer)
-        if not self._overflows[optimizer]:
-            optimizer.step()
+        optimizer.step(skip=self._overflows[optimizer])
 
     @no_grad()
     def update(self) -> None:
@@ -134,8 +136,15 @@ class GradScaler:
         self._growth_tracker.copy_(F.where(is_due, 0, tracker))
         unharmed = F.where(F.logical_and(is_due, F.isfinite(grown)), grown, scale)
         scale.copy_(F.where(overflow, scale * self.backoff_factor, unharmed))
+        self._forget()
+
+    def _forget(self) -> None:
         self._overflows.clear()
         self._stepped.clear()
+
+    def _captured(self) -> list[Any]:
+        """What a captured step has of this scaler."""
+        return [*(getattr(self, name) for name in _SETTINGS), self._scale._array, self._growth_tracker._array]
 
     def get_scale(self) -> float:
         """The scale as a number; 1 if not enabled."""

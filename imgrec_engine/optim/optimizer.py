@@ -79,14 +79,19 @@ class Optimizer:
 
     @no_grad()
     @observe.optimizer_step
-    def step(self) -> None:
-        """Updates every parameter that has a gradient."""
+    def step(self, skip: Tensor | None = None) -> None:
+        """Updates every parameter that has a gradient.
+
+        Where ``skip``, a boolean tensor of one element, is true, no parameter and no state changes. The optimisers of
+        this package read it on the device of the parameters; for one that defines ``update`` the host asks for it.
+        """
         recording = capturing.current()
         known = {id(parameter) for parameter, state in self.state.items() if state} if recording is not None else set()
         for group in self.param_groups:
             for parameters in self._alike(group["params"]):
                 with on(parameters[0]._array):
-                    self.update_together(parameters, group)
+                    here = None if skip is None else skip.to(parameters[0].device).reshape(1)
+                    self.update_together(parameters, group, here)
                 for parameter in parameters:
                     parameter._wrote()
         if recording is not None:
@@ -105,11 +110,13 @@ class Optimizer:
                         state[entry] = value.to(device)
         return lists.values()
 
-    def update_together(self, parameters: list[Tensor], group: Group) -> None:
+    def update_together(self, parameters: list[Tensor], group: Group, skip: Tensor | None) -> None:
         """Changes parameters of one device and dtype, all with gradients: here each by ``update``.
 
-        Overridden by optimisers whose kernel takes many at once.
+        Overridden by optimisers whose kernel takes many at once. ``skip`` is ``step``'s, as a tensor (1,) beside them.
         """
+        if skip is not None and skip:
+            return
         for parameter in parameters:
             if parameter.grad is not None:
                 self.update(parameter, parameter.grad, self.state[parameter], group)
@@ -124,13 +131,20 @@ class Optimizer:
             capturing.refuse(f"{type(self).__name__}.step begins the state of a parameter of shape {made[0].shape}")
 
     def _captured(self) -> list[Any]:
-        """What a captured step has of this optimiser: all settings but the learning rates, and where its arrays lie."""
+        """What a captured step has of this optimiser: settings, and where its arrays lie."""
         found: list[Any] = []
         for group in self.param_groups:
-            found += [value for key, value in _settings(group).items() if key not in ("lr", "initial_lr")]
+            found += self.recorded(group).values()
             for parameter in group["params"]:
                 found += [parameter._array, *(value._array for value in self.state.get(parameter, {}).values())]
         return found
+
+    def recorded(self, group: Group) -> Group:
+        """The settings of a group that a captured step has taken for granted: all but the learning rate.
+
+        Overridden by optimisers whose kernel reads others, too, from memory in every step.
+        """
+        return {key: value for key, value in _settings(group).items() if key not in ("lr", "initial_lr")}
 
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Group) -> None:
         """Changes one parameter in place; ``state`` is empty the first time. Nothing is recorded here."""
@@ -199,6 +213,11 @@ def write_arrays(parameters: Iterable[Tensor], name: str) -> list[Any]:
     for parameter in parameters:
         parameter._check_write(name)
     return [parameter._array for parameter in parameters]
+
+
+def flag_array(skip: Tensor | None) -> Any:
+    """The array of ``step``'s flag for a kernel, None where there is none."""
+    return None if skip is None else skip._array
 
 
 def gradient_arrays(parameters: Iterable[Tensor]) -> list[Any]:

@@ -9,7 +9,15 @@ import numpy as np
 from imgrec_engine import kernels
 from imgrec_engine.creation import zeros
 from imgrec_engine.dtypes import float32, float64
-from imgrec_engine.optim.optimizer import Group, Optimizer, check_setting, gradient_arrays, number_beside, write_arrays
+from imgrec_engine.optim.optimizer import (
+    Group,
+    Optimizer,
+    check_setting,
+    flag_array,
+    gradient_arrays,
+    number_beside,
+    write_arrays,
+)
 from imgrec_engine.tensor import Tensor
 
 
@@ -42,7 +50,7 @@ class SGD(Optimizer):
         settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         super().__init__(params, settings)
 
-    def update_together(self, parameters: list[Tensor], group: Group) -> None:
+    def update_together(self, parameters: list[Tensor], group: Group, skip: Tensor | None) -> None:
         """One fused pass over all parameters, gradients and momentum buffers."""
         buffers = [self._momentum_buffer(parameter)._array for parameter in parameters if group["momentum"]]
         arrays = write_arrays(parameters, "SGD.step")
@@ -52,11 +60,16 @@ class SGD(Optimizer):
             arrays,
             buffers,
             gradient_arrays(parameters),
+            flag_array(skip),
             number_beside(lambda: group["lr"], arrays[0]),
-            group["momentum"],
+            number_beside(lambda: group["momentum"], arrays[0]),
             group["weight_decay"],
             group["nesterov"],
         )
+
+    def recorded(self, group: Group) -> Group:
+        """Of momentum whether there is any: how much is read anew."""
+        return {**super().recorded(group), "momentum": group["momentum"] > 0}
 
     def _momentum_buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]

@@ -46,7 +46,8 @@ class RunConfig:
 
     ``epochs`` None stands for 10, or as many more as a small set needs for 500 steps, up to 100; ``validation`` is the
     share of each class that is kept from training to choose the best epoch (one image at least). ``precision`` is that
-    of training, "float32", "bfloat16" or "float16"; weights, and what is measured with them, are float32.
+    of training, "float32", "bfloat16" or "float16"; weights, and what is measured with them, are float32. ``capture``
+    has steps on a GPU repeated as graphs, which changes no bit.
     """
 
     data: str
@@ -64,6 +65,7 @@ class RunConfig:
     workers: int = 0
     device: str = "cpu"
     precision: str = "float32"
+    capture: bool = False
     strict: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -234,6 +236,7 @@ class Run:
             optim.OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps),
             max_grad_norm=1.0,
             precision=config.precision,
+            capture=config.capture,
         )
 
     def _augmentations(self) -> list[Transform]:

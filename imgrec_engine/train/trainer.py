@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgrec_engine import functional as F
-from imgrec_engine import random
+from imgrec_engine import graphs, random
 from imgrec_engine.data import DataLoader
 from imgrec_engine.errors import CheckpointError
 from imgrec_engine.metrics import Evaluation
@@ -50,8 +50,10 @@ class Trainer:
     """Trains a model on batches of (images, labels), one epoch at a time, on the device where the model is.
 
     ``precision`` "bfloat16" or "float16" runs forward and loss within `autocast`, and scales the loss for float16.
-    ``scheduler`` steps after every batch. ``state_dict`` holds all that the next batch depends on, so that training
-    that is stopped between two batches and continued from its state gives the same weights, bit for bit.
+    ``scheduler`` steps after every batch. With ``capture``, a step on a GPU is repeated as a graph by `ie.capture`: to
+    the last bit the same training, for models and losses that ask for no values on the way. ``state_dict`` holds all
+    that the next batch depends on, so that training that is stopped between two batches and continued from its state
+    gives the same weights, bit for bit.
 
     >>> import imgrec_engine as ie
     >>> train, test = ie.data.load_train_test("digits")
@@ -72,6 +74,7 @@ class Trainer:
         scheduler: Scheduler | None = None,
         max_grad_norm: float | None = None,
         precision: str = "float32",
+        capture: bool = False,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -80,6 +83,7 @@ class Trainer:
         self.max_grad_norm = max_grad_norm
         self.autocast = contextlib.nullcontext() if precision == "float32" else autocast(precision)
         self.scaler = GradScaler(enabled=precision == "float16")
+        self.step = graphs.capture(self._step) if capture else self._step
         self.progress = Progress()
 
     def train_epoch(
@@ -103,9 +107,24 @@ class Trainer:
         return progress
 
     def train_batch(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step: forward, backward, clipping, optimiser, scheduler. Returns the loss, unscaled."""
+        """One step: forward, backward, clipping, optimiser, scheduler. Returns the loss, unscaled.
+
+        With ``capture``, the next call for a batch of this shape may overwrite it.
+        """
         device = device_of(self.model)
         images, labels = images.to(device), labels.to(device)
+        loss, logits = self.step(images, labels)
+        if self.scheduler is not None:
+            self.scheduler.step()
+        progress = self.progress
+        progress.batch += 1
+        progress.images += len(labels)
+        progress.loss_sum += float(loss.detach()) * len(labels)
+        progress.correct += int((logits.numpy().argmax(axis=-1) == labels.numpy()).sum())
+        return loss
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What is captured: all that a step does on the device. Returns loss and logits."""
         self.optimizer.zero_grad()
         with self.autocast:
             logits = self.model(images)
@@ -116,14 +135,7 @@ class Trainer:
             clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scheduler is not None:
-            self.scheduler.step()
-        progress = self.progress
-        progress.batch += 1
-        progress.images += len(labels)
-        progress.loss_sum += float(loss.detach()) * len(labels)
-        progress.correct += int((logits.numpy().argmax(axis=-1) == labels.numpy()).sum())
-        return loss
+        return loss, logits
 
     def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
         """Mean loss, accuracy and confusion matrix over all batches, with the model in evaluation mode."""

@@ -13,8 +13,8 @@ CASES = (
             sample(integers(0, 3, high=7), normal(7, 5)),
         ),
         (
-            bad(IndexError, "indices lie between 7 and 7, expected 0 to 6", integers(3, low=7, high=8), normal(7, 5)),
-            bad(IndexError, "indices lie between -1 and -1", integers(3, low=-1, high=0), normal(7, 5)),
+            bad(IndexError, "an index is 7, expected 0 to 6", integers(3, low=7, high=8), normal(7, 5)),
+            bad(IndexError, "an index is -1, expected 0 to 6", integers(3, low=-1, high=0), normal(7, 5)),
             bad(DTypeError, "indices are float32, expected integers", normal(3), normal(7, 5)),
             bad(ShapeError, r"weight has shape \(7,\)", integers(3, high=7), normal(7)),
         ),

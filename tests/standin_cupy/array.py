@@ -95,16 +95,11 @@ class ndarray:  # noqa: N801
 
     def __getitem__(self, index):
         check([self, *(index if isinstance(index, tuple) else (index,))])
-        try:
-            places = plain(index)
-            for part in places if type(places) is tuple else (places,):
-                if isinstance(part, np.ndarray) and part.dtype.kind == "b":  # the result's length is the host's to know
-                    forbid_capture(get_current_stream())
-            return compute(lambda: self._host[places], self)
-        except IndexError as error:
-            if "out of bounds" in str(error) and "array" in repr(index):
-                raise RuntimeError("CuPy takes an index out of bounds for another one") from error
-            raise
+        places = plain(index)
+        for part in places if type(places) is tuple else (places,):
+            if isinstance(part, np.ndarray) and part.dtype.kind == "b":  # the result's length is the host's to know
+                forbid_capture(get_current_stream())
+        return compute(lambda: self._host[wrapped(places, self.shape)], self)
 
     def __setitem__(self, index, value):
         check([self, value, *(index if isinstance(index, tuple) else (index,))])
@@ -151,6 +146,26 @@ class ndarray:  # noqa: N801
         return types.SimpleNamespace(shares=self.copy() if copy else self)
 
 
+def wrapped(places, shape):
+    """An index in which arrays of integers are taken around the end of their axes, as CuPy takes them."""
+    parts = list(places) if type(places) is tuple else [places]
+    taken = [_axes_taken(part) for part in parts]
+    axis = 0
+    for i, part in enumerate(parts):
+        if part is Ellipsis:
+            axis = len(shape) - sum(taken[i:])
+        elif isinstance(part, np.ndarray) and part.dtype.kind in "iu":
+            parts[i] = part.astype(np.int64) % max(shape[axis], 1)
+        axis += taken[i]
+    return tuple(parts)
+
+
+def _axes_taken(part):
+    if part is None or part is Ellipsis:
+        return 0
+    return part.ndim if isinstance(part, np.ndarray) and part.dtype.kind == "b" else 1
+
+
 def _method(name, *allowed):
     def method(self, *args, **kwargs):
         check([self, *args, *kwargs.values()], kwargs, allowed)
@@ -168,11 +183,18 @@ for _name in ("reshape", "ravel", "transpose", "swapaxes", "squeeze", "view"):
     _method(_name)
 _method("astype", "order", "copy")
 _method("copy", "order")
-_method("take", "axis", "out")
 for _name in ("sum", "cumsum"):
     _method(_name, "axis", "dtype", "out", "keepdims")
 for _name in ("all", "any"):
     _method(_name, "axis", "keepdims")
+
+
+def _take(self, indices, axis, out):
+    check([self, indices, out], {"axis": axis}, ["axis"])
+    perform(lambda: np.take(self._host, indices._host % self.shape[axis], axis, out._host))
+
+
+ndarray.take = _take
 
 
 def check(values, kwargs=(), allowed=()):
