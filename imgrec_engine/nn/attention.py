@@ -74,9 +74,9 @@ class MultiheadAttention(Module):
 
         softmax(q k^T / sqrt(head_dim)), computed anew; each row sums to 1.
         """
-        q, k, _ = (self._heads(x) for x in self._project(query, key, key))
+        q, k, _ = self._project(query, key, key)
         scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1)
-        return F.softmax(scores * (self.embed_dim // self.num_heads) ** -0.5)
+        return F.softmax(scores * self.head_dim**-0.5)
 
     def _project(self, *inputs: Tensor) -> list[Tensor]:
         """The heads (N, S, num_heads, head_dim) of query, key and value: each times its third of the weight.
