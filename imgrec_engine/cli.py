@@ -172,6 +172,7 @@ def _predict(options: argparse.Namespace) -> int:
     recogniser = Recogniser.load(options.run, options.device)
     recognised, skipped = 0, list[str]()
     files = list(_files(options.paths))
+    pictures = _pictures(files, options.explain) if options.explain else {}
     for path in files:
         try:
             image = read_image(path)
@@ -183,16 +184,14 @@ def _predict(options: argparse.Namespace) -> int:
             continue
         recognised += 1
         pairs = list(zip(prediction.labels, prediction.scores, strict=True))[: options.top]
-        explained = {}
-        if options.explain:
-            picture = _picture_of(path, files, options.explain)
+        if picture := pictures.get(path):
             recogniser.explain(image).draw(picture)
-            explained["explained"] = str(picture)
         if options.json:
             top = [{"label": label, "score": score} for label, score in pairs]
+            explained = {"explained": str(picture)} if picture else {}
             print(json.dumps({"path": str(path), **top[0], "top": top, **explained}), flush=True)
         else:
-            drawn = "".join(f" ({picture})" for picture in explained.values())
+            drawn = f" ({picture})" if picture else ""
             print(f"{path}: " + ", ".join(f"{label} {score:.4f}" for label, score in pairs) + drawn, flush=True)
     if not recognised:
         raise DataError(skipped[0] if len(skipped) == 1 else f"predict: no image in {_join(options.paths)}")
@@ -201,11 +200,15 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def _picture_of(path: Path, files: Sequence[Path], folder: Path) -> Path:
-    """Where the picture of one of the files goes: below the folder as the file is below what holds all the files."""
-    root = os.path.commonpath([file.absolute().parent for file in files])
-    picture = folder / os.path.relpath(path, root)
-    return picture.with_name(f"{picture.name}.png")  # a.jpg and a.png may be beside each other
+def _pictures(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Where the picture of each file goes: below the folder as the file is below what holds all the files."""
+    parents = [file.parent.resolve() for file in files]
+    root = os.path.commonpath(parents or [Path()])
+    # a.jpg and a.png may be beside each other, so a picture's name has the file's whole name in it.
+    return {
+        file: folder / parent.relative_to(root) / f"{file.name}.png"
+        for file, parent in zip(files, parents, strict=True)
+    }
 
 
 def _join(paths: Sequence[Path]) -> str:

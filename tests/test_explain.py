@@ -1,6 +1,7 @@
 """Explanations: heat where the class is, how it is drawn, and what the command line leaves behind."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_every_model_is_explained(name):
     assert 0 <= heat.min() <= heat.max() <= 1
     assert heat.max() in (0, 1)
     np.testing.assert_allclose(probabilities, F.softmax(model(ie.tensor(image[np.newaxis])))[0].numpy(), atol=1e-6)
-    np.testing.assert_array_equal(heat_map(model, image, (50, 70)).heat, heat)
+    np.testing.assert_array_equal(heat_map(model.requires_grad_(False), image, (50, 70)).heat, heat)
     assert all(not module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -137,6 +138,25 @@ def test_grad_cam_of_a_linear_classifier_is_its_class_activation_map():
     shares = np.maximum(model.features(x)[0].numpy() @ model.classifier.weight[best].numpy(), 0)
     expected = shares / shares.max()
     np.testing.assert_allclose(heat_map(model, image, (4, 4)).heat, expected, atol=1e-5)
+
+
+def test_another_thread_may_use_the_model_meanwhile():
+    model = models.create("cnn", num_classes=2, in_channels=1, image_size=16)
+    image = np.random.default_rng(0).random((16, 16, 1), np.float32)
+    alone = heat_map(model, image, (16, 16)).heat
+    calls = []
+
+    def meanwhile(module, args, output):
+        calls.append(output)
+        if len(calls) == 1:
+            thread = threading.Thread(target=model, args=(ie.zeros((1, 16, 16, 1)),))
+            thread.start()
+            thread.join()
+
+    model.classifier.register_forward_hook(meanwhile)
+    np.testing.assert_array_equal(heat_map(model, image, (16, 16)).heat, alone)
+    assert len(calls) == 2
+    assert alone.max() == 1
 
 
 def test_small_feature_maps_are_passed_over_for_ones_with_a_place():
@@ -301,7 +321,7 @@ def test_pictures_are_not_overwritten(run, capsys):
 
 def test_pictures_go_to_a_folder_beside_you_by_default(run, monkeypatch):
     monkeypatch.chdir(run)
-    assert main(["predict", "run", "photos/a/0.png", "photos/b/0.png", "--explain"]) == 0
+    assert main(["predict", "run", "photos/a/0.png", "photos/a/../b/0.png", "--explain"]) == 0
     assert {path.as_posix() for path in run.joinpath("explained").rglob("*.png")} == {
         f"{run}/explained/{name}/0.png.png" for name in ("a", "b")
     }
