@@ -7,11 +7,6 @@
 
 namespace imgrec::cpu {
 
-template <class T, int count>
-struct Vectors {
-  Vector<T> at[count];
-};
-
 /// Several folds of a row in one pass: `combine` joins, lane by lane, what term(i, count) gives for the vectors at
 /// i = 0, wide_lanes<S>, ... < length; lanes beyond `count` are left out. `start` is what combine leaves unchanged.
 template <class S, int folds, class Combine, class Term>
