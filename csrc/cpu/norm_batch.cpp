@@ -3,8 +3,8 @@
 
 #include "cpu/activation.h"
 #include "cpu/channel_block.h"
-#include "cpu/norm.h"
 #include "cpu/parallel.h"
+#include "cpu/row_chunks.h"
 #include "ops/norm.h"
 
 namespace imgrec {
@@ -176,17 +176,17 @@ void batch_backward(const Context& context, S* dx, const S* dy, const S* x, cons
 }  // namespace cpu
 
 Plan norm_plan(const Context&, std::int64_t rows, std::int64_t columns, DType dtype) {
-  const cpu::RowChunks batch(rows, columns, cpu::batch_chunk), layer(rows, columns, cpu::layer_chunk);
-  const std::int64_t sums = std::max(cpu::chunk_sums * batch.count + cpu::coefficients, 2 * layer.count);
+  const cpu::RowChunks chunks(rows, columns);
   const std::int64_t item = dtype == DType::float64 ? 8 : 4;
-  return {.algorithm = "chunked", .workspace_bytes = sums * columns * item};
+  return {.algorithm = "chunked",
+          .workspace_bytes = (cpu::chunk_sums * chunks.count + cpu::coefficients) * columns * item};
 }
 
 void batch_norm_forward(const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
                         const Array& running_mean, const Array& running_var, const Array& x, const Array& weight,
                         const Array& bias, const BatchNormOptions& options, Activation activation,
                         const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::batch_chunk);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const std::int64_t channels = chunks.columns;
   cpu::for_floating(x.dtype, [&](auto tag) {
     using S = decltype(tag);
@@ -213,7 +213,7 @@ void batch_norm_forward(const Context& context, const Array& y, const Array& mea
 void batch_norm_backward(const Context& context, const Array& dx, const Array& dweight, const Array& dbias,
                          const Array& dy, const Array& x, const Array& weight, const Array& bias, const Array& mean,
                          const Array& inverse_deviation, bool training, Activation activation, const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::batch_chunk);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const std::int64_t channels = chunks.columns;
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);

@@ -1,8 +1,8 @@
 #include <cmath>
 
 #include "cpu/activation.h"
-#include "cpu/norm.h"
 #include "cpu/parallel.h"
+#include "cpu/row_chunks.h"
 #include "cpu/row_reduce.h"
 #include "ops/norm.h"
 
@@ -111,7 +111,7 @@ struct LayerNorm {
 
 void layer_norm_forward(const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
                         const Array& x, const Array& weight, const Array& bias, double eps, Activation activation) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::layer_chunk);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
@@ -130,7 +130,7 @@ void layer_norm_forward(const Context& context, const Array& y, const Array& mea
 void layer_norm_backward(const Context& context, const Array& dx, const Array& dweight, const Array& dbias,
                          const Array& dy, const Array& x, const Array& weight, const Array& bias, const Array& mean,
                          const Array& inverse_deviation, Activation activation, const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::layer_chunk);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;

@@ -70,10 +70,9 @@ class MultiheadAttention(Module):
     def _project(self, *inputs: Tensor) -> list[Tensor]:
         """Query, key and value times their thirds of the weight; in one product where all three are the same."""
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
-        thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
         if all(x is inputs[0] for x in inputs):
-            joint = F.linear(inputs[0], weight, bias)
-            return [joint[:, :, third] for third in thirds]
+            return list(F.split(F.linear(inputs[0], weight, bias), width, axis=2))
+        thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
         return [
             F.linear(x, weight[third], None if bias is None else bias[third])
             for x, third in zip(inputs, thirds, strict=True)
