@@ -39,7 +39,6 @@ CASES = (
             sample(normal(7, 5), normal(3, 5), normal(3)),
             sample(normal(2, 4, 5), normal(3, 5)),
             sample(normal(0, 5), normal(3, 5), normal(3)),
-            sample(normal(300, 5), normal(70, 5), normal(70)),
         ),
         (
             bad(ShapeError, r"x is \(7, 4\)", normal(7, 4), normal(3, 5)),
