@@ -1,4 +1,5 @@
-// Channels in blocks of some vectors, so that what belongs to a channel stays in registers while rows or pixels pass by.
+// Channels in blocks of some vectors, so that what belongs to a channel stays in registers while rows or pixels pass
+// by.
 #pragma once
 
 #include "cpu/vector_io.h"

@@ -11,12 +11,12 @@ namespace imgrec {
 namespace cpu {
 namespace {
 
-constexpr int chunk_sums = 3;     // numbers that a chunk leaves for each channel, at most
+constexpr int chunk_sums = 3;  // numbers that a chunk leaves for each channel, at most
 constexpr std::int64_t rows_a_sum = 16;
-constexpr int coefficients = 4;   // numbers for each channel that the last pass reads
+constexpr int coefficients = 4;  // numbers for each channel that the last pass reads
 
-/// The sums over some rows of the two vectors that term(v, at) gives. Sixteen rows are added up at a time, and then their
-/// sums: a long chain of additions would lose more digits.
+/// The sums over some rows of the two vectors that term(v, at) gives. Sixteen rows are added up at a time, and then
+/// their sums: a long chain of additions would lose more digits.
 template <class S, class Block, class Term>
 auto sum_rows(const Block& block, std::int64_t rows, std::int64_t channels, Term&& term) {
   using Sums = Vectors<Compute<S>, Block::size>;
@@ -84,7 +84,8 @@ struct Moments {
   double mean, variance_sum;  // the sum of squared deviations
 };
 
-/// Joins the chunks' moments (Chan, Golub and LeVeque, 1979), always in the same order, and calls store(channel, Moments).
+/// Joins the chunks' moments (Chan, Golub and LeVeque, 1979), always in the same order, and calls store(channel,
+/// Moments).
 template <class T, class Store>
 void join_moments(const Context& context, const RowChunks& chunks, const T* partials, Store&& store) {
   for_column_blocks(context, chunks, [&](std::int64_t first, int count) {

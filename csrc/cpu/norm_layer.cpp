@@ -50,9 +50,9 @@ struct LayerNorm {
     T rough[rows], center[rows], inverse[rows];
 #pragma GCC unroll 4
     for (int row = 0; row < rows; ++row)
-      rough[row] = row_sum<S>(columns, [&](std::int64_t i, auto count) {
-                     return load_wide(x + row * columns + i, count);
-                   }) / length;
+      rough[row] =
+          row_sum<S>(columns, [&](std::int64_t i, auto count) { return load_wide(x + row * columns + i, count); }) /
+          length;
 #pragma GCC unroll 4
     for (int row = 0; row < rows; ++row) {
       const auto [sum, squares] = two_row_sums<S>(columns, [&](std::int64_t i, auto count) {

@@ -74,8 +74,8 @@ struct Pixel {
   std::int64_t image, row, column;
 };
 
-/// Calls body(image, row) for every row of pixels that is written, `rows` in an image; a task has some. Each pixel collects what belongs to it,
-/// so no two tasks write to the same place and the order of each sum is fixed.
+/// Calls body(image, row) for every row of pixels that is written, `rows` in an image; a task has some. Each pixel
+/// collects what belongs to it, so no two tasks write to the same place and the order of each sum is fixed.
 template <class Body>
 void for_pixel_rows(const Context& context, const Pooling& pooling, std::int64_t rows, Body&& body) {
   const std::int64_t read = pooling.horizontal.inputs * pooling.channels *
@@ -203,8 +203,7 @@ template <class S>
 void average_forward(const Context& context, const Pooling& pooling, S* y, const S* x) {
   using T = Compute<S>;
   for_outputs(context, pooling, [&](Pixel pixel, Range rows, Range columns) {
-    const T divisor =
-        static_cast<T>(pooling.vertical.divisor(pixel.row) * pooling.horizontal.divisor(pixel.column));
+    const T divisor = static_cast<T>(pooling.vertical.divisor(pixel.row) * pooling.horizontal.divisor(pixel.column));
     S* to = y + pooling.output(pixel.image, pixel.row, pixel.column);
     for_channel_blocks<S>(pooling.channels, [&](const auto& block) {
       Vectors<T, std::decay_t<decltype(block)>::size> sum = {};
@@ -213,8 +212,7 @@ void average_forward(const Context& context, const Pooling& pooling, S* y, const
           const S* from = x + pooling.input(pixel.image, row, column);
           for (int v = 0; v < block.size; ++v) sum.at[v] += load_wide(from + block.channel(v), block.lanes_of());
         }
-      for (int v = 0; v < block.size; ++v)
-        store_narrow(to + block.channel(v), sum.at[v] / divisor, block.lanes_of());
+      for (int v = 0; v < block.size; ++v) store_narrow(to + block.channel(v), sum.at[v] / divisor, block.lanes_of());
     });
   });
 }

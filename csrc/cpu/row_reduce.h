@@ -37,9 +37,9 @@ template <class S, class Term>
 inline Compute<S> row_sum(std::int64_t length, Term&& term) {
   using T = Compute<S>;
   const auto add = [](Vector<T> a, Vector<T> b) { return a + b; };
-  return horizontal_sum<T>(
-      fold_vectors<S, 1>(length, T(0), add, [&](std::int64_t i, auto count) { return Vectors<T, 1>{term(i, count)}; })
-          .at[0]);
+  return horizontal_sum<T>(fold_vectors<S, 1>(length, T(0), add, [&](std::int64_t i, auto count) {
+                             return Vectors<T, 1>{term(i, count)};
+                           }).at[0]);
 }
 
 template <class T>
