@@ -3,6 +3,8 @@
 #include <cstring>
 #include <optional>
 
+#include "cpu/conv2d_winograd.h"
+
 namespace imgrec {
 namespace cpu {
 namespace {
@@ -212,6 +214,11 @@ std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dt
 }  // namespace cpu
 
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
+  if (cpu::winograd_pays(shape, dtype, pass)) {
+    cpu::Workspace workspace;
+    cpu::WinogradProduct(context, shape, pass, workspace);
+    return {.algorithm = "winograd", .workspace_bytes = workspace.used()};
+  }
   Plan plan{.algorithm = "direct"};
   cpu::for_compute(dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -226,6 +233,11 @@ Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, 
 void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x,
                     const Array& weight, const Array& bias, const Conv2dShape& shape, Activation activation,
                     const Array& workspace) {
+  if (cpu::winograd_pays(shape, y.dtype, Conv2dPass::forward)) {
+    cpu::Workspace memory(workspace.data);
+    const cpu::WinogradProduct product(context, shape, Conv2dPass::forward, memory);
+    return product.run(context, x, weight, {y, pre_activation, bias, activation});
+  }
   cpu::for_compute(y.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data);
@@ -244,6 +256,11 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
 
 void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight,
                            const Conv2dShape& shape, const Array& workspace) {
+  if (cpu::winograd_pays(shape, dx.dtype, Conv2dPass::backward_input)) {
+    cpu::Workspace memory(workspace.data);
+    const cpu::WinogradProduct product(context, shape, Conv2dPass::backward_input, memory);
+    return product.run(context, dy, weight, {.result = dx});
+  }
   cpu::for_compute(dx.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data);

@@ -1,0 +1,75 @@
+// Convolution by Winograd's minimal filtering, for stride 1, filters of 3x3 or 5x5 and enough channels: the mathematics
+// are in conv2d_winograd_transforms.h. Everything is computed in float32; 16-bit types are widened as they are read.
+#pragma once
+
+#include "cpu/gemm.h"
+#include "ops/conv2d.h"
+
+namespace imgrec::cpu {
+
+/// Whether these kernels can serve a convolution.
+bool winograd_serves(const Conv2dShape& shape, DType dtype);
+/// Whether they are faster than the direct ones, by a count of vector operations: shapes alone decide.
+bool winograd_pays(const Conv2dShape& shape, DType dtype, Conv2dPass pass);
+
+/// Along an axis, output i is a sum over taps t of source[i + origin + t]; `tiles` of neighbouring outputs cover them.
+struct WinogradAxis {
+  std::int64_t source, outputs, origin, tiles;
+};
+
+/// Tiles of output pixels, numbered by image, row and column of tiles.
+struct WinogradTiles {
+  std::int64_t batch;
+  int taps;
+  WinogradAxis height, width;
+
+  WinogradTiles(const Conv2dShape& shape, Conv2dPass pass);
+  std::int64_t count() const { return batch * height.tiles * width.tiles; }
+  int outputs() const { return 7 - taps; }  // along an axis of a tile
+};
+
+/// What happens to the results of a product on their way to y or dx.
+struct WinogradOutput {
+  Array result, pre_activation, bias;
+  Activation activation = Activation::none;
+};
+
+/// Rows of channels, one for each tile of a block, at each of the 36 positions. No two positions of a tile meet in one
+/// set of the first-level cache.
+struct WinogradLayout {
+  std::int64_t row_pitch, position_pitch;
+
+  WinogradLayout(std::int64_t rows, std::int64_t channels);
+  std::int64_t size() const;
+};
+
+/// Transforms 6x6 pixels of an image under each of the tiles [first, first + count): to[position][tile][channel].
+void winograd_transform_source(const Array& image, const WinogradTiles& tiles, std::int64_t first, std::int64_t count,
+                               float* to, const WinogradLayout& layout, const void* zeros);
+
+/// The forward pass, and backward_input: a convolution of dy with the filters turned round.
+class WinogradProduct {
+ public:
+  WinogradProduct(const Context& context, const Conv2dShape& shape, Conv2dPass pass, Workspace& workspace);
+  void run(const Context& context, const Array& source, const Array& weight, const WinogradOutput& output) const;
+
+ private:
+  struct Block;
+  bool many_tiles() const { return tiles_.count() > 256; }
+  void run_by_tiles(const Context& context, const Array& source, const Array& weight,
+                    const WinogradOutput& output) const;
+  void run_by_columns(const Context& context, const Array& source, const Array& weight,
+                      const WinogradOutput& output) const;
+  void multiply(const Block& block, std::int64_t depth, std::int64_t count, const float* weights) const;
+  float* weights_at(std::int64_t panel, std::int64_t depth) const;
+  std::int64_t panels() const { return (columns_ + micro_cols<float> - 1) / micro_cols<float>; }
+
+  WinogradTiles tiles_;
+  Conv2dPass pass_;
+  std::int64_t depth_, columns_, rows_;
+  WinogradLayout source_layout_, sums_layout_;
+  void* zeros_;
+  float *sources_, *weights_, *sums_;
+};
+
+}  // namespace imgrec::cpu
