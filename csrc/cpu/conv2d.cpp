@@ -203,6 +203,14 @@ struct BackwardWeightPass {
   }
 };
 
+struct WinogradWeightPass {
+  BiasGradient<float> bias;
+  WinogradWeightGradient weight;
+
+  WinogradWeightPass(const Context& context, const Conv2dShape& shape, Workspace& workspace)
+      : bias(shape, workspace), weight(context, shape, workspace) {}
+};
+
 template <template <class> class Pass, class T>
 std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dtype) {
   Workspace workspace;
@@ -216,7 +224,10 @@ std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dt
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   if (cpu::winograd_pays(shape, dtype, pass)) {
     cpu::Workspace workspace;
-    cpu::WinogradProduct(context, shape, pass, workspace);
+    if (pass == Conv2dPass::backward_weight)
+      cpu::WinogradWeightPass(context, shape, workspace);
+    else
+      cpu::WinogradProduct(context, shape, pass, workspace);
     return {.algorithm = "winograd", .workspace_bytes = workspace.used()};
   }
   Plan plan{.algorithm = "direct"};
@@ -290,6 +301,13 @@ void conv2d_backward_weight(const Context& context, const Array& dweight, const 
   if (dy.size() == 0) {
     for (const Array& gradient : {dweight, dbias})
       if (gradient.size() > 0) std::memset(gradient.data, 0, gradient.size() * size_of(gradient.dtype));
+    return;
+  }
+  if (cpu::winograd_pays(shape, dy.dtype, Conv2dPass::backward_weight)) {
+    cpu::Workspace memory(workspace.data);
+    const cpu::WinogradWeightPass pass(context, shape, memory);
+    if (dbias) pass.bias.run(context, dbias, dy);
+    if (dweight) pass.weight.run(context, dweight, x, dy);
     return;
   }
   cpu::for_compute(dy.dtype, [&](auto tag) {

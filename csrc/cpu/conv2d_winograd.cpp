@@ -15,7 +15,6 @@
 #include <array>
 
 #include "cpu/activation.h"
-#include "cpu/conv2d_winograd_transforms.h"
 #include "cpu/vector_io.h"
 
 namespace imgrec::cpu {
@@ -63,52 +62,12 @@ PositionKernel kernel_for(std::int64_t rows, std::int64_t columns) {
   return (columns > lanes<float> ? wide : narrow)[static_cast<std::size_t>(rows - 1)];
 }
 
-/// Calls body(integral_constant) with the taps of a filter, 3 or 5.
-template <class Body>
-void for_taps(int taps, Body&& body) {
-  if (taps == 3) return body(std::integral_constant<int, 3>{});
-  body(std::integral_constant<int, 5>{});
-}
-
-/// Calls body(S{}) with a storage type that is computed in float32.
-template <class Body>
-void for_storage(DType dtype, Body&& body) {
-  for_floating(dtype, [&](auto tag) {
-    if constexpr (std::is_same_v<Compute<decltype(tag)>, float>) body(tag);
-  });
-}
-
 WinogradAxis axis_of(const Conv2dAxis& axis, Conv2dPass pass) {
   const std::int64_t outputs = 7 - axis.kernel;
   const auto tiles = [&](std::int64_t count) { return (count + outputs - 1) / outputs; };
   if (pass == Conv2dPass::backward_input)
     return {axis.output(), axis.input, axis.padding_before - (axis.kernel - 1), tiles(axis.input)};
   return {axis.input, axis.output(), -axis.padding_before, tiles(axis.output())};
-}
-
-struct TilePlace {
-  std::int64_t image, row, column;
-
-  TilePlace(std::int64_t number, const WinogradTiles& tiles)
-      : image(number / (tiles.height.tiles * tiles.width.tiles)),
-        row(number / tiles.width.tiles % tiles.height.tiles * tiles.outputs()),
-        column(number % tiles.width.tiles * tiles.outputs()) {}
-};
-
-/// Pointers to the 6x6 pixels under a tile, to zeros for those outside.
-template <class S>
-void find_pixels(const S* image, std::int64_t channels, const WinogradTiles& tiles, const TilePlace& place,
-                 const S* zeros, const S* (&pixels)[positions]) {
-  const WinogradAxis &height = tiles.height, &width = tiles.width;
-  image += place.image * height.source * width.source * channels;
-  const std::int64_t top = place.row + height.origin, left = place.column + width.origin;
-  for (std::int64_t i = 0; i < points; ++i) {
-    const std::int64_t y = top + i;
-    const bool inside = y >= 0 && y < height.source;
-    const S* row = image + (y * width.source + left) * channels;
-    for (std::int64_t j = 0; j < points; ++j)
-      pixels[i * points + j] = inside && left + j >= 0 && left + j < width.source ? row + j * channels : zeros;
-  }
 }
 
 /// Transforms one vector of channels of the filters at depth [first, first + count) into to[36][depth][panel]. Forward
@@ -173,7 +132,9 @@ void winograd_transform_source(const Array& image, const WinogradTiles& tiles, s
     using S = decltype(tag);
     for (std::int64_t tile = first; tile < first + count; ++tile, to += layout.row_pitch) {
       const S* pixels[positions];
-      find_pixels(image.as<const S>(), channels, tiles, TilePlace(tile, tiles), static_cast<const S*>(zeros), pixels);
+      const WinogradPlace place(tile, tiles);
+      find_pixels<points>(image, place.image, place.row + tiles.height.origin, place.column + tiles.width.origin,
+                          static_cast<const S*>(zeros), pixels);
       const auto transform = [&](std::int64_t c) {
         transform_square<points, points>(
             Interpolate{}, [&](int i, int j) { return load_wide(pixels[i * points + j] + c); },
@@ -199,7 +160,7 @@ namespace {
 
 /// Writes what of a tile lies inside the image.
 template <int size, class S>
-void store_tile(S* to, const WinogradTiles& tiles, const TilePlace& place, std::int64_t channels, std::int64_t channel,
+void store_tile(S* to, const WinogradTiles& tiles, const WinogradPlace& place, std::int64_t channels, std::int64_t channel,
                 int count, const Vector<float> (&values)[size * size]) {
   const std::int64_t height = tiles.height.outputs, width = tiles.width.outputs;
   const std::int64_t rows = std::min<std::int64_t>(size, height - place.row);
@@ -220,7 +181,7 @@ void WinogradProduct::Block::write(const WinogradProduct& product, const Winogra
     const Vector<float> bias = output.bias ? load_wide(output.bias.as<const S>() + c, some) : Vector<float>{};
     for (std::int64_t tile = 0; tile < count; ++tile) {
       const float* from = sums + tile * panel + (c - column);
-      const TilePlace place(first + tile, product.tiles_);
+      const WinogradPlace place(first + tile, product.tiles_);
       Vector<float> values[size * size];
       transform_square<points, size>(
           Collect{}, [&](int i, int j) { return load(from + (i * points + j) * product.sums_layout_.position_pitch); },
@@ -339,7 +300,7 @@ bool winograd_serves(const Conv2dShape& shape, DType dtype) {
 }
 
 bool winograd_pays(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
-  return winograd_serves(shape, dtype) && pass != Conv2dPass::backward_weight;
+  return winograd_serves(shape, dtype);
 }
 
 }  // namespace imgrec::cpu

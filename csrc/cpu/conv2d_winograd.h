@@ -2,8 +2,11 @@
 // are in conv2d_winograd_transforms.h. Everything is computed in float32; 16-bit types are widened as they are read.
 #pragma once
 
-#include "cpu/gemm.h"
-#include "ops/conv2d.h"
+#include <type_traits>
+
+#include "cpu/conv2d.h"
+#include "cpu/conv2d_winograd_transforms.h"
+#include "cpu/dtypes.h"
 
 namespace imgrec::cpu {
 
@@ -28,9 +31,48 @@ struct WinogradTiles {
   int outputs() const { return 7 - taps; }  // along an axis of a tile
 };
 
+/// Where a tile's outputs begin.
+struct WinogradPlace {
+  std::int64_t image, row, column;
+
+  WinogradPlace(std::int64_t number, const WinogradTiles& tiles)
+      : image(number / (tiles.height.tiles * tiles.width.tiles)),
+        row(number / tiles.width.tiles % tiles.height.tiles * tiles.outputs()),
+        column(number % tiles.width.tiles * tiles.outputs()) {}
+};
+
+/// Pointers to the size x size pixels from (top, left) on; to zeros for those outside the image.
+template <int size, class S>
+void find_pixels(const Array& images, std::int64_t image, std::int64_t top, std::int64_t left, const S* zeros,
+                 const S* (&pixels)[size * size]) {
+  const std::int64_t height = images.shape[1], width = images.shape[2], channels = images.shape[3];
+  const S* first = images.as<const S>() + image * height * width * channels;
+  for (std::int64_t i = 0; i < size; ++i) {
+    const bool inside = top + i >= 0 && top + i < height;
+    const std::int64_t row = ((top + i) * width + left) * channels;
+    for (std::int64_t j = 0; j < size; ++j)
+      pixels[i * size + j] = inside && left + j >= 0 && left + j < width ? first + row + j * channels : zeros;
+  }
+}
+
+/// Calls body(integral_constant) with the taps of a filter, 3 or 5.
+template <class Body>
+void for_taps(int taps, Body&& body) {
+  if (taps == 3) return body(std::integral_constant<int, 3>{});
+  body(std::integral_constant<int, 5>{});
+}
+
+/// Calls body(S{}) with a storage type that is computed in float32.
+template <class Body>
+void for_storage(DType dtype, Body&& body) {
+  for_floating(dtype, [&](auto tag) {
+    if constexpr (std::is_same_v<Compute<decltype(tag)>, float>) body(tag);
+  });
+}
+
 /// What happens to the results of a product on their way to y or dx.
 struct WinogradOutput {
-  Array result, pre_activation, bias;
+  Array result, pre_activation = {}, bias = {};
   Activation activation = Activation::none;
 };
 
@@ -70,6 +112,29 @@ class WinogradProduct {
   WinogradLayout source_layout_, sums_layout_;
   void* zeros_;
   float *sources_, *weights_, *sums_;
+};
+
+/// The gradient of the weights.
+class WinogradWeightGradient {
+ public:
+  WinogradWeightGradient(const Context& context, const Conv2dShape& shape, Workspace& workspace);
+  void run(const Context& context, const Array& dweight, const Array& x, const Array& dy) const;
+
+ private:
+  bool by_blocks() const { return chunks_.count == 1; }
+  void transform(const Context& context, const Array& x, const Array& dy, std::int64_t first,
+                 std::int64_t count) const;
+  void multiply(std::int64_t block, int position, std::int64_t count, bool first, float* sums) const;
+  template <int taps, class S>
+  void write(const Array& dweight, std::int64_t block, const float* sums) const;
+
+  WinogradTiles tiles_;
+  std::int64_t channels_, columns_, panels_, groups_, group_channels_;
+  Chunks chunks_;
+  WinogradLayout source_layout_;
+  std::int64_t gradient_pitch_, block_pitch_;
+  void* zeros_;
+  float *source_, *gradient_, *sums_;
 };
 
 }  // namespace imgrec::cpu

@@ -1,0 +1,182 @@
+// The gradient of the weights by Winograd's minimal filtering, the transpose of the forward transform:
+//
+//     V[36][tile][c] = B^T x B    D[36][tile][o] = A dy A^T    S[36][c][o] = V^T D, 36 products    dw = G^T S G
+//
+// The sum over tiles runs in chunks whose V and D stay in the third-level cache: all threads first make them, then
+// multiply. A block of S has up to 64 input channels and a panel of output channels.
+//   - Many chunks: a task is a position, whose V and D it reads once into the second-level cache.
+//   - One chunk (small images): a task is a block with all its positions, so that S, which is 4 times as large as the
+//     weights, never leaves the second-level cache.
+// Either way the sum of an element runs over tiles in their order.
+#include <array>
+
+#include "cpu/conv2d_winograd.h"
+#include "cpu/conv2d_winograd_transforms.h"
+#include "cpu/vector_io.h"
+
+namespace imgrec::cpu {
+
+using namespace winograd;
+
+namespace {
+
+constexpr std::int64_t panel = micro_cols<float>;
+constexpr std::int64_t transformed_bytes = std::int64_t{10} << 20;  // of V and D of a chunk, about
+
+/// sums[0..rows) (+)= V^T D over `depth` tiles, V vectors of columns wide.
+template <int rows, int V>
+void outer_kernel(std::int64_t depth, const float* x, std::int64_t pitch, const float* dy, float* sums, bool first) {
+  Vector<float> acc[rows][V] = {};
+  for (std::int64_t tile = 0; tile < depth; ++tile, x += pitch, dy += panel) {
+    Vector<float> columns[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) columns[v] = load(dy + v * lanes<float>);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) acc[r][v] += x[r] * columns[v];
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      float* to = sums + r * panel + v * lanes<float>;
+      store(to, first ? acc[r][v] : load(to) + acc[r][v]);
+    }
+}
+
+using OuterKernel = decltype(&outer_kernel<1, 1>);
+
+template <int V, int... less_one>
+constexpr std::array<OuterKernel, micro_rows> kernels_of(std::integer_sequence<int, less_one...>) {
+  return {outer_kernel<less_one + 1, V>...};
+}
+
+OuterKernel kernel_for(std::int64_t rows, std::int64_t columns) {
+  constexpr auto all = std::make_integer_sequence<int, micro_rows>{};
+  static constexpr auto narrow = kernels_of<1>(all), wide = kernels_of<2>(all);
+  return (columns > lanes<float> ? wide : narrow)[static_cast<std::size_t>(rows - 1)];
+}
+
+/// Transforms dy under the tiles [first, first + count): to[position][panel of columns][tile][column].
+template <int taps, class S>
+void transform_gradient(const Array& dy, const WinogradTiles& tiles, std::int64_t first, std::int64_t count, float* to,
+                        std::int64_t panel_pitch, std::int64_t position_pitch, const S* zeros) {
+  constexpr int size = tile_outputs<taps>;
+  const std::int64_t channels = dy.shape[3];
+  for (std::int64_t tile = first; tile < first + count; ++tile, to += panel) {
+    const WinogradPlace place(tile, tiles);
+    const S* pixels[size * size];
+    find_pixels<size>(dy, place.image, place.row, place.column, zeros, pixels);
+    const auto transform = [&](std::int64_t c, int some) {
+      float* vector = to + c / panel * panel_pitch + c % panel;
+      transform_square<size, points>(
+          Evaluate{}, [&](int i, int j) { return load_wide(pixels[i * size + j] + c, some); },
+          [&](int i, int j, Vector<float> v) { store(vector + (i * points + j) * position_pitch, v); });
+    };
+    std::int64_t c = 0;
+    for (; c + lanes<float> <= channels; c += lanes<float>) transform(c, lanes<float>);
+    if (c < channels) transform(c, static_cast<int>(channels - c));
+  }
+}
+
+}  // namespace
+
+WinogradWeightGradient::WinogradWeightGradient(const Context& context, const Conv2dShape& shape, Workspace& workspace)
+    : tiles_(shape, Conv2dPass::backward_weight),
+      channels_(shape.in_channels),
+      columns_(shape.out_channels),
+      panels_((columns_ + panel - 1) / panel),
+      groups_((channels_ + 63) / 64),
+      group_channels_(round_up((channels_ + groups_ - 1) / groups_, 16)),
+      chunks_(tiles_.count(), transformed_bytes / (positions * 4 * (channels_ + columns_)),
+              std::max<std::int64_t>(1, tiles_.count() / 64)),
+      source_layout_(chunks_.length, round_up(channels_, 16) + 16),
+      gradient_pitch_(panels_ * chunks_.length * panel + 16),
+      block_pitch_(group_channels_ * panel + 16) {
+  zeros_ = workspace.take<float>(std::max(channels_, columns_));
+  source_ = workspace.take<float>(source_layout_.size());
+  gradient_ = workspace.take<float>(positions * gradient_pitch_);
+  sums_ = workspace.take<float>((by_blocks() ? context.threads : groups_ * panels_) * positions * block_pitch_);
+}
+
+void WinogradWeightGradient::transform(const Context& context, const Array& x, const Array& dy, std::int64_t first,
+                                       std::int64_t count) const {
+  parallel_range(context, count, 4, [&](std::int64_t begin, std::int64_t end) {
+    winograd_transform_source(x, tiles_, first + begin, end - begin, source_ + begin * source_layout_.row_pitch,
+                              source_layout_, zeros_);
+    for_storage(dy.dtype, [&](auto tag) {
+      using S = decltype(tag);
+      for_taps(tiles_.taps, [&](auto taps) {
+        transform_gradient<taps>(dy, tiles_, first + begin, end - begin, gradient_ + begin * panel,
+                                 chunks_.length * panel, gradient_pitch_, static_cast<const S*>(zeros_));
+      });
+    });
+  });
+}
+
+void WinogradWeightGradient::multiply(std::int64_t block, int position, std::int64_t count, bool first,
+                                      float* sums) const {
+  const std::int64_t group = block % groups_, number = block / groups_;
+  const std::int64_t channels = std::min(group_channels_, channels_ - group * group_channels_);
+  const std::int64_t steps = (channels + micro_rows - 1) / micro_rows, step = (channels + steps - 1) / steps;
+  const float* x = source_ + position * source_layout_.position_pitch + group * group_channels_;
+  const float* dy = gradient_ + position * gradient_pitch_ + number * chunks_.length * panel;
+  for (std::int64_t c = 0; c < channels; c += step)
+    kernel_for(std::min(step, channels - c), columns_ - number * panel)(
+        count, x + c, source_layout_.row_pitch, dy, sums + position * block_pitch_ + c * panel, first);
+}
+
+template <int taps, class S>
+void WinogradWeightGradient::write(const Array& dweight, std::int64_t block, const float* sums) const {
+  constexpr int width = lanes<float>;
+  const std::int64_t group = block % groups_ * group_channels_, number = block / groups_ * panel;
+  const std::int64_t end = std::min(group_channels_, channels_ - group);
+  for (std::int64_t c = 0; c < end; c += width)
+    for (std::int64_t column = number; column < std::min(columns_, number + panel); column += width) {
+      const int some = static_cast<int>(std::min<std::int64_t>(width, end - c));
+      Vector<float> filters[taps * taps][width] = {};
+      for (int d = 0; d < some; ++d) {
+        const float* from = sums + (c + d) * panel + (column - number);
+        transform_square<points, taps>(
+            CollectScaled{}, [&](int i, int j) { return load(from + (i * points + j) * block_pitch_); },
+            [&](int i, int j, Vector<float> v) { filters[i * taps + j][d] = v; });
+      }
+      for (int tap = 0; tap < taps * taps; ++tap) {
+        transpose<float>(filters[tap]);
+        for (std::int64_t k = 0; k < std::min<std::int64_t>(width, columns_ - column); ++k)
+          store_narrow(dweight.as<S>() + ((column + k) * taps * taps + tap) * channels_ + group + c, filters[tap][k],
+                       some);
+      }
+    }
+}
+
+void WinogradWeightGradient::run(const Context& context, const Array& dweight, const Array& x, const Array& dy) const {
+  std::fill_n(static_cast<float*>(zeros_), std::max(channels_, columns_), 0.0F);
+  const std::int64_t blocks = groups_ * panels_, block_size = positions * block_pitch_;
+  const auto write_block = [&](std::int64_t block, const float* sums) {
+    for_storage(dweight.dtype, [&](auto tag) {
+      for_taps(tiles_.taps, [&](auto taps) { write<taps, decltype(tag)>(dweight, block, sums); });
+    });
+  };
+  for (std::int64_t first = 0; first < chunks_.total; first += chunks_.length) {
+    const std::int64_t count = std::min(chunks_.length, chunks_.total - first);
+    transform(context, x, dy, first, count);
+    if (by_blocks()) {
+      parallel_tasks(context, blocks, [&](std::int64_t block, int worker) {
+        float* sums = sums_ + worker * block_size;
+        for (int position = 0; position < positions; ++position) multiply(block, position, count, true, sums);
+        write_block(block, sums);
+      });
+    } else {
+      parallel_tasks(context, positions, [&](std::int64_t position, int) {
+        for (std::int64_t block = 0; block < blocks; ++block)
+          multiply(block, static_cast<int>(position), count, first == 0, sums_ + block * block_size);
+      });
+    }
+  }
+  if (!by_blocks())
+    parallel_tasks(context, blocks, [&](std::int64_t block, int) { write_block(block, sums_ + block * block_size); });
+}
+
+}  // namespace imgrec::cpu
