@@ -25,7 +25,8 @@ namespace {
 
 constexpr std::int64_t panel = micro_cols<float>;
 constexpr std::int64_t winograd_depth = 128;
-constexpr std::int64_t weights_block = positions * winograd_depth * panel;
+// Of transformed weights: an odd number of the cache's lines, so that the positions fall into different sets.
+constexpr std::int64_t weights_pitch = winograd_depth * panel + 16;
 
 /// sums[0..rows) (+)= V U over `depth` channels, V vectors of columns wide.
 template <int rows, int V>
@@ -70,38 +71,29 @@ WinogradAxis axis_of(const Conv2dAxis& axis, Conv2dPass pass) {
   return {axis.input, axis.output(), -axis.padding_before, tiles(axis.output())};
 }
 
-/// Transforms one vector of channels of the filters at depth [first, first + count) into to[36][depth][panel]. Forward
-/// a filter's columns are its output channels, which lie far apart in memory; backwards its input channels.
+/// Some filters, [tap][depth][column]: a vector of columns at a vector of depths.
+template <int taps>
+using Filters = Vector<float>[taps * taps][lanes<float>];
+
+/// Reads `count` depths of `columns` columns. Forward a filter's columns are its output channels: they are far apart in
+/// memory, so rows of taps are read along the depth and transposed. Backwards they are its input channels, and the taps
+/// are turned round.
 template <int taps, class S>
-void transform_weights(const S* weight, Conv2dPass pass, std::int64_t depth, std::int64_t columns, std::int64_t first,
-                       std::int64_t count, std::int64_t column, float* to, std::int64_t block_depth) {
-  constexpr int width = lanes<float>;
-  const int some_columns = static_cast<int>(std::min<std::int64_t>(width, columns - column));
-  for (std::int64_t k = 0; k < count; k += width) {
-    const int some = static_cast<int>(std::min<std::int64_t>(width, count - k));
-    Vector<float> filters[taps * taps][width];
-    for (int tap = 0; tap < taps * taps; ++tap) {
-      if (pass == Conv2dPass::forward) {
-        for (int c = 0; c < width; ++c)
-          filters[tap][c] =
-              c < some_columns
-                  ? load_wide(weight + ((column + c) * taps * taps + tap) * depth + first + k, some)
-                  : Vector<float>{};
-        transpose<float>(filters[tap]);
-      } else {
-        const int turned = taps * taps - 1 - tap;
-        for (int d = 0; d < some; ++d)
-          filters[tap][d] =
-              load_wide(weight + ((first + k + d) * taps * taps + turned) * columns + column, some_columns);
-      }
-    }
-    for (int d = 0; d < some; ++d)
-      transform_square<taps, points>(
-          EvaluateScaled{}, [&](int i, int j) { return filters[i * taps + j][d]; },
-          [&](int i, int j, Vector<float> v) {
-            store(to + ((i * points + j) * block_depth + k + d) * panel, v);
-          });
+void read_filters(const Array& weight, Conv2dPass pass, std::int64_t depth, int count, std::int64_t column, int columns,
+                  Filters<taps>& filters) {
+  constexpr int all = taps * taps;
+  const std::int64_t channels = weight.shape[3];
+  if (pass == Conv2dPass::backward_input) {
+    const S* from = weight.as<const S>() + depth * all * channels + column;
+    for (int d = 0; d < count; ++d)
+      for (int tap = 0; tap < all; ++tap, from += channels) filters[all - 1 - tap][d] = load_wide(from, columns);
+    return;
   }
+  const S* from = weight.as<const S>() + column * all * channels + depth;
+  for (int c = 0; c < lanes<float>; ++c)
+    for (int tap = 0; tap < all; ++tap, from += channels)
+      filters[tap][c] = c < columns ? load_wide(from, count) : Vector<float>{};
+  for (int tap = 0; tap < all; ++tap) transpose<float>(filters[tap]);
 }
 
 /// One kernel for the rarer activations, whose code is large.
@@ -206,25 +198,45 @@ WinogradProduct::WinogradProduct(const Context& context, const Conv2dShape& shap
   zeros_ = workspace.take<float>(depth_);
   sources_ = workspace.take<float>(many_tiles() ? context.threads * source_layout_.size() : source_layout_.size());
   const std::int64_t depth_blocks = (depth_ + winograd_depth - 1) / winograd_depth;
-  weights_ = workspace.take<float>((many_tiles() ? panels() * depth_blocks : context.threads) * weights_block);
+  weights_ = workspace.take<float>((many_tiles() ? panels() * depth_blocks : context.threads) * positions * weights_pitch);
   sums_ = workspace.take<float>(context.threads * sums_layout_.size());
 }
 
 float* WinogradProduct::weights_at(std::int64_t number, std::int64_t depth) const {
   const std::int64_t depth_blocks = (depth_ + winograd_depth - 1) / winograd_depth;
-  return weights_ + (number * depth_blocks + depth / winograd_depth) * weights_block;
+  return weights_ + (number * depth_blocks + depth / winograd_depth) * positions * weights_pitch;
+}
+
+/// The filters of a panel of columns at a block of depth, transformed: [36][depth][column].
+template <int taps, class S>
+void WinogradProduct::transform_weights(const Array& weight, std::int64_t column, std::int64_t depth,
+                                        float* to) const {
+  constexpr int width = lanes<float>;
+  const std::int64_t end = std::min(depth_, depth + winograd_depth);
+  for (std::int64_t k = depth; k < end; k += width)
+    for (std::int64_t c = column; c < std::min(columns_, column + panel); c += width) {
+      const int count = static_cast<int>(std::min<std::int64_t>(width, end - k));
+      const int columns = static_cast<int>(std::min<std::int64_t>(width, columns_ - c));
+      Filters<taps> filters;
+      read_filters<taps, S>(weight, pass_, k, count, c, columns, filters);
+      float* square = to + (k - depth) * panel + (c - column);
+      for (int d = 0; d < count; ++d, square += panel)
+        transform_square<taps, points>(
+            EvaluateScaled{}, [&](int i, int j) { return filters[i * taps + j][d]; },
+            [&](int i, int j, Vector<float> v) { store(square + (i * points + j) * weights_pitch, v); });
+    }
 }
 
 /// Adds the products of one block of depth to the sums of the block.
-void WinogradProduct::multiply(const Block& block, std::int64_t depth, std::int64_t count, const float* weights) const {
+void WinogradProduct::multiply(const Block& block, std::int64_t depth, const float* weights) const {
   const std::int64_t steps = (block.count + micro_rows - 1) / micro_rows, step = (block.count + steps - 1) / steps;
   for (int p = 0; p < positions; ++p) {
     const float* a = block.source + p * source_layout_.position_pitch + depth;
     float* sums = block.sums + p * sums_layout_.position_pitch;
     for (std::int64_t row = 0; row < block.count; row += step)
       kernel_for(std::min(step, block.count - row), columns_ - block.column)(
-          count, a + row * source_layout_.row_pitch, source_layout_.row_pitch,
-          weights + p * winograd_depth * panel, sums + row * panel, depth == 0);
+          std::min(winograd_depth, depth_ - depth), a + row * source_layout_.row_pitch, source_layout_.row_pitch,
+          weights + p * weights_pitch, sums + row * panel, depth == 0);
   }
 }
 
@@ -242,11 +254,7 @@ void WinogradProduct::run_by_tiles(const Context& context, const Array& source, 
     for_taps(tiles_.taps, [&](auto taps) {
       parallel_tasks(context, panels() * depth_blocks, [&](std::int64_t task, int) {
         const std::int64_t number = task / depth_blocks, depth = task % depth_blocks * winograd_depth;
-        for (std::int64_t c = 0; c < panel; c += lanes<float>)
-          if (number * panel + c < columns_)
-            transform_weights<taps>(weight.as<const S>(), pass_, depth_, columns_, depth,
-                                    std::min(winograd_depth, depth_ - depth), number * panel + c,
-                                    weights_at(number, depth) + c, winograd_depth);
+        transform_weights<taps, S>(weight, number * panel, depth, weights_at(number, depth));
       });
       parallel_tasks(context, (tiles_.count() + rows_ - 1) / rows_, [&](std::int64_t task, int worker) {
         float* transformed = sources_ + worker * source_layout_.size();
@@ -255,7 +263,7 @@ void WinogradProduct::run_by_tiles(const Context& context, const Array& source, 
         winograd_transform_source(source, tiles_, block.first, block.count, transformed, source_layout_, zeros_);
         for (; block.column < columns_; block.column += panel) {
           for (std::int64_t depth = 0; depth < depth_; depth += winograd_depth)
-            multiply(block, depth, std::min(winograd_depth, depth_ - depth), weights_at(block.column / panel, depth));
+            multiply(block, depth, weights_at(block.column / panel, depth));
           block.write<taps, S>(*this, output);
         }
       });
@@ -276,14 +284,10 @@ void WinogradProduct::run_by_columns(const Context& context, const Array& source
         const std::int64_t first = task / panels() * rows_;
         const Block block{first, std::min(rows_, tiles_.count() - first), task % panels() * panel,
                           sources_ + first * source_layout_.row_pitch, sums_ + worker * sums_layout_.size()};
-        float* weights = weights_ + worker * weights_block;
+        float* weights = weights_ + worker * positions * weights_pitch;
         for (std::int64_t depth = 0; depth < depth_; depth += winograd_depth) {
-          const std::int64_t count = std::min(winograd_depth, depth_ - depth);
-          for (std::int64_t c = 0; c < panel; c += lanes<float>)
-            if (block.column + c < columns_)
-              transform_weights<taps>(weight.as<const S>(), pass_, depth_, columns_, depth, count, block.column + c,
-                                      weights + c, winograd_depth);
-          multiply(block, depth, count, weights);
+          transform_weights<taps, S>(weight, block.column, depth, weights);
+          multiply(block, depth, weights);
         }
         block.write<taps, S>(*this, output);
       });

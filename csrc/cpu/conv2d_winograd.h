@@ -102,7 +102,9 @@ class WinogradProduct {
                     const WinogradOutput& output) const;
   void run_by_columns(const Context& context, const Array& source, const Array& weight,
                       const WinogradOutput& output) const;
-  void multiply(const Block& block, std::int64_t depth, std::int64_t count, const float* weights) const;
+  template <int taps, class S>
+  void transform_weights(const Array& weight, std::int64_t column, std::int64_t depth, float* to) const;
+  void multiply(const Block& block, std::int64_t depth, const float* weights) const;
   float* weights_at(std::int64_t panel, std::int64_t depth) const;
   std::int64_t panels() const { return (columns_ + micro_cols<float> - 1) / micro_cols<float>; }
 
@@ -121,7 +123,7 @@ class WinogradWeightGradient {
   void run(const Context& context, const Array& dweight, const Array& x, const Array& dy) const;
 
  private:
-  bool by_blocks() const { return chunks_.count == 1; }
+  bool by_blocks() const { return tiles_.count() <= 160; }
   void transform(const Context& context, const Array& x, const Array& dy, std::int64_t first,
                  std::int64_t count) const;
   void multiply(std::int64_t block, int position, std::int64_t count, bool first, float* sums) const;
@@ -130,7 +132,7 @@ class WinogradWeightGradient {
 
   WinogradTiles tiles_;
   std::int64_t channels_, columns_, panels_, groups_, group_channels_;
-  Chunks chunks_;
+  std::int64_t chunk_;
   WinogradLayout source_layout_;
   std::int64_t gradient_pitch_, block_pitch_;
   void* zeros_;

@@ -21,7 +21,8 @@ using namespace winograd;
 namespace {
 
 constexpr std::int64_t panel = micro_cols<float>;
-constexpr std::int64_t transformed_bytes = std::int64_t{10} << 20;  // of V and D of a chunk, about
+constexpr std::int64_t chunk_tiles = 128;  // whose V and D are in memory at once, where there are many tiles
+constexpr std::int64_t sum_tiles = 32;     // short sums are added to the whole: they lose fewer digits
 
 /// sums[0..rows) (+)= V^T D over `depth` tiles, V vectors of columns wide.
 template <int rows, int V>
@@ -89,10 +90,9 @@ WinogradWeightGradient::WinogradWeightGradient(const Context& context, const Con
       panels_((columns_ + panel - 1) / panel),
       groups_((channels_ + 63) / 64),
       group_channels_(round_up((channels_ + groups_ - 1) / groups_, 16)),
-      chunks_(tiles_.count(), transformed_bytes / (positions * 4 * (channels_ + columns_)),
-              std::max<std::int64_t>(1, tiles_.count() / 64)),
-      source_layout_(chunks_.length, round_up(channels_, 16) + 16),
-      gradient_pitch_(panels_ * chunks_.length * panel + 16),
+      chunk_(by_blocks() ? tiles_.count() : chunk_tiles),
+      source_layout_(chunk_, round_up(channels_, 16) + 16),
+      gradient_pitch_(panels_ * chunk_ * panel + 16),
       block_pitch_(group_channels_ * panel + 16) {
   zeros_ = workspace.take<float>(std::max(channels_, columns_));
   source_ = workspace.take<float>(source_layout_.size());
@@ -109,7 +109,7 @@ void WinogradWeightGradient::transform(const Context& context, const Array& x, c
       using S = decltype(tag);
       for_taps(tiles_.taps, [&](auto taps) {
         transform_gradient<taps>(dy, tiles_, first + begin, end - begin, gradient_ + begin * panel,
-                                 chunks_.length * panel, gradient_pitch_, static_cast<const S*>(zeros_));
+                                 chunk_ * panel, gradient_pitch_, static_cast<const S*>(zeros_));
       });
     });
   });
@@ -121,10 +121,12 @@ void WinogradWeightGradient::multiply(std::int64_t block, int position, std::int
   const std::int64_t channels = std::min(group_channels_, channels_ - group * group_channels_);
   const std::int64_t steps = (channels + micro_rows - 1) / micro_rows, step = (channels + steps - 1) / steps;
   const float* x = source_ + position * source_layout_.position_pitch + group * group_channels_;
-  const float* dy = gradient_ + position * gradient_pitch_ + number * chunks_.length * panel;
-  for (std::int64_t c = 0; c < channels; c += step)
-    kernel_for(std::min(step, channels - c), columns_ - number * panel)(
-        count, x + c, source_layout_.row_pitch, dy, sums + position * block_pitch_ + c * panel, first);
+  const float* dy = gradient_ + position * gradient_pitch_ + number * chunk_ * panel;
+  for (std::int64_t tile = 0; tile < count; tile += sum_tiles)
+    for (std::int64_t c = 0; c < channels; c += step)
+      kernel_for(std::min(step, channels - c), columns_ - number * panel)(
+          std::min(sum_tiles, count - tile), x + tile * source_layout_.row_pitch + c, source_layout_.row_pitch,
+          dy + tile * panel, sums + position * block_pitch_ + c * panel, first && tile == 0);
 }
 
 template <int taps, class S>
@@ -159,8 +161,8 @@ void WinogradWeightGradient::run(const Context& context, const Array& dweight, c
       for_taps(tiles_.taps, [&](auto taps) { write<taps, decltype(tag)>(dweight, block, sums); });
     });
   };
-  for (std::int64_t first = 0; first < chunks_.total; first += chunks_.length) {
-    const std::int64_t count = std::min(chunks_.length, chunks_.total - first);
+  for (std::int64_t first = 0; first < tiles_.count(); first += chunk_) {
+    const std::int64_t count = std::min(chunk_, tiles_.count() - first);
     transform(context, x, dy, first, count);
     if (by_blocks()) {
       parallel_tasks(context, blocks, [&](std::int64_t block, int worker) {
