@@ -61,12 +61,20 @@ P = ParamSpec("P")
 
 
 class Version:
-    """Counts the in-place writes to a piece of memory; shared by all tensors that view it."""
+    """Tells the states of a piece of memory apart; shared by all tensors that view it."""
 
-    __slots__ = ("count",)
+    __slots__ = ("packed", "stamp")
+
+    _stamps = itertools.count(1)  # no two writes get the same one, not even on two threads at once
 
     def __init__(self) -> None:
-        self.count = 0
+        self.stamp = 0
+        self.packed: dict[Any, Any] | None = None  # what packing.py keeps of this state
+
+    def advance(self) -> None:
+        """The memory has been written to."""
+        self.stamp = next(Version._stamps)
+        self.packed = None
 
 
 def owner_of(array: Any) -> Any:
@@ -87,6 +95,7 @@ def set_tensor_type(tensor_type: type[Tensor]) -> None:
 
 class _Mode(threading.local):
     recording = True
+    given: Sequence[Tensor] = ()  # to the operation that runs
 
 
 _mode = _Mode()
@@ -116,6 +125,11 @@ def is_recording() -> bool:
     return _mode.recording
 
 
+def given_tensors() -> Sequence[Tensor]:
+    """The tensors that the operation which runs on this thread was given: an op itself sees their arrays."""
+    return _mode.given
+
+
 class Node:
     """One recorded call: where its inputs came from, how to pull a gradient back, and what it relies on."""
 
@@ -135,7 +149,7 @@ class Node:
     def check_unchanged(self) -> None:
         """AutogradError where something that the pullback reads has been written to since."""
         for what, version, then in self.saved:
-            if version.count != then:
+            if version.stamp != then:
                 raise AutogradError(
                     f"backward of {self.name}: {what} was changed in place after the forward pass had saved it; "
                     "change a copy instead, or change it after backward()"
@@ -198,6 +212,7 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
         with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
             if precision is not None and region.dtype is not None:
                 _cast(precision, slots, inputs, values, kwargs)
+            _mode.given = tensors
             try:
                 if observe.observers:
                     result = observe.observed(name, "forward", op, values, kwargs)
@@ -205,6 +220,8 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
                     result = op(*values, **kwargs)
             except _VAGUE as error:
                 raise _named(error, name, values, kwargs) from error
+            finally:
+                _mode.given = ()
         if type(result) is not tuple or len(result) != 2 or not (result[1] is None or callable(result[1])):
             raise TypeError(f"{name} returned {_describe(result)}, expected a pair (result, backward or None)")
         outputs, pullback = result
@@ -399,7 +416,7 @@ def _note_saved(node: Node, slots: list[_Slot], inputs: list[Any], outputs: tupl
     for what, given in [*named, *(("its result", output) for output in outputs)]:
         for tensor in _tensors([given]):
             if id(owner_of(tensor._array)) in held:
-                node.saved.append((what, tensor._version, tensor._version.count))
+                node.saved.append((what, tensor._version, tensor._version.stamp))
 
 
 def _find_arrays(content: Any, held: set[int]) -> None:

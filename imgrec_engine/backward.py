@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from imgrec_engine import capturing, observe
+from imgrec_engine import capturing, kernels, observe
 from imgrec_engine.autograd import Node
-from imgrec_engine.device import elsewhere, on, place
+from imgrec_engine.device import elsewhere, empty_like, is_writable, on, place
 from imgrec_engine.errors import AutogradError, DeviceError, OutOfMemoryError
 from imgrec_engine.tensor import Tensor
 
@@ -87,7 +88,7 @@ def _walk(name: str, root: Tensor, gradient: Tensor | None, found: dict[Any, Any
         return
     seed = _seed(name, root, gradient)
     if root._node is None:
-        _deliver(root, seed, found)
+        _deliver(root, [seed], 0, found)
         return
     pending: dict[Node, list[Any]] = {root._node: [None] * len(root._node.outputs)}
     pending[root._node][root._index] = seed
@@ -99,19 +100,21 @@ def _walk(name: str, root: Tensor, gradient: Tensor | None, found: dict[Any, Any
             for index, array in enumerate(gradients):
                 if array is not None and (node, index) in found:
                     found[node, index] = array
-        for edge, array in _pull(node, gradients):
+        edges, arrays = _pull(node, gradients)
+        gradients.clear()  # some may have been passed on
+        for number, edge in enumerate(edges):
             if isinstance(edge, Tensor):
-                _deliver(edge, array, found)
+                _deliver(edge, arrays, number, found)
                 continue
             slots = pending.get(edge.node)
             if slots is None:
                 slots = pending[edge.node] = [None] * len(edge.node.outputs)
                 heapq.heappush(queue, (-edge.node.number, edge.node))
-            slots[edge.index] = _add(slots[edge.index], array)
+            slots[edge.index] = _add(slots[edge.index], arrays[number])
 
 
-def _pull(node: Node, gradients: list[Any]) -> list[tuple[Any, Any]]:
-    """Calls a node's pullback and pairs the gradients with the edges they belong to; frees the node."""
+def _pull(node: Node, gradients: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Calls a node's pullback; edges and the gradients that belong to them, two lists. Frees the node."""
     if node.pullback is None:
         raise AutogradError(
             f"backward of {node.name} a second time: what it had saved was freed by the first backward pass; "
@@ -139,9 +142,9 @@ def _pull(node: Node, gradients: list[Any]) -> list[tuple[Any, Any]]:
             pairs.extend(_pair(node, edge, result, "one for each tensor in the list"))
     wanted = [(edge, array) for edge, array in pairs if edge is not None and array is not None]
     with np.errstate(all="ignore"):  # gradients are rounded to fewer bits where an input has fewer
-        checked = [(edge, _conform(node, edge, array)) for edge, array in wanted]
+        checked = [_conform(node, edge, array) for edge, array in wanted]
     node.release()
-    return checked
+    return [edge for edge, _ in wanted], checked
 
 
 def _pair(node: Node, edges: tuple[Any, ...], results: Any, which: str) -> Iterable[tuple[Any, Any]]:
@@ -178,30 +181,50 @@ def _conform(node: Node, edge: Any, array: Any) -> Any:
 _accumulating = threading.Lock()  # threads that train one model add to the same gradients
 
 
-def _deliver(leaf: Tensor, array: Any, found: dict[Any, Any] | None) -> None:
-    """Adds a gradient to a leaf's ``.grad``, or to what ``grad`` looks for."""
+def _deliver(leaf: Tensor, arrays: list[Any], number: int, found: dict[Any, Any] | None) -> None:
+    """Adds the gradient arrays[number] to a leaf's ``.grad``, or to what ``grad`` looks for."""
     if found is not None:
         if id(leaf) in found:
-            found[id(leaf)] = _add(found[id(leaf)], array)
+            found[id(leaf)] = _add(found[id(leaf)], arrays[number])
         return
     capturing.note_gradient(leaf)
     with _accumulating:
-        # A copy: the same array may be on its way to other tensors, and gradients are changed in place by clipping.
-        leaf.grad = Tensor(_copy(array) if leaf.grad is None else _add(leaf.grad._array, array))
+        if leaf.grad is not None:
+            leaf.grad = Tensor(_add(leaf.grad._array, arrays[number]))
+        else:
+            leaf.grad = Tensor(arrays[number] if _is_unshared(arrays, number) else _copy(arrays[number]))
+
+
+_ONE_OWNER = 2  # what sys.getrefcount gives for what one list or object holds: its own argument counts
+
+
+def _is_unshared(arrays: list[Any], number: int) -> bool:
+    """Whether the list alone holds this array and all of its memory, so that a leaf may keep it and change it in place.
+
+    Otherwise it may be on its way to other tensors, or be one of the caller's.
+    """
+    if sys.getrefcount(arrays[number]) != _ONE_OWNER:
+        return False
+    array = owner = arrays[number]
+    while owner.base is not None:
+        if sys.getrefcount(owner.base) != _ONE_OWNER:
+            return False
+        if not isinstance(owner.base, kernels.ARRAYS):
+            break
+        owner = owner.base
+    return bool(array.flags.c_contiguous and is_writable(array) and array.nbytes == owner.nbytes)
 
 
 def _add(before: Any, array: Any) -> Any:
     """The sum of gradients; an array also without dimensions, where NumPy's sum would be a number."""
     if before is None:
         return array
-    if gpu := elsewhere(array):
-        with gpu:
-            return before + array
-    return place(before + array, type(array))
+    with on(array):
+        return np.add(before, array, out=empty_like(array))
 
 
 def _copy(array: Any) -> Any:
-    if gpu := elsewhere(array):
-        with gpu:
-            return array.copy()
-    return array.copy()
+    with on(array):
+        copy = empty_like(array)
+        np.copyto(copy, array)
+    return copy

@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from imgrec_engine.device import to_numpy
 from imgrec_engine.errors import CheckpointError
 from imgrec_engine.tensor import Tensor, tensor
 
@@ -35,7 +36,10 @@ def save(path: str | Path, state_dict: Mapping[str, Tensor | NDArray[Any]], meta
     >>> state["weight"].numpy(), metadata
     (array([1., 1.], dtype=float32), {'epoch': 3})
     """
-    arrays = {name: np.ascontiguousarray(np.asarray(value)) for name, value in state_dict.items()}
+    arrays = {
+        name: np.ascontiguousarray(to_numpy(value._array) if isinstance(value, Tensor) else value)
+        for name, value in state_dict.items()
+    }
     for name, value in state_dict.items():  # ascontiguousarray gives a scalar a dimension
         arrays[name] = arrays[name].reshape(np.shape(value))
     digests = {name: _digest(array) for name, array in arrays.items()}

@@ -46,7 +46,7 @@ def _permute(state_dict: Mapping[str, Any], axes: tuple[int, ...]) -> dict[str, 
     """Copies of all arrays, those of convolution weights with their axes in another order."""
     converted = {}
     for name, value in state_dict.items():
-        array = np.asarray(value)
+        array = np.array(value)
         is_convolution = array.ndim == 4 and name.rpartition(".")[2] == "weight"
-        converted[name] = (array.transpose(axes) if is_convolution else array).copy()
+        converted[name] = np.ascontiguousarray(array.transpose(axes)) if is_convolution else array
     return converted

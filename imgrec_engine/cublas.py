@@ -15,7 +15,7 @@ import numpy as np
 from imgrec_engine.dtypes import bfloat16, float16, float32, float64
 
 _NO_TRANSPOSE, _TRANSPOSE = 0, 1
-_PLAN = SimpleNamespace(algorithm="cublas", workspace_bytes=0, reserve_bytes=0)
+_PLAN = SimpleNamespace(algorithm="cublas", workspace_bytes=0, reserve_bytes=0, packed_bytes=0)
 
 
 class Products:
@@ -40,7 +40,7 @@ class Products:
         """What a product needs besides its operands: nothing."""
         return _PLAN
 
-    def multiply(self, context: Any, c: Any, a: Any, b: Any, workspace: Any) -> None:
+    def multiply(self, context: Any, c: Any, a: Any, b: Any, packed: Any, workspace: Any) -> None:
         """Writes the products of the matrices of a and b into c, which has no gaps; a and b may be strided."""
         batch, m, n = c.shape
         k = a.shape[2]

@@ -46,6 +46,12 @@ def name_of(index: int) -> str:
     return f"cuda:{index}" if index else "cuda"
 
 
+class _Kernels(SimpleNamespace):
+    """The functions of a compiled module and those that others have in its place; hashable, as a module is."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 def load(index: int = 0) -> tuple[Any, Any]:
     """The kernels, and a context of the GPU of this number; DeviceError, which says what is missing, otherwise."""
     global _cupy, _kernels
@@ -59,7 +65,7 @@ def load(index: int = 0) -> tuple[Any, Any]:
                 module.serve_arrays(cupy.ndarray)
                 products = cublas.Products(cupy)
                 names = {**vars(module), "matmul_plan": products.plan, "matmul": products.multiply, **_POOL}
-                _cupy, _kernels = cupy, SimpleNamespace(**names)
+                _cupy, _kernels = cupy, _Kernels(**names)
             _usable.add(index)
     return _kernels, _context(index)
 
@@ -126,8 +132,8 @@ def _context(index: int) -> Any:
             max_shared_bytes=attributes["MaxSharedMemoryPerBlockOptin"],
             stream=stream,
             device=index,
+            allow_tf32=_allows_tf32,
         )
-        context.allow_tf32 = _allows_tf32
     return context
 
 
@@ -135,8 +141,7 @@ def allow_tf32(allowed: bool) -> None:
     """Sets whether float32 products on every GPU may round their factors to tf32."""
     global _allows_tf32
     _allows_tf32 = allowed
-    for context in tuple(_contexts.values()):
-        context.allow_tf32 = allowed
+    _contexts.clear()
 
 
 # --- Arrays: what other modules ask of those that are not NumPy's -----------------------------------------------------

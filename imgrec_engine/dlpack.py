@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imgrec_engine import cuda, kernels
+from imgrec_engine.device import to_numpy
 from imgrec_engine.dtypes import bfloat16
+from imgrec_engine.packing import hand_out
 
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
@@ -40,7 +42,7 @@ def export(
         raise BufferError(f"__dlpack__: stream is {stream!r}, expected None on the CPU")
     if device not in (None, CPU_DEVICE):
         raise BufferError(f"__dlpack__: dl_device is {device}, expected {CPU_DEVICE}, the CPU")
-    array = tensor.numpy().copy() if copy else tensor.numpy()
+    array = to_numpy(tensor._array).copy() if copy else tensor.numpy()
     versioned = max_version is not None and tuple(max_version) >= (1, 0)
     if not versioned and not array.flags.writeable:
         raise BufferError("__dlpack__: this memory is read-only, which only DLPack 1.0 can tell; clone() it first")
@@ -63,8 +65,8 @@ def import_array(source: Any, copy: bool | None) -> Any:
     except TypeError:  # an exporter from before DLPack 1.0
         capsule = source.__dlpack__()
         array = kernels.load("cpu")[0].dlpack_import(capsule)
-        return array.copy() if copy else array
-    return kernels.load("cpu")[0].dlpack_import(capsule)
+        return array.copy() if copy else hand_out(array)
+    return hand_out(kernels.load("cpu")[0].dlpack_import(capsule))
 
 
 def cuda_array_interface(tensor: Tensor) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from imgrec_engine.ops.arithmetic import *
 from imgrec_engine.ops.attention import *
 from imgrec_engine.ops.comparison import *
 from imgrec_engine.ops.conv2d import *
+from imgrec_engine.ops.ctc import *
 from imgrec_engine.ops.dropout import *
 from imgrec_engine.ops.elementwise import *
 from imgrec_engine.ops.embedding import *

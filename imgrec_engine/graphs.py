@@ -128,7 +128,7 @@ class _Replay(Generic[R]):
         random.bring(self.random_state)
         self.graph.launch()
         for version in self.recording.versions:
-            version.count += 1
+            version.advance()
         for leaf, gradient in self.gradients:
             leaf.grad = gradient
         return self.result

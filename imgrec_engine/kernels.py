@@ -55,19 +55,25 @@ def load(device: str) -> tuple[Any, Any]:
         EMPTY[cuda.array_type()] = cuda.empty
         return module, context
     if array_type not in _OF_TYPE:
-        with _loading:  # one context, whose threads set_num_threads then sets
+        with _loading:
             if array_type not in _OF_TYPE:
-                module, context = simulator.load(get_threads())
-                context.allow_tf32 = is_tf32_allowed()
+                module, context = simulator.load(get_threads(), is_tf32_allowed())
                 EMPTY[array_type] = lambda shape, dtype: module.empty(shape, dtype).view(array_type)
                 _OF_TYPE[array_type] = module, context
     return _OF_TYPE[array_type]
 
 
+def _change_contexts(**changes: Any) -> None:
+    """Puts other contexts in the place of the host devices': a context never changes, so plans can be kept by it."""
+    with _loading:
+        for array_type, (module, context) in tuple(_OF_TYPE.items()):
+            settings = {name: getattr(context, name) for name in _SETTINGS}
+            _OF_TYPE[array_type] = module, module.Context(**{**settings, **changes})
+
+
 def set_threads(count: int) -> None:
     """Sets how many threads the kernels of every device use on the host."""
-    for _, context in tuple(_OF_TYPE.values()):
-        context.threads = count
+    _change_contexts(threads=count)
 
 
 def get_threads() -> int:
@@ -77,8 +83,7 @@ def get_threads() -> int:
 
 def allow_tf32(allowed: bool) -> None:
     """Sets whether float32 products of every device may round their factors to tf32."""
-    for _, context in tuple(_OF_TYPE.values()):
-        context.allow_tf32 = allowed
+    _change_contexts(allow_tf32=allowed)
     cuda.allow_tf32(allowed)
 
 
@@ -103,4 +108,5 @@ def take_algorithms() -> list[str]:
 
 
 _BYTES = np.dtype(np.uint8)
+_SETTINGS = ("threads", "sm_count", "max_shared_bytes", "allow_tf32")
 _chosen: deque[str] = deque(maxlen=16)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Labels = NDArray[np.integer[Any]]
+Rates = NDArray[np.float64]
 
 
 def accuracy(scores: NDArray[Any], labels: Labels, top: int = 1) -> float:
@@ -36,35 +38,116 @@ def confusion_matrix(predictions: Labels, labels: Labels, classes: int) -> NDArr
     return counts
 
 
+def roc_curve(scores: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[Rates, Rates]:
+    """The shares (false positives, true positives) when all with a score of t or more are taken for positive.
+
+    Both (K,), from 0 to 1, for t falling through the distinct ``scores`` (N,); NaN where a class is missing.
+
+    >>> false, true = roc_curve(np.array([0.1, 0.6, 0.8]), np.array([False, True, True]))
+    >>> false.tolist(), true.tolist()
+    ([0.0, 0.0, 0.0, 1.0], [0.0, 0.5, 1.0, 1.0])
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)[: len(scores)]  # of each run of equal scores
+    true = np.append(0, np.cumsum(positive[order])[last])
+    false = np.append(0, np.cumsum(~positive[order])[last])
+    with np.errstate(invalid="ignore"):
+        return false / false[-1], true / true[-1]
+
+
+def roc_auc(scores: NDArray[Any], positive: NDArray[np.bool_]) -> float:
+    """The area under `roc_curve`: how often a positive item scores higher than a negative one, a tie counting half.
+
+    >>> roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
+    0.75
+    """
+    false, true = roc_curve(scores, positive)
+    return float(np.trapezoid(true, false)) if len(scores) else float("nan")
+
+
+def calibration_error(probabilities: NDArray[Any], labels: Labels, bins: int = 15) -> float:
+    """How far the probability of the predicted class is from how often it is right: the expected calibration error.
+
+    The rows of ``probabilities`` (N, classes) are put into ``bins`` of equal width by their greatest; the error is the
+    mean over the rows of |accuracy - mean probability| of their bin; NaN for no rows. Guo et al., "On calibration of
+    modern neural networks", ICML 2017.
+
+    >>> round(calibration_error(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1])), 3)
+    0.4
+    """
+    if not len(labels):
+        return float("nan")
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(np.int64)
+    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation: mean loss, accuracy, and the confusion matrix (row true, column predicted)."""
+    """The result of an evaluation: mean loss, and for each image its probabilities (N, classes) and label (N,)."""
 
     loss: float
-    accuracy: float
-    confusion: NDArray[np.int64]
+    probabilities: NDArray[Any]
+    labels: Labels
 
-    def recall(self) -> NDArray[np.float64]:
+    @property
+    def accuracy(self) -> float:
+        """The share of images that were recognised; NaN for none."""
+        return accuracy(self.probabilities, self.labels)
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts (classes, classes): row the true class, column the predicted one."""
+        return confusion_matrix(self.probabilities.argmax(axis=1), self.labels, self.probabilities.shape[1])
+
+    def recall(self) -> Rates:
         """For each class, the share of its images that were recognised; NaN where it has none."""
-        counts = self.confusion.sum(axis=1)
-        return np.where(counts > 0, self.confusion.diagonal() / np.maximum(counts, 1), np.nan)
+        return _shares(self.confusion.diagonal(), self.confusion.sum(axis=1))
 
-    def precision(self) -> NDArray[np.float64]:
+    def precision(self) -> Rates:
         """For each class, the share of predictions of it that were right; NaN where there were none."""
-        counts = self.confusion.sum(axis=0)
-        return np.where(counts > 0, self.confusion.diagonal() / np.maximum(counts, 1), np.nan)
+        return _shares(self.confusion.diagonal(), self.confusion.sum(axis=0))
+
+    def f1(self) -> Rates:
+        """For each class, the harmonic mean of recall and precision; NaN where it neither is nor was predicted."""
+        return _shares(2 * self.confusion.diagonal(), self.confusion.sum(axis=0) + self.confusion.sum(axis=1))
+
+    def roc_curve(self) -> tuple[Rates, Rates]:
+        """False and true positives of the second of two classes, as `roc_curve` gives them."""
+        return roc_curve(self.probabilities[:, 1], self.labels == 1)
+
+    def summary(self) -> dict[str, float]:
+        """The figures for metrics.jsonl; the area under the curve where there are two classes."""
+        figures = {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "macro_f1": float(np.nanmean(self.f1())) if len(self.labels) else float("nan"),
+            "calibration_error": calibration_error(self.probabilities, self.labels),
+        }
+        if self.probabilities.shape[1] == 2:
+            figures["roc_auc"] = roc_auc(self.probabilities[:, 1], self.labels == 1)
+        elif self.probabilities.shape[1] > 5:
+            figures["top5_accuracy"] = accuracy(self.probabilities, self.labels, top=5)
+        return figures
 
     def report(self, classes: Sequence[str]) -> str:
-        """A table of the classes and the confusion matrix, for people."""
+        """A table of the classes, the confusion matrix and the figures of `summary`, for people."""
         width = max(map(len, [*classes, "class"]))
-        lines = [f"{'class':<{width}}  images  recall  precision"]
-        columns = zip(classes, self.confusion.sum(axis=1), self.recall(), self.precision(), strict=True)
-        for name, count, recall, precision in columns:
-            lines.append(f"{name:<{width}}  {count:>6}  {recall:>6.3f}  {precision:>9.3f}")
+        lines = [f"{'class':<{width}}  images  recall  precision     f1"]
+        counts = self.confusion.sum(axis=1)
+        columns = zip(classes, counts, self.recall(), self.precision(), self.f1(), strict=True)
+        for name, count, recall, precision, f1 in columns:
+            lines.append(f"{name:<{width}}  {count:>6}  {recall:>6.3f}  {precision:>9.3f}  {f1:>5.3f}")
         cell = max(len(str(self.confusion.max(initial=0))), len(str(len(classes) - 1)), 2) + 1
         lines += ["", "confusion matrix (row: true class, column: predicted, numbered as above from 0)"]
         lines.append(" " * width + "".join(f"{i:>{cell}}" for i in range(len(classes))))
         for name, row in zip(classes, self.confusion, strict=True):
             lines.append(f"{name:<{width}}" + "".join(f"{n:>{cell}}" for n in row))
-        lines += ["", f"accuracy {self.accuracy:.4f}, loss {self.loss:.4f}, {self.confusion.sum()} images"]
-        return "\n".join(lines)
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in self.summary().items())
+        return "\n".join([*lines, "", f"{figures}, {len(self.labels)} images"])
+
+
+def _shares(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Rates:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)

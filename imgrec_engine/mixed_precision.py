@@ -104,7 +104,7 @@ def cast(tensor: Tensor, dtype: DType) -> Any:
         return array
     if not (tensor.requires_grad and tensor.is_leaf):
         return array.astype(dtype)
-    key, written = (id(tensor), dtype), tensor._version.count
+    key, written = (id(tensor), dtype), tensor._version.stamp
     kept = region.casts.get(key)
     if kept is None or kept[1] != written:
         kept = region.casts[key] = tensor, written, array.astype(dtype)  # with the tensor itself: ids are used again

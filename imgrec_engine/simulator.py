@@ -24,7 +24,7 @@ def is_checked() -> bool:
     return bool(os.environ.get("IMGREC_SIM_CHECK"))
 
 
-def load(threads: int) -> tuple[Any, Any]:
+def load(threads: int, allow_tf32: bool) -> tuple[Any, Any]:
     """The module, and a context with the simulated GPU's size; DeviceError, which says what builds it, without it."""
     name = "_sim_checked" if is_checked() else "_sim"
     try:
@@ -37,7 +37,9 @@ def load(threads: int) -> tuple[Any, Any]:
         ) from error
     sm_count = _setting("IMGREC_SIM_SMS", 4, range(1, MOST_SMS + 1), f"a whole number from 1 to {MOST_SMS}")
     kilobytes = _setting("IMGREC_SIM_SHARED", SHARED_KILOBYTES[0], SHARED_KILOBYTES, "99, 163 or 227")
-    return module, module.Context(threads=threads, sm_count=sm_count, max_shared_bytes=1024 * kilobytes)
+    return module, module.Context(
+        threads=threads, sm_count=sm_count, max_shared_bytes=1024 * kilobytes, allow_tf32=allow_tf32
+    )
 
 
 def _setting(variable: str, default: int, allowed: tuple[int, ...] | range, expected: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import autograd, capturing, dlpack, kernels
+from imgrec_engine import autograd, capturing, dlpack, kernels, packing
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import as_dtype, float32, float64, is_floating
 from imgrec_engine.errors import AutogradError, DTypeError, ShapeError
@@ -118,7 +118,7 @@ class Tensor(Methods):
         return int(self.item())
 
     def __repr__(self) -> str:
-        values = self.numpy()
+        values = devices.to_numpy(self._array)
         if self.dtype.itemsize == 2:  # NumPy prints bfloat16 without alignment
             values = values.astype(float32)
         body = np.array2string(values, precision=4, separator=", ", prefix="tensor(", threshold=100, edgeitems=3)
@@ -136,21 +136,26 @@ class Tensor(Methods):
     # --- out of and into it -------------------------------------------------------------------------------------------
 
     def numpy(self) -> NDArray[Any]:
-        """The values as a plain NumPy array: one that shares this tensor's memory, or a copy of what is on a GPU."""
-        return devices.to_numpy(self._array)
+        """The values as a plain NumPy array: one that shares this tensor's memory, or a copy of what is on a GPU.
+
+        Whoever has shared memory may write to it unseen, so kernels then read these values anew in every call: of
+        weights that are to be used afterwards take ``weight.clone().numpy()``.
+        """
+        array: NDArray[Any] = packing.hand_out(devices.to_numpy(self._array))
+        return array
 
     def item(self) -> float | int | bool:
         """The only element as a Python number; ValueError if there are more."""
         if self.size != 1:
             raise ValueError(f"item: the tensor has shape {self.shape}, expected exactly one element")
-        return self.numpy().item()  # type: ignore[no-any-return]
+        return devices.to_numpy(self._array).item()  # type: ignore[no-any-return]
 
     def tolist(self) -> Any:
         """The values as nested Python lists."""
-        return self.numpy().tolist()
+        return devices.to_numpy(self._array).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.numpy(), dtype=dtype, copy=copy)
+        return np.array(devices.to_numpy(self._array) if copy else self.numpy(), dtype=dtype, copy=copy)
 
     def __dlpack__(
         self,
@@ -213,7 +218,7 @@ class Tensor(Methods):
     # --- in place -----------------------------------------------------------------------------------------------------
 
     def __setitem__(self, index: Index, value: Any) -> None:
-        self._write("x[index] = value", value)
+        self._check_write("x[index] = value", value)
         try:
             with devices.on(self._array):
                 self._array[indexing.plain(index, self._array)] = _writable_value(value, self._array)
@@ -221,21 +226,24 @@ class Tensor(Methods):
             raise IndexError(f"x[index] = value for a tensor of shape {self.shape}: {error}") from None
         except ValueError as error:
             raise ShapeError(f"x[index] = value for a tensor of shape {self.shape}: {error}") from None
+        self._wrote()
 
     def copy_(self, source: Any) -> Tensor:
         """Overwrites the values with those of ``source``, broadcast and converted, and returns this tensor."""
-        self._write("copy_", source)
+        self._check_write("copy_", source)
         array = source._array if isinstance(source, Tensor) else devices.as_array(source)
         try:
             devices.write(self._array, array)
         except ValueError:
             raise ShapeError(f"copy_: source of shape {array.shape} does not broadcast to {self.shape}") from None
+        self._wrote()
         return self
 
     def fill_(self, value: float) -> Tensor:
         """Overwrites every element with a number, and returns this tensor."""
-        self._write("fill_")
+        self._check_write("fill_")
         devices.fill(self._array, value)
+        self._wrote()
         return self
 
     def _assign(self, what: str, result: Tensor) -> Tensor:
@@ -249,8 +257,8 @@ class Tensor(Methods):
             raise ShapeError(f"{what}: the result has shape {result.shape} and x {self.shape}; write x = x + y")
         return self.copy_(result)
 
-    def _write(self, what: str, value: Any = None) -> None:
-        """Announces an in-place write: refuses it where history would become wrong, and counts it."""
+    def _check_write(self, what: str, value: Any = None) -> None:
+        """Refuses an in-place write where history would become wrong."""
         if autograd.is_recording() and (self.requires_grad or getattr(value, "requires_grad", False)):
             which = "this tensor" if self.requires_grad else "the value"
             raise AutogradError(
@@ -259,7 +267,10 @@ class Tensor(Methods):
             )
         if not devices.is_writable(self._array):
             raise ValueError(f"{what}: this tensor's memory is read-only (expanded, or shared so); clone() it first")
-        self._version.count += 1
+
+    def _wrote(self) -> None:
+        """Says that a write is over: not before, or another thread might keep what it has packed meanwhile."""
+        self._version.advance()
         capturing.note_write(self._version)
 
 

@@ -168,6 +168,63 @@ def test_no_grad_is_a_matter_of_one_thread():
     assert seen == [True]
 
 
+@differentiable
+def pulling_back(x: Array, give=None) -> Result:
+    """A copy of x whose gradient is whatever `give` makes of dy."""
+    return x.copy(), lambda dy, needs: (give(dy),)
+
+
+def test_a_leaf_keeps_a_gradient_that_nobody_else_has():
+    addresses = []
+
+    def doubled(dy):
+        dx = np.multiply(dy, 2)
+        addresses.append(dx.ctypes.data)
+        return dx.reshape(2, 1)
+
+    x = ie.ones((2, 1), requires_grad=True)
+    pulling_back(x, doubled).sum().backward()
+    assert x.grad.numpy().ctypes.data == addresses[0]
+    np.testing.assert_array_equal(x.grad.numpy(), [[2], [2]])
+
+
+KEPT = np.arange(6, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda dy: KEPT[:2],  # a view of what somebody holds
+        lambda dy: np.ones(2, np.float32)[::-1],  # not row-major
+        lambda dy: np.empty(6, np.float32)[:2],  # part of a larger block, which would stay
+        lambda dy: np.broadcast_to(np.float32(1), 2),  # read-only
+        lambda dy: dy,  # the caller's
+    ],
+)
+def test_a_leaf_copies_any_other_gradient(give):
+    given, start = [], ie.ones(2)
+
+    def giving(dy):
+        dx = give(dy)
+        given.append(dx.ctypes.data)
+        return dx
+
+    x = leaf(1.0, 2.0)
+    pulling_back(x, giving).backward(start)
+    assert x.grad.numpy().ctypes.data not in given
+    assert x.grad.numpy().flags.c_contiguous
+    assert x.grad.numpy().flags.writeable
+    x.grad.fill_(7)
+    np.testing.assert_array_equal(KEPT, np.arange(6))
+    np.testing.assert_array_equal(start.numpy(), [1, 1])
+
+
+def test_leaves_with_the_same_gradient_do_not_share_its_memory():
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    ((x + y) * 2).sum().backward()
+    assert not np.shares_memory(x.grad.numpy(), y.grad.numpy())
+
+
 def test_threads_may_share_a_leaf():
     x = leaf(1.0)
 

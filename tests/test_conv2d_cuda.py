@@ -108,9 +108,9 @@ def test_the_plan_names_its_algorithm(dtype, name, passes, algorithm):
     x_shape, weight_shape, arguments = SHAPES[name]
     module, context = kernels.load("sim")
     stride, padding, dilation = (np.broadcast_to(arguments.get(key, value), 2).tolist() for key, value in PAIRS)
-    parameters = module.Conv2dParameters(stride, [(p, p) for p in padding], dilation, arguments.get("groups", 1))
+    parameters = module.Conv2dParameters(stride, [(p, p) for p in padding], dilation, arguments.get("groups", 1), "")
     for which in (getattr(module.Conv2dPass, one) for one in passes):
-        plan = module.conv2d_plan(context, x_shape, weight_shape, parameters, np.dtype(dtype), which, "")
+        plan = module.conv2d_plan(context, x_shape, weight_shape, parameters, np.dtype(dtype), which)
         assert plan.algorithm == algorithm
 
 

@@ -68,7 +68,7 @@ ie.set_num_threads(2)
 context = kernels.load("sim")[1]
 print(context.sm_count, context.max_shared_bytes, context.threads)
 ie.set_num_threads(1)
-print(context.threads)
+print(kernels.load("sim")[1].threads)
 print(info.report())
 """
     assert python(code).stdout.split("\n")[:2] == ["4 101376 2", "1"]

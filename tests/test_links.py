@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-MATRIX_PRODUCT = {"matmul", "matmul_plan"}
+MATRIX_PRODUCT = {"matmul", "matmul_pack", "matmul_plan"}
 # Its threads and its memory.
 HOST = {"cpu::parallel_tasks", "begin_operation", "give_array", "poisons_memory", "serves_host_memory"}
 

@@ -219,6 +219,10 @@ void Check::workspace(const Array& array, std::int64_t bytes) const {
   if (bytes > 0) memory("workspace", array, bytes);
 }
 
+void Check::packed(const Array& array, std::int64_t bytes) const {
+  if (bytes > 0) memory("packed", array, bytes);
+}
+
 void Check::same_length(const char* name, std::size_t length, const char* other_name, std::size_t other) const {
   if (length != other)
     shape_error(label(name) + " has " + std::to_string(length) + " arrays, but " + label(other_name) + " has " +
@@ -259,36 +263,34 @@ static T checked(const char* name, T value, std::int64_t least, std::int64_t mos
                         " to " + std::to_string(most));
 }
 
-static Context make_context(int threads, int sm_count, std::int64_t max_shared_bytes, std::uintptr_t stream,
-                            int device) {
+static Context make_context(int threads, int sm_count, std::int64_t max_shared_bytes, std::uintptr_t stream, int device,
+                            bool allow_tf32) {
   return Context{.stream = reinterpret_cast<void*>(stream),
                  .device = checked("device", device, 0, most_devices),
                  .sm_count = checked("sm_count", sm_count, 0, most_multiprocessors),
                  .max_shared_bytes = checked("max_shared_bytes", max_shared_bytes, 0, most_shared_bytes),
-                 .threads = checked("threads", threads, 1, most_threads)};
+                 .threads = checked("threads", threads, 1, most_threads),
+                 .allow_tf32 = allow_tf32};
 }
 
-// Every function takes its Context by value: while it runs without the GIL, another thread may set the one in Python,
-// and scratch memory is measured by the number of threads.
 static void bind_common(py::module_& module) {
   py::register_local_exception_translator(translate_errors);
   // Local to the module: every device's module registers the same types, and one process may load them all.
   py::class_<Context>(module, "Context", "Where and with what an operation runs.", py::module_local())
       .def(py::init(&make_context), py::arg("threads"), py::arg("sm_count") = 0, py::arg("max_shared_bytes") = 0,
-           py::arg("stream") = 0, py::arg("device") = 0)
+           py::arg("stream") = 0, py::arg("device") = 0, py::arg("allow_tf32") = false)
       .def_readonly("sm_count", &Context::sm_count)
       .def_readonly("max_shared_bytes", &Context::max_shared_bytes)
       .def_property_readonly("stream",
                              [](const Context& context) { return reinterpret_cast<std::uintptr_t>(context.stream); })
       .def_readonly("device", &Context::device)
-      .def_readwrite("allow_tf32", &Context::allow_tf32)
-      .def_property(
-          "threads", [](const Context& context) { return context.threads; },
-          [](Context& context, int threads) { context.threads = checked("threads", threads, 1, most_threads); });
+      .def_readonly("allow_tf32", &Context::allow_tf32)
+      .def_readonly("threads", &Context::threads);
   py::class_<Plan>(module, "Plan", "What an operation needs besides its arguments.", py::module_local())
       .def_readonly("algorithm", &Plan::algorithm)
       .def_readonly("workspace_bytes", &Plan::workspace_bytes)
-      .def_readonly("reserve_bytes", &Plan::reserve_bytes);
+      .def_readonly("reserve_bytes", &Plan::reserve_bytes)
+      .def_readonly("packed_bytes", &Plan::packed_bytes);
   module.def("serve_arrays", &serve_arrays, py::arg("type"),
              "From now on the arrays of this type, whose attributes are those of cupy.ndarray, and no others.");
   for (Registration registration : registrations()) registration(module);

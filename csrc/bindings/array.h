@@ -75,6 +75,7 @@ class Check {
   void memory(const char* name, const Array& array, std::int64_t bytes) const;
   /// Memory that is not looked at where none is needed.
   void workspace(const Array& array, std::int64_t bytes) const;
+  void packed(const Array& array, std::int64_t bytes) const;
   /// As many arrays as in the other list.
   void same_length(const char* name, std::size_t length, const char* other_name, std::size_t other) const;
 

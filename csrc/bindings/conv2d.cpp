@@ -8,6 +8,7 @@ namespace imgrec::bindings {
 namespace {
 
 using Pair = std::array<std::int64_t, 2>;
+using Shape = std::array<std::int64_t, 4>;
 
 /// What Python says about a convolution besides its arrays: (height, width) pairs, padding as (before, after) pairs.
 struct Conv2dParameters {
@@ -15,14 +16,21 @@ struct Conv2dParameters {
   std::array<Pair, 2> padding;
   Pair dilation;
   std::int64_t groups;
+  Conv2dAlgorithm algorithm;
 
-  Conv2dShape shape(const std::array<std::int64_t, 4>& x, const std::array<std::int64_t, 4>& weight) const {
+  Conv2dShape shape(const Shape& x, const Shape& weight) const {
     const auto axis = [&](std::size_t i) {
       return Conv2dAxis{x[1 + i], weight[1 + i], stride[i], padding[i][0], padding[i][1], dilation[i]};
     };
-    return {x[0], x[3], weight[0], groups, axis(0), axis(1)};
+    return {x[0], x[3], weight[0], groups, axis(0), axis(1), algorithm};
   }
 };
+
+Conv2dAlgorithm algorithm_named(const std::string& name) {
+  if (name.empty()) return Conv2dAlgorithm::automatic;
+  if (name == "direct") return Conv2dAlgorithm::direct;
+  throw py::value_error("conv2d: algorithm is '" + name + "', expected None or 'direct'");
+}
 
 constexpr std::int64_t largest_extent = std::int64_t{1} << 31;
 
@@ -66,13 +74,17 @@ void check_shape(const Check& check, const Conv2dShape& shape, std::int64_t weig
     throw std::bad_alloc();
 }
 
+Conv2dShape shape_of(const Check& check, const Conv2dParameters& parameters, const Shape& x, const Array& weight) {
+  check.shape("weight", weight, {-1, -1, -1, -1}, "(C_out, KH, KW, C / groups)");
+  const Conv2dShape shape = parameters.shape(x, {weight.shape[0], weight.shape[1], weight.shape[2], weight.shape[3]});
+  check_shape(check, shape, weight.shape[3]);
+  return shape;
+}
+
 /// The checked shape of a call, from whichever of x and dx, weight and dweight it has.
 Conv2dShape shape_of(const Check& check, const Conv2dParameters& parameters, const Array& x, const Array& weight) {
   check.shape("x", x, {-1, -1, -1, -1}, "(N, H, W, C)");
-  check.shape("weight", weight, {-1, -1, -1, -1}, "(C_out, KH, KW, C / groups)");
-  const Conv2dShape shape = parameters.shape({x.shape[0], x.shape[1], x.shape[2], x.shape[3]},
-                                             {weight.shape[0], weight.shape[1], weight.shape[2], weight.shape[3]});
-  check_shape(check, shape, weight.shape[3]);
+  const Conv2dShape shape = shape_of(check, parameters, {x.shape[0], x.shape[1], x.shape[2], x.shape[3]}, weight);
   check.floating("x", x);
   check.contiguous("x", x);
   check.dtype("weight", weight, x.dtype);
@@ -89,9 +101,10 @@ void check_bias(const Check& check, const char* name, const Array& bias, const C
   if (bias) check.exact(name, bias, {shape.out_channels}, dtype, "(C_out,)");
 }
 
-void check_workspace(const Check& check, const Context& context, const Array& workspace, const Conv2dShape& shape,
-                     DType dtype, Conv2dPass pass) {
-  check.workspace(workspace, conv2d_plan(context, shape, dtype, pass).workspace_bytes);
+/// The checked memory of a call.
+void check_memory(const Check& check, const Plan& plan, const Array& packed, const Array& workspace) {
+  check.packed(packed, plan.packed_bytes);
+  check.workspace(workspace, plan.workspace_bytes);
 }
 
 void bind_plan(py::module_& module) {
@@ -103,20 +116,36 @@ void bind_plan(py::module_& module) {
   py::class_<Conv2dParameters>(module, "Conv2dParameters", "What a convolution is told besides its arrays.",
                                py::module_local())
       .def(py::init([](const Pair& stride, const std::array<Pair, 2>& padding, const Pair& dilation,
-                       std::int64_t groups) { return Conv2dParameters{stride, padding, dilation, groups}; }),
-           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
+                       std::int64_t groups, const std::string& algorithm) {
+             return Conv2dParameters{stride, padding, dilation, groups, algorithm_named(algorithm)};
+           }),
+           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("algorithm"));
   module.def(
       "conv2d_plan",
-      [](Context context, const std::array<std::int64_t, 4>& x, const std::array<std::int64_t, 4>& weight,
-         const Conv2dParameters& parameters, DType dtype, Conv2dPass pass, const std::string& algorithm) {
-        if (!algorithm.empty() && algorithm != "direct")
-          throw py::value_error("conv2d: algorithm is '" + algorithm + "', expected None or 'direct'");
+      [](Context context, const Shape& x, const Shape& weight, const Conv2dParameters& parameters, DType dtype,
+         Conv2dPass pass) {
         const Conv2dShape shape = parameters.shape(x, weight);
         check_shape(Check("conv2d"), shape, weight[3]);
         return conv2d_plan(context, shape, dtype, pass);
       },
       py::arg("context"), py::arg("x_shape"), py::arg("weight_shape"), py::arg("parameters"), py::arg("dtype"),
-      py::arg("pass_"), py::arg("algorithm"));
+      py::arg("pass_"));
+  module.def(
+      "conv2d_pack",
+      [](Context context, const Output& packed, const Shape& x, const Array& weight, const Conv2dParameters& parameters,
+         Conv2dPass pass) {
+        const Check check("conv2d");
+        check.floating("weight", weight);
+        check.contiguous("weight", weight);
+        const Conv2dShape shape = shape_of(check, parameters, x, weight);
+        const std::int64_t bytes = conv2d_plan(context, shape, weight.dtype, pass).packed_bytes;
+        check.packed(packed, bytes);
+        if (bytes == 0) return;
+        const py::gil_scoped_release released;
+        conv2d_pack(context, packed, weight, shape, pass);
+      },
+      py::arg("context"), py::arg("packed"), py::arg("x_shape"), py::arg("weight"), py::arg("parameters"),
+      py::arg("pass_"));
 }
 
 }  // namespace
@@ -126,7 +155,7 @@ IMGREC_BINDINGS(conv2d) {
   module.def(
       "conv2d_forward",
       [](Context context, const Output& y, const Output& pre_activation, const Array& x, const Array& weight,
-         const Array& bias, const Conv2dParameters& parameters, const std::string& activation_name,
+         const Array& packed, const Array& bias, const Conv2dParameters& parameters, const std::string& activation_name,
          const Output& workspace) {
         const Check check("conv2d");
         const Activation activation = activation_named("conv2d", activation_name);
@@ -134,27 +163,28 @@ IMGREC_BINDINGS(conv2d) {
         check_output(check, "y", y, shape, x.dtype);
         if (pre_activation) check_output(check, "pre_activation", pre_activation, shape, x.dtype);
         check_bias(check, "bias", bias, shape, x.dtype);
-        check_workspace(check, context, workspace, shape, x.dtype, Conv2dPass::forward);
+        check_memory(check, conv2d_plan(context, shape, x.dtype, Conv2dPass::forward), packed, workspace);
         if (y.size() == 0) return;
         const py::gil_scoped_release released;
-        conv2d_forward(context, y, pre_activation, x, weight, bias, shape, activation, workspace);
+        conv2d_forward(context, y, pre_activation, x, weight, packed, bias, shape, activation, workspace);
       },
-      py::arg("context"), py::arg("y"), py::arg("pre_activation"), py::arg("x"), py::arg("weight"), py::arg("bias"),
-      py::arg("parameters"), py::arg("activation"), py::arg("workspace"));
+      py::arg("context"), py::arg("y"), py::arg("pre_activation"), py::arg("x"), py::arg("weight"), py::arg("packed"),
+      py::arg("bias"), py::arg("parameters"), py::arg("activation"), py::arg("workspace"));
 
   module.def(
       "conv2d_backward_input",
-      [](Context context, const Output& dx, const Array& dy, const Array& weight, const Conv2dParameters& parameters,
-         const Output& workspace) {
+      [](Context context, const Output& dx, const Array& dy, const Array& weight, const Array& packed,
+         const Conv2dParameters& parameters, const Output& workspace) {
         const Check check("conv2d");
         const Conv2dShape shape = shape_of(check, parameters, dx, weight);
         check_output(check, "dy", dy, shape, dx.dtype);
-        check_workspace(check, context, workspace, shape, dx.dtype, Conv2dPass::backward_input);
+        check_memory(check, conv2d_plan(context, shape, dx.dtype, Conv2dPass::backward_input), packed, workspace);
         if (dx.size() == 0) return;
         const py::gil_scoped_release released;
-        conv2d_backward_input(context, dx, dy, weight, shape, workspace);
+        conv2d_backward_input(context, dx, dy, weight, packed, shape, workspace);
       },
-      py::arg("context"), py::arg("dx"), py::arg("dy"), py::arg("weight"), py::arg("parameters"), py::arg("workspace"));
+      py::arg("context"), py::arg("dx"), py::arg("dy"), py::arg("weight"), py::arg("packed"), py::arg("parameters"),
+      py::arg("workspace"));
 
   module.def(
       "conv2d_backward_weight",
@@ -165,7 +195,7 @@ IMGREC_BINDINGS(conv2d) {
         check_output(check, "dy", dy, shape, x.dtype);
         if (dweight) check.alike("dweight", dweight, "weight", weight);
         check_bias(check, "dbias", dbias, shape, x.dtype);
-        check_workspace(check, context, workspace, shape, x.dtype, Conv2dPass::backward_weight);
+        check.workspace(workspace, conv2d_plan(context, shape, x.dtype, Conv2dPass::backward_weight).workspace_bytes);
         const py::gil_scoped_release released;
         conv2d_backward_weight(context, dweight, dbias, x, dy, shape, workspace);
       },

@@ -72,7 +72,7 @@ void check_gradient(const Check& check, const char* name, const Array& gradient,
 }
 
 void forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n, const Array& reserve,
-             const RecurrentInputs& in, const Array& workspace) {
+             const RecurrentInputs& in, const Array& packed, const Array& workspace) {
   const Check check(op_of(in.cell));
   const RecurrentShape shape = check_inputs(check, in);
   const DType dtype = in.x.dtype;
@@ -81,9 +81,27 @@ void forward(const Context& context, const Array& output, const Array& h_n, cons
   check.exact("h_n", h_n, {shape.batch, shape.hidden}, dtype, "(N, H)");
   if (in.cell == RecurrentCell::lstm) check.exact("c_n", c_n, {shape.batch, shape.hidden}, dtype, "(N, H)");
   if (reserve) check.memory("reserve", reserve, plan.reserve_bytes);
+  check.packed(packed, plan.packed_bytes);
   check.workspace(workspace, plan.workspace_bytes);
   const py::gil_scoped_release released;
-  recurrent_forward(context, output, h_n, c_n, reserve, in, workspace);
+  recurrent_forward(context, output, h_n, c_n, reserve, in, packed, workspace);
+}
+
+void pack(const Context& context, const Array& packed, const Array& weight_ih, const Array& weight_hh,
+          std::int64_t batch, std::int64_t steps, RecurrentCell cell) {
+  const Check check(op_of(cell));
+  check.floating("weight_hh", weight_hh);
+  check.shape("weight_hh", weight_hh, {-1, -1}, "(G H, H)");
+  check.shape("weight_ih", weight_ih, {-1, -1}, "(G H, I)");
+  const RecurrentShape shape{batch, steps, weight_ih.shape[1], weight_hh.shape[1]};
+  const std::int64_t rows = gates_of(cell) * shape.hidden;
+  check.exact("weight_hh", weight_hh, {rows, shape.hidden}, weight_hh.dtype, "(G H, H)");
+  check.exact("weight_ih", weight_ih, {rows, shape.input}, weight_hh.dtype, "(G H, I)");
+  const std::int64_t bytes = recurrent_forward_plan(context, shape, weight_hh.dtype, cell, false).packed_bytes;
+  check.packed(packed, bytes);
+  if (bytes == 0) return;
+  const py::gil_scoped_release released;
+  recurrent_pack(context, packed, weight_ih, weight_hh, shape, cell);
 }
 
 void backward(const Context& context, const RecurrentGradients& gradients, const Array& doutput, const Array& dh_n,
@@ -123,13 +141,21 @@ IMGREC_BINDINGS(recurrent) {
       py::arg("cell"), py::arg("training"));
 
   module.def(
+      "recurrent_pack",
+      [](Context context, const Output& packed, const Array& weight_ih, const Array& weight_hh, std::int64_t batch,
+         std::int64_t steps,
+         const std::string& cell) { pack(context, packed, weight_ih, weight_hh, batch, steps, cell_named(cell)); },
+      py::arg("context"), py::arg("packed"), py::arg("weight_ih"), py::arg("weight_hh"), py::arg("batch"),
+      py::arg("steps"), py::arg("cell"));
+
+  module.def(
       "recurrent_forward",
       [](Context context, const Output& output, const Output& h_n, const Output& c_n, const Output& reserve,
-         const Tensors& inputs, const std::string& cell, bool reverse, const Output& workspace) {
-        forward(context, output, h_n, c_n, reserve, inputs_of(inputs, cell, reverse), workspace);
+         const Tensors& inputs, const Array& packed, const std::string& cell, bool reverse, const Output& workspace) {
+        forward(context, output, h_n, c_n, reserve, inputs_of(inputs, cell, reverse), packed, workspace);
       },
       py::arg("context"), py::arg("output"), py::arg("h_n"), py::arg("c_n"), py::arg("reserve"), py::arg("inputs"),
-      py::arg("cell"), py::arg("reverse"), py::arg("workspace"));
+      py::arg("packed"), py::arg("cell"), py::arg("reverse"), py::arg("workspace"));
 
   module.def(
       "recurrent_backward_plan",

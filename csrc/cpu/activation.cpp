@@ -20,7 +20,7 @@ void activation_forward(const Context& context, const Array& y, const Array& x, 
     const S* from = x.as<const S>();
     cpu::for_activation(activation, [&](auto kind) {
       cpu::parallel_range(context, x.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-        cpu::for_vectors<S>(begin, end, [&](std::int64_t i, int count) {
+        cpu::for_vectors<S>(begin, end, [&](std::int64_t i, auto count) {
           cpu::store_narrow(to + i, cpu::activate<T>(cpu::load_wide(from + i, count), kind()), count);
         });
       });
@@ -37,7 +37,7 @@ void activation_backward(const Context& context, const Array& dx, const Array& d
     const S *from = dy.as<const S>(), *kept = saved.as<const S>();
     cpu::for_activation(activation, [&](auto kind) {
       cpu::parallel_range(context, dx.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-        cpu::for_vectors<S>(begin, end, [&](std::int64_t i, int count) {
+        cpu::for_vectors<S>(begin, end, [&](std::int64_t i, auto count) {
           const auto dy_part = cpu::load_wide(from + i, count), saved_part = cpu::load_wide(kept + i, count);
           cpu::store_narrow(to + i, cpu::activate_backward<T>(dy_part, saved_part, kind()), count);
         });

@@ -111,49 +111,86 @@ ImagePatches<T> gradient_patches(const Conv2dShape& shape, DType dtype, Workspac
   return dy;
 }
 
-/// The product of patches with weights, dense or depthwise, for up to `taps` taps of `run` channels a group.
+/// Calls body(i, j, height, width) for every phase of the stride that has inputs, always in the same order.
+template <class Body>
+void for_phases(const Conv2dShape& shape, Body&& body) {
+  for (std::int64_t i = 0; i < std::min(shape.height.stride, shape.height.input); ++i)
+    for (std::int64_t j = 0; j < std::min(shape.width.stride, shape.width.input); ++j)
+      body(i, j, backward_axis(shape.height, i), backward_axis(shape.width, j));
+}
+
+/// The weights as the products read them: in the type they compute in, for backward_input one phase after another.
+template <class T>
+class PackedWeights {
+ public:
+  PackedWeights(const Conv2dShape& shape, DType dtype, Conv2dPass pass, Workspace& packed)
+      : shape_(shape), pass_(pass), weight_(weight_count(shape), dtype, packed) {
+    std::int64_t size = part_size(shape.height.kernel * shape.width.kernel);
+    if (pass == Conv2dPass::backward_input) {
+      size = 0;
+      for_phases(shape, [&](auto, auto, const PhaseAxis& height, const PhaseAxis& width) {
+        size += part_size(height.axis.taps * width.axis.taps);
+      });
+    }
+    data_ = packed.take<T>(size);
+  }
+
+  const T* data() const { return data_; }
+
+  /// Elements of a part with so many taps.
+  std::int64_t part_size(std::int64_t taps) const {
+    if (is_depthwise(shape_)) return taps * depthwise_channels<T>(shape_);
+    const bool forward = pass_ == Conv2dPass::forward;
+    const std::int64_t depth = taps * (forward ? shape_.group_in() : shape_.group_out());
+    return shape_.groups * depth * round_up(forward ? shape_.group_out() : shape_.group_in(), micro_cols<T>);
+  }
+
+  void pack(const Context& context, const Array& array) const {
+    const T* weight = weight_.read(array);
+    if (pass_ == Conv2dPass::forward) return pack_forward(context, weight);
+    T* to = data_;
+    for_phases(shape_, [&](auto, auto, const PhaseAxis& height, const PhaseAxis& width) {
+      if (is_depthwise(shape_))
+        pack_depthwise_weights(to, weight, depthwise_channels<T>(shape_), shape_, height, width);
+      else
+        pack_backward_weights(context, to, weight, shape_, height, width);
+      to += part_size(height.axis.taps * width.axis.taps);
+    });
+  }
+
+ private:
+  void pack_forward(const Context& context, const T* weight) const {
+    if (!is_depthwise(shape_)) return pack_forward_weights(context, data_, weight, shape_);
+    pack_depthwise_weights(data_, weight, depthwise_channels<T>(shape_), shape_, {forward_axis(shape_.height), 0, 0, 1},
+                           {forward_axis(shape_.width), 0, 0, 1});
+  }
+
+  const Conv2dShape& shape_;
+  const Conv2dPass pass_;
+  Widened<T> weight_;
+  T* data_;
+};
+
+/// The product of patches with packed weights, dense or depthwise, for up to all taps.
 template <class T>
 class Product {
  public:
-  Product(const Context& context, const Conv2dShape& shape, std::int64_t run, std::int64_t columns,
-          Workspace& workspace)
+  Product(const Context& context, const Conv2dShape& shape, std::int64_t columns, Workspace& workspace)
       : shape_(shape),
         columns_(columns),
-        packed_(workspace.take<T>(packed_size(run))),
         dense_(context, is_depthwise(shape) ? 0 : columns, is_depthwise(shape) ? 0 : taps(), workspace),
         depthwise_(context, is_depthwise(shape) ? depthwise_channels<T>(shape) : 0, workspace) {}
 
-  void forward(const Context& context, const Patches<T>& patches, const T* weight, const Output<T>& output) const {
-    if (!is_depthwise(shape_)) {
-      pack_forward_weights(context, packed_, weight, shape_);
-      return multiply_patches(context, {patches, shape_.groups, columns_, packed_}, dense_, output);
-    }
-    pack_depthwise_weights(packed_, weight, patches.run, shape_, {patches.height, 0, 0, 1}, {patches.width, 0, 0, 1});
-    multiply_depthwise(context, patches, packed_, depthwise_, output);
-  }
-
-  void backward(const Context& context, Patches<T> patches, const T* weight, const PhaseAxis& height,
-                const PhaseAxis& width, const Output<T>& output) const {
-    patches.height = height.axis;
-    patches.width = width.axis;
-    if (!is_depthwise(shape_)) {
-      pack_backward_weights(context, packed_, weight, shape_, height, width);
-      return multiply_patches(context, {patches, shape_.groups, columns_, packed_}, dense_, output);
-    }
-    pack_depthwise_weights(packed_, weight, patches.run, shape_, height, width);
-    multiply_depthwise(context, patches, packed_, depthwise_, output);
+  void run(const Context& context, const Patches<T>& patches, const T* packed, const Output<T>& output) const {
+    if (is_depthwise(shape_)) return multiply_depthwise(context, patches, packed, depthwise_, output);
+    multiply_patches(context, {patches, shape_.groups, columns_, packed}, dense_, output);
   }
 
  private:
   std::int64_t taps() const { return shape_.height.kernel * shape_.width.kernel; }
-  std::int64_t packed_size(std::int64_t run) const {
-    if (is_depthwise(shape_)) return taps() * depthwise_channels<T>(shape_);
-    return shape_.groups * round_up(columns_, micro_cols<T>) * taps() * run;
-  }
 
   const Conv2dShape& shape_;
   std::int64_t columns_;
-  T* packed_;
   PatchScratch<T> dense_;
   DepthwiseScratch<T> depthwise_;
 };
@@ -161,27 +198,23 @@ class Product {
 /// The parts of each pass, with the memory they take: built once for the plan and once, over real memory, to run.
 template <class T>
 struct ForwardPass {
-  Widened<T> weight, bias;
+  Widened<T> bias;
   ImagePatches<T> x;
   Product<T> product;
 
   ForwardPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
-      : weight(weight_count(shape), dtype, workspace),
-        bias(shape.out_channels, dtype, workspace),
+      : bias(shape.out_channels, dtype, workspace),
         x(input_patches<T>(shape, dtype, workspace)),
-        product(context, shape, shape.group_in(), shape.group_out(), workspace) {}
+        product(context, shape, shape.group_out(), workspace) {}
 };
 
 template <class T>
 struct BackwardInputPass {
-  Widened<T> weight;
   ImagePatches<T> dy;
   Product<T> product;
 
   BackwardInputPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
-      : weight(weight_count(shape), dtype, workspace),
-        dy(gradient_patches<T>(shape, dtype, workspace)),
-        product(context, shape, shape.group_out(), shape.group_in(), workspace) {}
+      : dy(gradient_patches<T>(shape, dtype, workspace)), product(context, shape, shape.group_in(), workspace) {}
 };
 
 template <class T>
@@ -237,12 +270,24 @@ Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, 
                            : pass == Conv2dPass::backward_input
                                ? cpu::bytes_of<cpu::BackwardInputPass, T>(context, shape, dtype)
                                : cpu::bytes_of<cpu::BackwardWeightPass, T>(context, shape, dtype);
+    if (pass == Conv2dPass::backward_weight) return;
+    cpu::Workspace packed;
+    cpu::PackedWeights<T>(shape, dtype, pass, packed);
+    plan.packed_bytes = packed.used();
   });
   return plan;
 }
 
-void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x,
-                    const Array& weight, const Array& bias, const Conv2dShape& shape, Activation activation,
+void conv2d_pack(const Context& context, const Array& packed, const Array& weight, const Conv2dShape& shape,
+                 Conv2dPass pass) {
+  cpu::for_compute(weight.dtype, [&](auto tag) {
+    cpu::Workspace memory(packed.data);
+    cpu::PackedWeights<decltype(tag)>(shape, weight.dtype, pass, memory).pack(context, weight);
+  });
+}
+
+void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x, const Array&,
+                    const Array& packed, const Array& bias, const Conv2dShape& shape, Activation activation,
                     const Array& workspace) {
   if (cpu::winograd_pays(shape, y.dtype, Conv2dPass::forward)) {
     cpu::Workspace memory(workspace.data);
@@ -251,7 +296,8 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
   }
   cpu::for_compute(y.dtype, [&](auto tag) {
     using T = decltype(tag);
-    cpu::Workspace memory(workspace.data);
+    cpu::Workspace memory(workspace.data), packed_memory(packed.data);
+    const cpu::PackedWeights<T> weights(shape, y.dtype, Conv2dPass::forward, packed_memory);
     cpu::ForwardPass<T> pass(context, shape, y.dtype, memory);
     const cpu::Output<T> output{.data = y.data,
                                 .dtype = y.dtype,
@@ -261,11 +307,11 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
                                 .bias = pass.bias.read(bias),
                                 .pre_activation = pre_activation.data,
                                 .activation = activation};
-    pass.product.forward(context, pass.x.read(context, x), pass.weight.read(weight), output);
+    pass.product.run(context, pass.x.read(context, x), weights.data(), output);
   });
 }
 
-void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight,
+void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array&, const Array& packed,
                            const Conv2dShape& shape, const Array& workspace) {
   if (cpu::winograd_pays(shape, dx.dtype, Conv2dPass::backward_input)) {
     cpu::Workspace memory(workspace.data);
@@ -274,10 +320,11 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
   }
   cpu::for_compute(dx.dtype, [&](auto tag) {
     using T = decltype(tag);
-    cpu::Workspace memory(workspace.data);
+    cpu::Workspace memory(workspace.data), packed_memory(packed.data);
+    const cpu::PackedWeights<T> weights(shape, dx.dtype, Conv2dPass::backward_input, packed_memory);
     cpu::BackwardInputPass<T> pass(context, shape, dx.dtype, memory);
-    const cpu::Patches<T> patches = pass.dy.read(context, dy);
-    const T* weights = pass.weight.read(weight);
+    cpu::Patches<T> patches = pass.dy.read(context, dy);
+    const T* phase = weights.data();
     cpu::Output<T> output{.data = dx.data,
                           .dtype = dx.dtype,
                           .height = shape.height.input,
@@ -286,13 +333,15 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
                           .row_step = shape.height.stride,
                           .column_step = shape.width.stride,
                           .fold = cpu::is_depthwise(shape) ? shape.group_out() : 1};
-    for (std::int64_t i = 0; i < std::min(shape.height.stride, shape.height.input); ++i)
-      for (std::int64_t j = 0; j < std::min(shape.width.stride, shape.width.input); ++j) {
-        output.row_start = i;
-        output.column_start = j;
-        pass.product.backward(context, patches, weights, cpu::backward_axis(shape.height, i),
-                              cpu::backward_axis(shape.width, j), output);
-      }
+    cpu::for_phases(shape,
+                    [&](std::int64_t i, std::int64_t j, const cpu::PhaseAxis& height, const cpu::PhaseAxis& width) {
+                      output.row_start = i;
+                      output.column_start = j;
+                      patches.height = height.axis;
+                      patches.width = width.axis;
+                      pass.product.run(context, patches, phase, output);
+                      phase += weights.part_size(height.axis.taps * width.axis.taps);
+                    });
   });
 }
 

@@ -39,7 +39,7 @@ struct CrossEntropy {
 
   T weight_of(std::int64_t c) const { return weight ? weight[c] : T(1); }
 
-  Vector<T> weights_at(std::int64_t c, int count) const {
+  Vector<T> weights_at(std::int64_t c, auto count) const {
     return weight ? load_wide(weight + c, count) : broadcast(T(1));
   }
 
@@ -53,7 +53,7 @@ struct CrossEntropy {
     const S* x = logits + row * classes;
     const T greatest = row_max(x, classes);
     const T sum =
-        row_sum<S>(classes, [&](std::int64_t c, int count) { return exp(load_wide(x + c, count) - greatest); });
+        row_sum<S>(classes, [&](std::int64_t c, auto count) { return exp(load_wide(x + c, count) - greatest); });
     log_sum_exp = greatest + std::log(sum);
     const Target target = kind(row);
     if (target != Target::valid) {
@@ -62,7 +62,7 @@ struct CrossEntropy {
     }
     loss = hard * weight_of(targets[row]) * (log_sum_exp - widen(x[targets[row]]));
     if (smooth != T(0))
-      loss += smooth * row_sum<S>(classes, [&](std::int64_t c, int count) {
+      loss += smooth * row_sum<S>(classes, [&](std::int64_t c, auto count) {
                 return weights_at(c, count) * (log_sum_exp - load_wide(x + c, count));
               });
   }
@@ -77,7 +77,7 @@ struct CrossEntropy {
     const S* x = logits + row * classes;
     const T own = hard * weight_of(targets[row]), total = gradient * (own + smooth * all_weights);
     const T spread = gradient * smooth;
-    for_vectors<S>(0, classes, [&](std::int64_t c, int count) {
+    for_vectors<S>(0, classes, [&](std::int64_t c, auto count) {
       Vector<T> d = exp(load_wide(x + c, count) - log_sum_exp) * total;
       if (spread != T(0)) d -= weights_at(c, count) * spread;
       store_narrow(to + c, d, count);

@@ -17,11 +17,11 @@ void reduce_elements(const Context& context, const Array& loss, std::int64_t siz
   if (reduction == Reduction::none)
     return parallel_range(context, size, grain, [&](std::int64_t begin, std::int64_t end) {
       for_vectors<S>(begin, end,
-                     [&](std::int64_t i, int count) { store_narrow(loss.as<T>() + i, term(i, count), count); });
+                     [&](std::int64_t i, auto count) { store_narrow(loss.as<T>() + i, term(i, count), count); });
     });
   auto* sums = workspace.as<double>();
   parallel_range(context, size, grain, [&](std::int64_t begin, std::int64_t end) {
-    sums[begin / grain] = row_sum<S>(end - begin, [&](std::int64_t i, int count) { return term(begin + i, count); });
+    sums[begin / grain] = row_sum<S>(end - begin, [&](std::int64_t i, auto count) { return term(begin + i, count); });
   });
   double total = 0;
   for (std::int64_t chunk = 0; chunk * grain < size; ++chunk) total += sums[chunk];
@@ -40,7 +40,7 @@ struct ElementGradient {
         scale(reduction == Reduction::mean ? static_cast<T>(1.0 / static_cast<double>(size)) : T(1)),
         each(reduction == Reduction::none) {}
 
-  Vector<T> at(std::int64_t i, int count) const {
+  Vector<T> at(std::int64_t i, auto count) const {
     return each ? load_wide(values + i, count) : broadcast(values[0] * scale);
   }
 };
@@ -58,7 +58,7 @@ struct BinaryCrossEntropy {
     V x, target, e, negative_weight, positive_weight;
   };
 
-  Terms terms(std::int64_t i, int count) const {
+  Terms terms(std::int64_t i, auto count) const {
     const V x = load_wide(logits + i, count), w = weight ? load_wide(weight + i, count) : broadcast(T(1));
     return {.x = x,
             .target = load_wide(targets + i, count),
@@ -114,7 +114,7 @@ void binary_cross_entropy_with_logits_forward(const Context& context, const Arra
     using S = decltype(tag);
     const auto entropy = cpu::binary_cross_entropy<S>(logits, targets, weight, pos_weight);
     cpu::reduce_elements<S>(context, loss, logits.size(), reduction, workspace,
-                            [&](std::int64_t i, int count) { return entropy.loss(entropy.terms(i, count)); });
+                            [&](std::int64_t i, auto count) { return entropy.loss(entropy.terms(i, count)); });
   });
 }
 
@@ -127,7 +127,7 @@ void binary_cross_entropy_with_logits_backward(const Context& context, const Arr
     const auto entropy = cpu::binary_cross_entropy<S>(logits, targets, weight, pos_weight);
     const cpu::ElementGradient<T> gradient(dloss, logits.size(), reduction);
     cpu::parallel_range(context, logits.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-      cpu::for_vectors<S>(begin, end, [&](std::int64_t i, int count) {
+      cpu::for_vectors<S>(begin, end, [&](std::int64_t i, auto count) {
         const auto terms = entropy.terms(i, count);
         const auto g = gradient.at(i, count);
         if (dlogits) cpu::store_narrow(dlogits.as<S>() + i, g * entropy.logit_gradient(terms), count);
@@ -142,7 +142,7 @@ void mse_loss_forward(const Context& context, const Array& loss, const Array& in
   cpu::for_floating(input.dtype, [&](auto tag) {
     using S = decltype(tag);
     const S *x = input.as<const S>(), *t = target.as<const S>();
-    cpu::reduce_elements<S>(context, loss, input.size(), reduction, workspace, [=](std::int64_t i, int count) {
+    cpu::reduce_elements<S>(context, loss, input.size(), reduction, workspace, [=](std::int64_t i, auto count) {
       const auto difference = cpu::load_wide(x + i, count) - cpu::load_wide(t + i, count);
       return difference * difference;
     });
@@ -157,7 +157,7 @@ void mse_loss_backward(const Context& context, const Array& dinput, const Array&
     const S *x = input.as<const S>(), *t = target.as<const S>();
     const cpu::ElementGradient<T> gradient(dloss, input.size(), reduction);
     cpu::parallel_range(context, input.size(), cpu::grain, [&](std::int64_t begin, std::int64_t end) {
-      cpu::for_vectors<S>(begin, end, [&](std::int64_t i, int count) {
+      cpu::for_vectors<S>(begin, end, [&](std::int64_t i, auto count) {
         const auto difference = cpu::load_wide(x + i, count) - cpu::load_wide(t + i, count);
         cpu::store_narrow(dinput.as<S>() + i, T(2) * gradient.at(i, count) * difference, count);
       });

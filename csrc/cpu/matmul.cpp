@@ -41,19 +41,30 @@ Matrix<S> matrix_of(const Array& array, std::int64_t batch) {
   return {array.as<const S>() + batch * array.strides[0], array.strides[1], array.strides[2]};
 }
 
+template <class T>
+GemmTiling<T> tiling_of(const Context& context, const MatmulShape& shape) {
+  return {context, shape.m, shape.n, shape.k, shape.batch};
+}
+
 template <class S>
-void multiply(const Context& context, const Array& c, const Array& a, const Array& b, const Array& workspace) {
+void pack(const Context& context, const Array& packed, const Array& b, const MatmulShape& shape) {
   using T = Compute<S>;
-  const std::int64_t batches = c.shape[0];
-  const GemmTiling<T> tiling(context, c.shape[1], c.shape[2], a.shape[2], batches);
-  T* packed = workspace.as<T>();
-  T* scratch = packed + batches * tiling.packed_size();
-  for (std::int64_t batch = 0; batch < batches; ++batch) {
+  const GemmTiling<T> tiling = tiling_of<T>(context, shape);
+  for (std::int64_t batch = 0; batch < shape.batch; ++batch) {
     const Matrix<S> matrix = matrix_of<S>(b, batch);
     pack_columns(
-        context, packed + batch * tiling.packed_size(), tiling.n, tiling.k,
+        context, packed.as<T>() + batch * tiling.packed_size(), tiling.n, tiling.k,
         [&](T* to, std::int64_t k, std::int64_t column, int count) { matrix.fill_columns(to, k, column, count); });
   }
+}
+
+template <class S>
+void multiply(const Context& context, const Array& c, const Array& a, const Array& packed_b, const Array& workspace) {
+  using T = Compute<S>;
+  const std::int64_t batches = c.shape[0];
+  const GemmTiling<T> tiling = tiling_of<T>(context, {batches, c.shape[1], c.shape[2], a.shape[2]});
+  const T* packed = packed_b.as<const T>();
+  T* scratch = workspace.as<T>();
   parallel_tasks(context, batches * tiling.count(), [&](std::int64_t task, int worker) {
     const std::int64_t batch = task / tiling.count();
     const Matrix<S> matrix = matrix_of<S>(a, batch);
@@ -79,15 +90,21 @@ Plan matmul_plan(const Context& context, const MatmulShape& shape, DType dtype) 
   Plan plan{.algorithm = "packed"};
   cpu::for_floating(dtype, [&](auto tag) {
     using T = cpu::Compute<decltype(tag)>;
-    const cpu::GemmTiling<T> tiling(context, shape.m, shape.n, shape.k, shape.batch);
-    plan.workspace_bytes = static_cast<std::int64_t>(sizeof(T)) *
-                           (shape.batch * tiling.packed_size() + context.threads * tiling.scratch_size());
+    const auto tiling = cpu::tiling_of<T>(context, shape);
+    constexpr auto element = static_cast<std::int64_t>(sizeof(T));
+    plan.workspace_bytes = element * context.threads * tiling.scratch_size();
+    plan.packed_bytes = element * shape.batch * tiling.packed_size();
   });
   return plan;
 }
 
-void matmul(const Context& context, const Array& c, const Array& a, const Array& b, const Array& workspace) {
-  cpu::for_floating(c.dtype, [&](auto tag) { cpu::multiply<decltype(tag)>(context, c, a, b, workspace); });
+void matmul_pack(const Context& context, const Array& packed, const Array& b, const MatmulShape& shape) {
+  cpu::for_floating(b.dtype, [&](auto tag) { cpu::pack<decltype(tag)>(context, packed, b, shape); });
+}
+
+void matmul(const Context& context, const Array& c, const Array& a, const Array&, const Array& packed,
+            const Array& workspace) {
+  cpu::for_floating(c.dtype, [&](auto tag) { cpu::multiply<decltype(tag)>(context, c, a, packed, workspace); });
 }
 
 }  // namespace imgrec

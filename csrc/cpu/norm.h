@@ -5,34 +5,45 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cpu/parallel.h"
+
 namespace imgrec::cpu {
+
+constexpr std::int64_t layer_chunk = 1 << 14, batch_chunk = 1 << 15;  // elements
+constexpr int column_block = 64;  // columns whose chunks are added up at once
 
 struct RowChunks {
   std::int64_t rows, columns, length, count;
 
-  /// As many rows as stay in the first-level cache for a second look, but few enough that float32 sums stay exact to a
-  /// few units in the last place, and enough that the chunks' sums are small beside x.
-  RowChunks(std::int64_t rows, std::int64_t columns)
+  /// Chunks of some `elements`, but of so few rows that float32 sums stay exact to a few units in the last place, and
+  /// of so many that the chunks' sums are small beside x.
+  RowChunks(std::int64_t rows, std::int64_t columns, std::int64_t elements)
       : rows(rows),
         columns(columns),
-        length(std::clamp<std::int64_t>((1 << 13) / std::max<std::int64_t>(columns, 1), 8, 512)),
+        length(std::clamp<std::int64_t>(elements / std::max<std::int64_t>(columns, 1), 8, 512)),
         count((rows + length - 1) / length) {}
 
   std::int64_t begin(std::int64_t chunk) const { return chunk * length; }
   std::int64_t size(std::int64_t chunk) const { return std::min(length, rows - begin(chunk)); }
 };
 
+/// Calls body(column, count) for blocks of the columns on all threads.
+template <class Body>
+void for_column_blocks(const Context& context, const RowChunks& chunks, Body&& body) {
+  parallel_range(context, chunks.columns, column_block,
+                 [&](std::int64_t begin, std::int64_t end) { body(begin, static_cast<int>(end - begin)); });
+}
+
 /// Calls store(column, total) with the sum over chunks of partials[chunk * stride + column].
 template <class T, class Store>
-void add_chunks(const RowChunks& chunks, const T* partials, std::int64_t stride, Store&& store) {
-  constexpr std::int64_t width = 64;
-  for (std::int64_t column = 0; column < chunks.columns; column += width) {
-    const std::int64_t count = std::min(width, chunks.columns - column);
-    double total[width] = {};
+void add_chunks(const Context& context, const RowChunks& chunks, const T* partials, std::int64_t stride,
+                Store&& store) {
+  for_column_blocks(context, chunks, [&](std::int64_t column, int count) {
+    double total[column_block] = {};
     for (std::int64_t chunk = 0; chunk < chunks.count; ++chunk)
-      for (std::int64_t i = 0; i < count; ++i) total[i] += partials[chunk * stride + column + i];
-    for (std::int64_t i = 0; i < count; ++i) store(column + i, total[i]);
-  }
+      for (int i = 0; i < count; ++i) total[i] += partials[chunk * stride + column + i];
+    for (int i = 0; i < count; ++i) store(column + i, total[i]);
+  });
 }
 
 }  // namespace imgrec::cpu

@@ -4,59 +4,97 @@
 #include "cpu/activation.h"
 #include "cpu/norm.h"
 #include "cpu/parallel.h"
-#include "cpu/vector_io.h"
+#include "cpu/row_reduce.h"
 #include "ops/norm.h"
 
 namespace imgrec {
 namespace cpu {
 namespace {
 
-constexpr int block_vectors = 4;  // vectors of channels whose sums are held in registers
 constexpr int chunk_sums = 3;     // numbers that a chunk leaves for each channel, at most
+constexpr std::int64_t rows_a_sum = 16;
 constexpr int coefficients = 4;   // numbers for each channel that the last pass reads
 
-/// A block of neighbouring channels: `full` ones have block_vectors whole vectors, which the compiler then unrolls.
-template <class S, bool full>
+/// A block of neighbouring channels: some whole vectors, or one that is not `full`.
+template <class S, int vectors, bool full = true>
 struct ChannelBlock {
   std::int64_t first;
-  int count;
+  int last_lanes;
 
-  int vectors() const { return full ? block_vectors : (count + wide_lanes<S> - 1) / wide_lanes<S>; }
-  int lanes_of(int v) const { return full ? wide_lanes<S> : std::min(wide_lanes<S>, count - v * wide_lanes<S>); }
+  static constexpr int size = vectors;
+  int lanes_of() const { return full ? wide_lanes<S> : last_lanes; }
   std::int64_t channel(int v) const { return first + v * wide_lanes<S>; }
+
+  /// The numbers of the block's channels, from an array with one for each channel.
+  Vectors<Compute<S>, vectors> read(const Compute<S>* numbers) const {
+    Vectors<Compute<S>, vectors> block;
+    for (int v = 0; v < vectors; ++v) block.at[v] = load_wide(numbers + channel(v), lanes_of());
+    return block;
+  }
+  void write(Compute<S>* numbers, const Vectors<Compute<S>, vectors>& block) const {
+    for (int v = 0; v < vectors; ++v) store_narrow(numbers + channel(v), block.at[v], lanes_of());
+  }
+
+  /// Calls body(v, at) for the vectors of some rows: v in the block, `at` in the array.
+  template <class Body>
+  void for_rows(std::int64_t begin, std::int64_t count, std::int64_t channels, Body&& body) const {
+    for (std::int64_t row = begin; row < begin + count; ++row)
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) body(v, row * channels + channel(v));
+  }
 };
+
+/// The sums over some rows of the two vectors that term(v, at) gives. Sixteen rows are added up at a time, and then their
+/// sums: a long chain of additions would lose more digits.
+template <class S, class Block, class Term>
+auto sum_rows(const Block& block, std::int64_t rows, std::int64_t channels, Term&& term) {
+  using Sums = Vectors<Compute<S>, Block::size>;
+  struct {
+    Sums first = {}, second = {};
+  } total;
+  for (std::int64_t begin = 0; begin < rows; begin += rows_a_sum) {
+    Sums first = {}, second = {};
+    block.for_rows(begin, std::min(rows_a_sum, rows - begin), channels, [&](int v, std::int64_t at) {
+      const Vectors<Compute<S>, 2> terms = term(v, at);
+      first.at[v] += terms.at[0];
+      second.at[v] += terms.at[1];
+    });
+    for (int v = 0; v < Block::size; ++v) {
+      total.first.at[v] += first.at[v];
+      total.second.at[v] += second.at[v];
+    }
+  }
+  return total;
+}
 
 template <class S, class Body>
 void for_channel_blocks(std::int64_t channels, Body&& body) {
-  constexpr int width = block_vectors * wide_lanes<S>;
+  constexpr int width = wide_lanes<S>;
   std::int64_t first = 0;
-  for (; first + width <= channels; first += width) body(ChannelBlock<S, true>{first, width});
-  if (first < channels) body(ChannelBlock<S, false>{first, static_cast<int>(channels - first)});
+  for (; first + 4 * width <= channels; first += 4 * width) body(ChannelBlock<S, 4>{first, width});
+  for (; first + 2 * width <= channels; first += 2 * width) body(ChannelBlock<S, 2>{first, width});
+  for (; first + width <= channels; first += width) body(ChannelBlock<S, 1>{first, width});
+  if (first < channels) body(ChannelBlock<S, 1, false>{first, static_cast<int>(channels - first)});
 }
 
 /// For each channel of the block an approximate mean over some rows, and the sums of the deviations from it and of
-/// their squares: two passes, the second in the cache.
-template <class S, bool full>
-void chunk_moments(const ChannelBlock<S, full>& block, const S* x, std::int64_t rows, std::int64_t channels,
-                   Compute<S>* partials) {
+/// their squares. The mean is that of the first of k in n rows: it is at most sqrt(n / k) standard deviations from the
+/// true one, so that the sum of squares has at most n / k + 1 times what is wanted of it, and loses four bits at worst.
+template <class S, class Block>
+void chunk_moments(const Block& block, const S* x, std::int64_t rows, std::int64_t channels, Compute<S>* partials) {
   using T = Compute<S>;
-  Vector<T> center[block_vectors] = {}, sum[block_vectors] = {}, square[block_vectors] = {};
-  for (std::int64_t row = 0; row < rows; ++row)
-    for (int v = 0; v < block.vectors(); ++v)
-      center[v] += load_wide(x + row * channels + block.channel(v), block.lanes_of(v));
-  for (int v = 0; v < block.vectors(); ++v) center[v] /= static_cast<T>(rows);
-  for (std::int64_t row = 0; row < rows; ++row)
-    for (int v = 0; v < block.vectors(); ++v) {
-      const Vector<T> deviation = load_wide(x + row * channels + block.channel(v), block.lanes_of(v)) - center[v];
-      sum[v] += deviation;
-      square[v] += deviation * deviation;
-    }
-  for (int v = 0; v < block.vectors(); ++v) {
-    T* to = partials + block.channel(v);
-    store_narrow(to, center[v], block.lanes_of(v));
-    store_narrow(to + channels, sum[v], block.lanes_of(v));
-    store_narrow(to + 2 * channels, square[v], block.lanes_of(v));
-  }
+  const std::int64_t first_rows = (rows + 15) / 16;
+  Vectors<T, Block::size> center = {};
+  block.for_rows(0, first_rows, channels,
+                 [&](int v, std::int64_t at) { center.at[v] += load_wide(x + at, block.lanes_of()); });
+  for (auto& vector : center.at) vector /= static_cast<T>(first_rows);
+  const auto sums = sum_rows<S>(block, rows, channels, [&](int v, std::int64_t at) {
+    const Vector<T> deviation = load_wide(x + at, block.lanes_of()) - center.at[v];
+    return Vectors<T, 2>{deviation, deviation * deviation};
+  });
+  block.write(partials, center);
+  block.write(partials + channels, sums.first);
+  block.write(partials + 2 * channels, sums.second);
 }
 
 /// The forward pass before its activation: y = (x - mean) scale + offset.
@@ -66,52 +104,44 @@ struct Affine {
 };
 
 /// Sums of g and of g (x - mean) over some rows, where g is dy before the activation.
-template <class S, bool full, class Kind>
-void chunk_gradients(const ChannelBlock<S, full>& block, const S* dy, const S* x, std::int64_t rows,
-                     std::int64_t channels, const Affine<Compute<S>>& affine, Kind activation, Compute<S>* sums,
-                     Compute<S>* products) {
+template <class S, class Block, class Kind>
+void chunk_gradients(const Block& block, const S* dy, const S* x, std::int64_t rows, std::int64_t channels,
+                     const Affine<Compute<S>>& affine, Kind activation, Compute<S>* sums, Compute<S>* products) {
   using T = Compute<S>;
-  Vector<T> center[block_vectors], scale[block_vectors], offset[block_vectors];
-  Vector<T> sum[block_vectors] = {}, product[block_vectors] = {};
-  for (int v = 0; v < block.vectors(); ++v) {
-    center[v] = load_wide(affine.mean + block.channel(v), block.lanes_of(v));
-    scale[v] = load_wide(affine.scale + block.channel(v), block.lanes_of(v));
-    offset[v] = load_wide(affine.offset + block.channel(v), block.lanes_of(v));
-  }
-  for (std::int64_t row = 0; row < rows; ++row)
-    for (int v = 0; v < block.vectors(); ++v) {
-      const std::int64_t at = row * channels + block.channel(v);
-      const Vector<T> deviation = load_wide(x + at, block.lanes_of(v)) - center[v];
-      const Vector<T> gradient = activate_backward_at<T>(load_wide(dy + at, block.lanes_of(v)),
-                                                         deviation * scale[v] + offset[v], activation());
-      sum[v] += gradient;
-      product[v] += gradient * deviation;
-    }
-  for (int v = 0; v < block.vectors(); ++v) {
-    store_narrow(sums + block.channel(v), sum[v], block.lanes_of(v));
-    store_narrow(products + block.channel(v), product[v], block.lanes_of(v));
-  }
+  const auto mean = block.read(affine.mean), scale = block.read(affine.scale), offset = block.read(affine.offset);
+  const auto found = sum_rows<S>(block, rows, channels, [&](int v, std::int64_t at) {
+    const Vector<T> deviation = load_wide(x + at, block.lanes_of()) - mean.at[v];
+    const Vector<T> gradient = activate_backward_at<T>(load_wide(dy + at, block.lanes_of()),
+                                                       deviation * scale.at[v] + offset.at[v], activation());
+    return Vectors<T, 2>{gradient, gradient * deviation};
+  });
+  block.write(sums, found.first);
+  block.write(products, found.second);
 }
 
 struct Moments {
   double mean, variance_sum;  // the sum of squared deviations
 };
 
-/// Joins the chunks' moments of one channel (Chan, Golub and LeVeque, 1979), always in the same order.
-template <class T>
-Moments join_moments(const RowChunks& chunks, const T* partials, std::int64_t channel) {
-  Moments all = {0, 0};
-  double rows = 0;
-  for (std::int64_t chunk = 0; chunk < chunks.count; ++chunk) {
-    const T* part = partials + chunk_sums * chunk * chunks.columns + channel;
-    const double sum = part[chunks.columns], square = part[2 * chunks.columns];
-    const auto added = static_cast<double>(chunks.size(chunk));
-    const double delta = part[0] + sum / added - all.mean, share = added / (rows + added);
-    all.mean += delta * share;
-    all.variance_sum += square - sum * sum / added + delta * delta * rows * share;
-    rows += added;
-  }
-  return all;
+/// Joins the chunks' moments (Chan, Golub and LeVeque, 1979), always in the same order, and calls store(channel, Moments).
+template <class T, class Store>
+void join_moments(const Context& context, const RowChunks& chunks, const T* partials, Store&& store) {
+  for_column_blocks(context, chunks, [&](std::int64_t first, int count) {
+    double mean[column_block] = {}, variance_sum[column_block] = {}, rows = 0;
+    for (std::int64_t chunk = 0; chunk < chunks.count; ++chunk) {
+      const T* centers = partials + chunk_sums * chunk * chunks.columns + first;
+      const T *sums = centers + chunks.columns, *squares = sums + chunks.columns;
+      const auto added = static_cast<double>(chunks.size(chunk));
+      const double inverse = 1 / added, share = added / (rows + added), weight = rows * share;
+      for (int c = 0; c < count; ++c) {
+        const double sum = sums[c], delta = centers[c] + sum * inverse - mean[c];
+        mean[c] += delta * share;
+        variance_sum[c] += squares[c] - sum * sum * inverse + delta * delta * weight;
+      }
+      rows += added;
+    }
+    for (int c = 0; c < count; ++c) store(first + c, Moments{mean[c], variance_sum[c]});
+  });
 }
 
 /// Fills mean and inverse_deviation, and moves the running statistics.
@@ -128,8 +158,7 @@ void take_statistics(const Context& context, const RowChunks& chunks, const S* x
     });
   });
   const auto rows = static_cast<double>(chunks.rows);
-  for (std::int64_t channel = 0; channel < channels; ++channel) {
-    const Moments moments = join_moments(chunks, partials, channel);
+  join_moments(context, chunks, partials, [&](std::int64_t channel, Moments moments) {
     mean.as<T>()[channel] = static_cast<T>(moments.mean);
     inverse_deviation.as<T>()[channel] = static_cast<T>(1 / std::sqrt(moments.variance_sum / rows + options.eps));
     const auto move = [&](const Array& running, double value) {
@@ -139,44 +168,46 @@ void take_statistics(const Context& context, const RowChunks& chunks, const S* x
     };
     move(running_mean, moments.mean);
     move(running_var, moments.variance_sum / (rows - 1));
-  }
+  });
 }
 
 template <class S, class Kind>
 void batch_forward(const Context& context, S* y, const S* x, const RowChunks& chunks, const Affine<Compute<S>>& affine,
                    Kind activation) {
   using T = Compute<S>;
-  const auto [mean, scale, offset] = affine;
   const std::int64_t channels = chunks.columns;
   parallel_tasks(context, chunks.count, [&](std::int64_t chunk, int) {
-    for (std::int64_t row = chunks.begin(chunk); row < chunks.begin(chunk) + chunks.size(chunk); ++row)
-      for_vectors<S>(0, channels, [&](std::int64_t c, int count) {
-        const Vector<T> deviation = load_wide(x + row * channels + c, count) - load_wide(mean + c, count);
-        const Vector<T> value = deviation * load_wide(scale + c, count) + load_wide(offset + c, count);
-        store_narrow(y + row * channels + c, activate<T>(value, activation()), count);
+    for_channel_blocks<S>(channels, [&](const auto& block) {
+      const auto mean = block.read(affine.mean), scale = block.read(affine.scale), offset = block.read(affine.offset);
+      block.for_rows(chunks.begin(chunk), chunks.size(chunk), channels, [&](int v, std::int64_t at) {
+        const Vector<T> deviation = load_wide(x + at, block.lanes_of()) - mean.at[v];
+        const Vector<T> value = activate<T>(deviation * scale.at[v] + offset.at[v], activation());
+        store_narrow(y + at, value, block.lanes_of());
       });
+    });
   });
 }
 
 /// dx = scale g, and in training + slope (x - mean) + shift, where g is dy before the activation.
 template <class S, bool training, class Kind>
 void batch_backward(const Context& context, S* dx, const S* dy, const S* x, const RowChunks& chunks,
-                    const Affine<Compute<S>>& affine, Kind activation, const Compute<S>* slope,
-                    const Compute<S>* shift) {
+                    const Affine<Compute<S>>& affine, Kind activation, const Compute<S>* slopes,
+                    const Compute<S>* shifts) {
   using T = Compute<S>;
-  const auto [mean, scale, offset] = affine;
   const std::int64_t channels = chunks.columns;
   parallel_tasks(context, chunks.count, [&](std::int64_t chunk, int) {
-    for (std::int64_t row = chunks.begin(chunk); row < chunks.begin(chunk) + chunks.size(chunk); ++row)
-      for_vectors<S>(0, channels, [&](std::int64_t c, int count) {
-        const std::int64_t at = row * channels + c;
-        const Vector<T> deviation = load_wide(x + at, count) - load_wide(mean + c, count);
-        const Vector<T> factor = load_wide(scale + c, count);
-        const Vector<T> value = deviation * factor + load_wide(offset + c, count);
-        Vector<T> gradient = activate_backward_at<T>(load_wide(dy + at, count), value, activation()) * factor;
-        if constexpr (training) gradient += deviation * load_wide(slope + c, count) + load_wide(shift + c, count);
-        store_narrow(dx + at, gradient, count);
+    for_channel_blocks<S>(channels, [&](const auto& block) {
+      const auto mean = block.read(affine.mean), scale = block.read(affine.scale), offset = block.read(affine.offset);
+      const auto slope = block.read(slopes), shift = block.read(shifts);
+      block.for_rows(chunks.begin(chunk), chunks.size(chunk), channels, [&](int v, std::int64_t at) {
+        const Vector<T> deviation = load_wide(x + at, block.lanes_of()) - mean.at[v];
+        Vector<T> gradient = activate_backward_at<T>(load_wide(dy + at, block.lanes_of()),
+                                                     deviation * scale.at[v] + offset.at[v], activation());
+        gradient *= scale.at[v];
+        if constexpr (training) gradient += deviation * slope.at[v] + shift.at[v];
+        store_narrow(dx + at, gradient, block.lanes_of());
       });
+    });
   });
 }
 
@@ -184,17 +215,17 @@ void batch_backward(const Context& context, S* dx, const S* dy, const S* x, cons
 }  // namespace cpu
 
 Plan norm_plan(const Context&, std::int64_t rows, std::int64_t columns, DType dtype) {
-  const cpu::RowChunks chunks(rows, columns);
+  const cpu::RowChunks batch(rows, columns, cpu::batch_chunk), layer(rows, columns, cpu::layer_chunk);
+  const std::int64_t sums = std::max(cpu::chunk_sums * batch.count + cpu::coefficients, 2 * layer.count);
   const std::int64_t item = dtype == DType::float64 ? 8 : 4;
-  return {.algorithm = "chunked",
-          .workspace_bytes = (cpu::chunk_sums * chunks.count + cpu::coefficients) * columns * item};
+  return {.algorithm = "chunked", .workspace_bytes = sums * columns * item};
 }
 
 void batch_norm_forward(const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
                         const Array& running_mean, const Array& running_var, const Array& x, const Array& weight,
                         const Array& bias, const BatchNormOptions& options, Activation activation,
                         const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::batch_chunk);
   const std::int64_t channels = chunks.columns;
   cpu::for_floating(x.dtype, [&](auto tag) {
     using S = decltype(tag);
@@ -221,7 +252,7 @@ void batch_norm_forward(const Context& context, const Array& y, const Array& mea
 void batch_norm_backward(const Context& context, const Array& dx, const Array& dweight, const Array& dbias,
                          const Array& dy, const Array& x, const Array& weight, const Array& bias, const Array& mean,
                          const Array& inverse_deviation, bool training, Activation activation, const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::batch_chunk);
   const std::int64_t channels = chunks.columns;
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);
@@ -243,11 +274,11 @@ void batch_norm_backward(const Context& context, const Array& dx, const Array& d
       });
     });
     const double share = 1 / static_cast<double>(chunks.rows);
-    cpu::add_chunks(chunks, partials, 2 * channels, [&](std::int64_t c, double sum) {
+    cpu::add_chunks(context, chunks, partials, 2 * channels, [&](std::int64_t c, double sum) {
       dbias.as<T>()[c] = static_cast<T>(sum);
       shift[c] = static_cast<T>(-scale[c] * sum * share);
     });
-    cpu::add_chunks(chunks, partials + channels, 2 * channels, [&](std::int64_t c, double product) {
+    cpu::add_chunks(context, chunks, partials + channels, 2 * channels, [&](std::int64_t c, double product) {
       dweight.as<T>()[c] = static_cast<T>(product * inverse[c]);
       slope[c] = static_cast<T>(-scale[c] * product * inverse[c] * inverse[c] * share);
     });

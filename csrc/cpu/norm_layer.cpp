@@ -10,6 +10,8 @@ namespace imgrec {
 namespace cpu {
 namespace {
 
+constexpr int rows_at_once = 4;  // in backward
+
 template <class S, class Kind>
 struct LayerNorm {
   using T = Compute<S>;
@@ -17,34 +19,35 @@ struct LayerNorm {
   const T *weight, *bias;  // null where there is none
   Kind activation;
 
-  Vector<T> weight_at(std::int64_t i, int count) const {
+  template <class Count>
+  Vector<T> weight_at(std::int64_t i, Count count) const {
     return weight ? load_wide(weight + i, count) : broadcast(T(1));
   }
 
   /// y before its activation, from z = (x - mean) inverse: rounded alike in both directions.
-  Vector<T> affine(Vector<T> z, std::int64_t i, int count) const {
+  template <class Count>
+  Vector<T> affine(Vector<T> z, std::int64_t i, Count count) const {
     const Vector<T> scale = weight_at(i, count), offset = bias ? load_wide(bias + i, count) : Vector<T>{};
     return z * scale + offset;
   }
 
   /// dy before the activation.
-  Vector<T> gradient_at(const S* dy, Vector<T> z, std::int64_t i, int count) const {
+  template <class Count>
+  Vector<T> gradient_at(const S* dy, Vector<T> z, std::int64_t i, Count count) const {
     return activate_backward_at<T>(load_wide(dy + i, count), affine(z, i, count), activation());
   }
 
   void forward_row(S* y, const S* x, T& mean, T& inverse_deviation, T eps) const {
     const auto length = static_cast<T>(columns);
-    const T rough = row_sum<S>(columns, [&](std::int64_t i, int count) { return load_wide(x + i, count); }) / length;
-    // The deviations' mean is what rounding took from the sum: without it a large mean would cost accuracy.
-    const T center = rough + row_sum<S>(columns, [&](std::int64_t i, int count) {
-                               return load_wide(x + i, count) - rough;
-                             }) / length;
-    const T squares = row_sum<S>(columns, [&](std::int64_t i, int count) {
-      const Vector<T> deviation = load_wide(x + i, count) - center;
-      return deviation * deviation;
+    const T rough = row_sum<S>(columns, [&](std::int64_t i, auto count) { return load_wide(x + i, count); }) / length;
+    // The deviations' sum is what rounding took from the mean: without it a large mean would cost accuracy.
+    const auto [sum, squares] = two_row_sums<S>(columns, [&](std::int64_t i, auto count) {
+      const Vector<T> deviation = load_wide(x + i, count) - rough;
+      return Vectors<T, 2>{deviation, deviation * deviation};
     });
-    const T inverse = T(1) / std::sqrt(squares / length + eps);
-    for_vectors<S>(0, columns, [&](std::int64_t i, int count) {
+    const T shift = sum / length, center = rough + shift;
+    const T variance = std::max(squares / length - shift * shift, T(0)), inverse = T(1) / std::sqrt(variance + eps);
+    for_vectors<S>(0, columns, [&](std::int64_t i, auto count) {
       const Vector<T> value = affine((load_wide(x + i, count) - center) * inverse, i, count);
       store_narrow(y + i, activate<T>(value, activation()), count);
     });
@@ -53,23 +56,36 @@ struct LayerNorm {
   }
 
   /// dx = inverse (g - mean(g) - z mean(g z)) with g = dy weight, z = (x - mean) inverse; dy z joins dweight, dy dbias.
-  /// dy stands for the gradient before the activation.
-  void backward_row(S* dx, const S* dy, const S* x, T mean, T inverse, T* dweight, T* dbias) const {
-    const auto length = static_cast<T>(columns);
-    const auto z_at = [&](std::int64_t i, int count) { return (load_wide(x + i, count) - mean) * inverse; };
-    const T sum = row_sum<S>(columns, [&](std::int64_t i, int count) {
-      return gradient_at(dy, z_at(i, count), i, count) * weight_at(i, count);
-    });
-    const T product = row_sum<S>(columns, [&](std::int64_t i, int count) {
-      const Vector<T> z = z_at(i, count);
-      return gradient_at(dy, z, i, count) * weight_at(i, count) * z;
-    });
-    const T shift = sum / length, slope = product / length;
-    for_vectors<S>(0, columns, [&](std::int64_t i, int count) {
-      const Vector<T> z = z_at(i, count), gradient = gradient_at(dy, z, i, count);
-      store_narrow(dx + i, (gradient * weight_at(i, count) - shift - z * slope) * inverse, count);
-      store_narrow(dweight + i, load_wide(dweight + i, count) + gradient * z, count);
-      store_narrow(dbias + i, load_wide(dbias + i, count) + gradient, count);
+  /// dy stands for the gradient before the activation. Several rows at once: their sums wait for each other's, and
+  /// dweight and dbias are read and written once for all.
+  template <int rows>
+  void backward_rows(S* dx, const S* dy, const S* x, const T* mean, const T* inverse, T* dweight, T* dbias) const {
+    T shift[rows], slope[rows];
+    const auto z_at = [&](int row, std::int64_t i, auto count) {
+      return (load_wide(x + row * columns + i, count) - mean[row]) * inverse[row];
+    };
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; ++row) {
+      const auto [sum, product] = two_row_sums<S>(columns, [&](std::int64_t i, auto count) {
+        const Vector<T> z = z_at(row, i, count);
+        const Vector<T> g = gradient_at(dy + row * columns, z, i, count) * weight_at(i, count);
+        return Vectors<T, 2>{g, g * z};
+      });
+      shift[row] = sum / static_cast<T>(columns);
+      slope[row] = product / static_cast<T>(columns);
+    }
+    for_vectors<S>(0, columns, [&](std::int64_t i, auto count) {
+      Vector<T> weight_sum = load_wide(dweight + i, count), bias_sum = load_wide(dbias + i, count);
+      const Vector<T> scale = weight_at(i, count);
+#pragma GCC unroll 4
+      for (int row = 0; row < rows; ++row) {
+        const Vector<T> z = z_at(row, i, count), gradient = gradient_at(dy + row * columns, z, i, count);
+        store_narrow(dx + row * columns + i, (gradient * scale - shift[row] - z * slope[row]) * inverse[row], count);
+        weight_sum += gradient * z;
+        bias_sum += gradient;
+      }
+      store_narrow(dweight + i, weight_sum, count);
+      store_narrow(dbias + i, bias_sum, count);
     });
   }
 };
@@ -79,7 +95,7 @@ struct LayerNorm {
 
 void layer_norm_forward(const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
                         const Array& x, const Array& weight, const Array& bias, double eps, Activation activation) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::layer_chunk);
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
@@ -97,23 +113,30 @@ void layer_norm_forward(const Context& context, const Array& y, const Array& mea
 void layer_norm_backward(const Context& context, const Array& dx, const Array& dweight, const Array& dbias,
                          const Array& dy, const Array& x, const Array& weight, const Array& bias, const Array& mean,
                          const Array& inverse_deviation, Activation activation, const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::layer_chunk);
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
     const cpu::LayerNorm<S, decltype(kind)> norm{chunks.columns, weight.as<const T>(), bias.as<const T>(), kind};
     const std::int64_t columns = chunks.columns;
     cpu::parallel_tasks(context, chunks.count, [&](std::int64_t chunk, int) {
-      T* sums = workspace.as<T>() + 2 * chunk * columns;
-      std::fill(sums, sums + 2 * columns, T(0));
-      for (std::int64_t row = chunks.begin(chunk); row < chunks.begin(chunk) + chunks.size(chunk); ++row)
-        norm.backward_row(dx.as<S>() + row * columns, dy.as<const S>() + row * columns, x.as<const S>() + row * columns,
-                          mean.as<const T>()[row], inverse_deviation.as<const T>()[row], sums, sums + columns);
+      T *dweight_sum = workspace.as<T>() + 2 * chunk * columns, *dbias_sum = dweight_sum + columns;
+      std::fill(dweight_sum, dweight_sum + 2 * columns, T(0));
+      const auto backward = [&](auto count, std::int64_t row) {
+        norm.template backward_rows<count>(dx.as<S>() + row * columns, dy.as<const S>() + row * columns,
+                                           x.as<const S>() + row * columns, mean.as<const T>() + row,
+                                           inverse_deviation.as<const T>() + row, dweight_sum, dbias_sum);
+      };
+      std::int64_t row = chunks.begin(chunk);
+      const std::int64_t end = row + chunks.size(chunk);
+      for (; row + cpu::rows_at_once <= end; row += cpu::rows_at_once)
+        backward(std::integral_constant<int, cpu::rows_at_once>{}, row);
+      for (; row < end; ++row) backward(std::integral_constant<int, 1>{}, row);
     });
     const T* partials = workspace.as<const T>();
-    cpu::add_chunks(chunks, partials, 2 * columns,
+    cpu::add_chunks(context, chunks, partials, 2 * columns,
                     [&](std::int64_t c, double sum) { dweight.as<T>()[c] = static_cast<T>(sum); });
-    cpu::add_chunks(chunks, partials + columns, 2 * columns,
+    cpu::add_chunks(context, chunks, partials + columns, 2 * columns,
                     [&](std::int64_t c, double sum) { dbias.as<T>()[c] = static_cast<T>(sum); });
   };
   cpu::for_floating(x.dtype,

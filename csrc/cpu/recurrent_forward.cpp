@@ -4,18 +4,26 @@ namespace imgrec {
 namespace cpu {
 namespace {
 
+/// Both weights as the products read them: columns of weight_ih by gates, of weight_hh by blocks of units.
+template <class T>
+struct PackedWeights {
+  T *ih, *hh;
+
+  PackedWeights(const Extent<T>& extent, int gates, Workspace& packed)
+      : ih(packed.take<T>(gates * extent.width * extent.input)),
+        hh(packed.take<T>(gates * extent.width * extent.width)) {}
+};
+
 /// The scratch memory of one call. The projections move to the reserve where there is one.
 template <class T>
 struct Memory {
-  T *projections = nullptr, *packed_ih, *packed_hh, *gemm, *bias, *hidden_bias, *carry, *state;
+  T *projections = nullptr, *gemm, *bias, *hidden_bias, *carry, *state;
 
   Memory(const Context& context, const Extent<T>& extent, int gates, bool training, Workspace& workspace) {
     const std::int64_t columns = gates * extent.width;
     const Schedule schedule(context, extent.batch, extent.width / micro_cols<T>);
     const GemmTiling<T> tiling(context, extent.rows, columns, extent.input);
     if (!training) projections = workspace.take<T>(extent.rows * columns);
-    packed_ih = workspace.take<T>(tiling.packed_size());
-    packed_hh = workspace.take<T>(columns * extent.width);
     gemm = workspace.take<T>(context.threads * tiling.scratch_size());
     bias = workspace.take<T>(columns);
     hidden_bias = workspace.take<T>(extent.width);
@@ -48,6 +56,26 @@ void pack_weight(const Context& context, T* packed, const Array& weight, std::in
         for (std::int64_t j = 0; j < micro_cols<T>; ++j) to[j] = block[j][i];
     }
   });
+}
+
+template <class T>
+void pack_weights(const Context& context, const Array& packed, const Array& weight_ih, const Array& weight_hh,
+                  const RecurrentShape& shape, RecurrentCell cell) {
+  const CellLayout layout = layout_of(cell);
+  const Extent<T> extent(shape);
+  const std::int64_t blocks = extent.width / micro_cols<T>;
+  Workspace memory(packed.data);
+  const PackedWeights<T> weights(extent, layout.gates, memory);
+  pack_weight<T>(context, weights.ih, weight_ih, layout.gates * blocks, extent.hidden, extent.input,
+                 [&](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
+                   gate = (panel / blocks + layout.rotation) % layout.gates;
+                   unit = panel % blocks * micro_cols<T>;
+                 });
+  pack_weight<T>(context, weights.hh, weight_hh, layout.gates * blocks, extent.hidden, extent.width,
+                 [&](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
+                   gate = panel % layout.gates;
+                   unit = panel / layout.gates * micro_cols<T>;
+                 });
 }
 
 /// One step of one sample for a block of micro_cols units; passed by value, so that stores cannot change it. A pointer
@@ -84,7 +112,7 @@ template <class T>
 class Forward {
  public:
   Forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n, const Array& reserve,
-          const RecurrentInputs& in, Workspace& workspace)
+          const RecurrentInputs& in, Workspace& packed, Workspace& workspace)
       : context_(context),
         in_(in),
         output_(output),
@@ -95,6 +123,7 @@ class Forward {
         extent_(shape_of(in)),
         order_(in),
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
+        weights_(extent_, layout_.gates, packed),
         memory_(context, extent_, layout_.gates, static_cast<bool>(reserve), workspace),
         training_(static_cast<bool>(reserve)),
         slots_kept_(training_ ? layout_.saved : layout_.gates),
@@ -129,14 +158,9 @@ class Forward {
   /// weight_ih x + bias for all steps of all samples, in one product.
   void project_inputs() {
     const std::int64_t columns = layout_.gates * extent_.width;
-    pack_weight<T>(context_, memory_.packed_ih, in_.weight_ih, columns / micro_cols<T>, extent_.hidden, extent_.input,
-                   [&](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
-                     gate = (panel / schedule_.blocks + layout_.rotation) % layout_.gates;
-                     unit = panel % schedule_.blocks * micro_cols<T>;
-                   });
     const Elements<T> x{in_.x};
     gemm(
-        context_, GemmTiling<T>(context_, extent_.rows, columns, extent_.input), memory_.packed_ih, memory_.gemm,
+        context_, GemmTiling<T>(context_, extent_.rows, columns, extent_.input), weights_.ih, memory_.gemm,
         [&](T* panel, std::int64_t row, int rows, std::int64_t k, std::int64_t depth) {
           fill_rows(panel, rows, depth, [&](int r, T* line) { x.load(line, (row + r) * extent_.input + k, depth); });
         },
@@ -149,11 +173,6 @@ class Forward {
   }
 
   void prepare_states() {
-    pack_weight<T>(context_, memory_.packed_hh, in_.weight_hh, layout_.gates * schedule_.blocks, extent_.hidden,
-                   extent_.width, [&](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
-                     gate = panel % layout_.gates;
-                     unit = panel / layout_.gates * micro_cols<T>;
-                   });
     std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size(extent_.width), T(0));
     load_states(memory_.carry, in_.h_0, extent_);
     for (std::int64_t panel = 0; panel < schedule_.panels; ++panel)
@@ -175,8 +194,8 @@ class Forward {
     for (std::int64_t sample = schedule_.sample(panel), end = sample + rows; sample < end; ++sample)
       if (step < order_.length(sample))
         prefetch(slots_ + order_.row(sample, step) * stride_ + unit, slots_kept_, extent_.width);
-    state_product<T>(rows, layout_.gates, extent_.width, state(step, panel),
-                     memory_.packed_hh + block * ld * extent_.width, tile, ld);
+    state_product<T>(rows, layout_.gates, extent_.width, state(step, panel), weights_.hh + block * ld * extent_.width,
+                     tile, ld);
     const std::int64_t count = std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit);
     for (int r = 0; r < rows; ++r) {
       const std::int64_t sample = schedule_.sample(panel) + r, length = order_.length(sample);
@@ -207,6 +226,7 @@ class Forward {
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;
+  const PackedWeights<T> weights_;
   const Memory<T> memory_;
   const bool training_;
   const int slots_kept_;
@@ -227,16 +247,27 @@ Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape,
     cpu::Workspace workspace;
     cpu::Memory<T>(context, extent, layout.gates, training, workspace);
     plan.workspace_bytes = workspace.used();
+    cpu::Workspace packed;
+    cpu::PackedWeights<T>(extent, layout.gates, packed);
+    plan.packed_bytes = packed.used();
     if (training) plan.reserve_bytes = cpu::reserve_bytes(extent, layout);
   });
   return plan;
 }
 
+void recurrent_pack(const Context& context, const Array& packed, const Array& weight_ih, const Array& weight_hh,
+                    const RecurrentShape& shape, RecurrentCell cell) {
+  cpu::for_compute(weight_hh.dtype, [&](auto tag) {
+    cpu::pack_weights<decltype(tag)>(context, packed, weight_ih, weight_hh, shape, cell);
+  });
+}
+
 void recurrent_forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n,
-                       const Array& reserve, const RecurrentInputs& inputs, const Array& workspace) {
+                       const Array& reserve, const RecurrentInputs& inputs, const Array& packed,
+                       const Array& workspace) {
   cpu::for_compute(inputs.x.dtype, [&](auto tag) {
-    cpu::Workspace memory(workspace.data);
-    cpu::Forward<decltype(tag)>(context, output, h_n, c_n, reserve, inputs, memory).run();
+    cpu::Workspace packed_memory(packed.data), memory(workspace.data);
+    cpu::Forward<decltype(tag)>(context, output, h_n, c_n, reserve, inputs, packed_memory, memory).run();
   });
 }
 

@@ -65,14 +65,30 @@ inline Vector<T> broadcast(T value) {
 /// The first `count` < lanes elements, zero beyond them.
 template <class T>
 inline Vector<T> load_partial(const T* from, int count) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<unsigned>((1 << count) - 1);
+  if constexpr (sizeof(T) == 4)
+    return __builtin_ia32_loadups512_mask(from, Vector<T>{}, static_cast<unsigned short>(mask));
+  else
+    return __builtin_ia32_loadupd512_mask(from, Vector<T>{}, static_cast<unsigned char>(mask));
+#else
   Vector<T> v{};
   std::memcpy(&v, from, sizeof(T) * static_cast<std::size_t>(count));
   return v;
+#endif
 }
 
 template <class T>
 inline void store_partial(T* to, Vector<T> v, int count) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<unsigned>((1 << count) - 1);
+  if constexpr (sizeof(T) == 4)
+    __builtin_ia32_storeups512_mask(to, v, static_cast<unsigned short>(mask));
+  else
+    __builtin_ia32_storeupd512_mask(to, v, static_cast<unsigned char>(mask));
+#else
   std::memcpy(to, &v, sizeof(T) * static_cast<std::size_t>(count));
+#endif
 }
 
 template <class V>
@@ -85,23 +101,29 @@ inline V minimum(V a, V b) {
   return a < b ? a : b;
 }
 
-/// The sum of all lanes, halves first: the order is part of the result.
+/// Lane i of the result is lane i + distance, counted around.
+template <int distance, class V, int... lane>
+inline V rotate(V v, std::integer_sequence<int, lane...>) {
+  return __builtin_shufflevector(v, v, ((lane + distance) % static_cast<int>(sizeof...(lane)))...);
+}
+
+/// All lanes in one, halves first: the order is part of the result.
+template <class T, int width = lanes<T> / 2, class Combine>
+inline T fold_lanes(Vector<T> v, Combine&& combine) {
+  if constexpr (width == 0)
+    return v[0];
+  else
+    return fold_lanes<T, width / 2>(combine(v, rotate<width>(v, std::make_integer_sequence<int, lanes<T>>{})), combine);
+}
+
 template <class T>
 inline T horizontal_sum(Vector<T> v) {
-  T part[lanes<T>];
-  std::memcpy(part, &v, sizeof v);
-  for (int width = lanes<T> / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) part[i] += part[i + width];
-  return part[0];
+  return fold_lanes<T>(v, [](Vector<T> a, Vector<T> b) { return a + b; });
 }
 
 template <class T>
 inline T horizontal_max(Vector<T> v) {
-  T part[lanes<T>];
-  std::memcpy(part, &v, sizeof v);
-  T result = part[0];
-  for (int i = 1; i < lanes<T>; ++i) result = part[i] > result ? part[i] : result;
-  return result;
+  return fold_lanes<T>(v, [](Vector<T> a, Vector<T> b) { return maximum(a, b); });
 }
 
 /// One step of a transposition: exchanges the off-diagonal blocks of `width` lanes between two rows `width` apart.

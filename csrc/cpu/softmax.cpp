@@ -1,10 +1,9 @@
 #include "ops/softmax.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "cpu/parallel.h"
-#include "cpu/vector_io.h"
+#include "cpu/row_reduce.h"
 #include "cpu/vector_math.h"
 
 namespace imgrec {
@@ -13,39 +12,50 @@ namespace {
 
 constexpr std::int64_t grain = 1 << 14;  // elements a task
 
-/// exp twice where it could be stored once: what is stored in 16 bits would have lost its digits before the division.
+/// y = exp(x - greatest) and its sum, then y / sum. What is stored in 16 bits would lose its digits before the division:
+/// there exp is computed twice.
 template <class S>
-void forward_row(S* y, const S* x, std::int64_t length, Softmax kind) {
+void softmax_row(S* y, const S* x, std::int64_t length) {
   using T = Compute<S>;
-  const auto none = broadcast(-std::numeric_limits<T>::infinity());
-  Vector<T> greatest_parts = none, total_parts{};
-  for_vectors<S>(0, length, [&](std::int64_t i, int count) {
-    greatest_parts = maximum(greatest_parts, select_first<T>(count, load_wide(x + i, count), none));
+  constexpr bool keeps_digits = sizeof(S) == sizeof(T);
+  const T greatest = row_max(x, length);
+  const T total = row_sum<S>(length, [&](std::int64_t i, auto count) {
+    const Vector<T> power = exp(load_wide(x + i, count) - greatest);
+    if constexpr (keeps_digits) store_narrow(y + i, power, count);
+    return power;
   });
-  const T greatest = horizontal_max<T>(greatest_parts);
-  for_vectors<S>(0, length, [&](std::int64_t i, int count) {
-    total_parts += select_first<T>(count, exp(load_wide(x + i, count) - greatest), Vector<T>{});
-  });
-  const T total = horizontal_sum<T>(total_parts);
-  const T inverse = T(1) / total, logarithm = log(broadcast(total))[0];
-  for_vectors<S>(0, length, [&](std::int64_t i, int count) {
-    const Vector<T> shifted = load_wide(x + i, count) - greatest;
-    store_narrow(y + i, kind == Softmax::plain ? exp(shifted) * inverse : shifted - logarithm, count);
+  const T inverse = T(1) / total;
+  for_vectors<S>(0, length, [&](std::int64_t i, auto count) {
+    const Vector<T> power = keeps_digits ? load_wide(y + i, count) : exp(load_wide(x + i, count) - greatest);
+    store_narrow(y + i, power * inverse, count);
   });
 }
 
 template <class S>
-void backward_row(S* dx, const S* dy, const S* y, std::int64_t length, Softmax kind) {
+void log_softmax_row(S* y, const S* x, std::int64_t length) {
   using T = Compute<S>;
-  Vector<T> parts{};
-  for_vectors<S>(0, length, [&](std::int64_t i, int count) {  // past the end dy is 0
-    const Vector<T> gradient = load_wide(dy + i, count);
-    parts += kind == Softmax::plain ? gradient * load_wide(y + i, count) : gradient;
+  const T greatest = row_max(x, length);
+  const T total = row_sum<S>(length, [&](std::int64_t i, auto count) { return exp(load_wide(x + i, count) - greatest); });
+  const T logarithm = log(broadcast(total))[0];
+  for_vectors<S>(0, length, [&](std::int64_t i, auto count) {
+    store_narrow(y + i, load_wide(x + i, count) - greatest - logarithm, count);
   });
-  const T sum = horizontal_sum<T>(parts);
-  for_vectors<S>(0, length, [&](std::int64_t i, int count) {
-    const Vector<T> gradient = load_wide(dy + i, count), result = load_wide(y + i, count);
-    store_narrow(dx + i, kind == Softmax::plain ? result * (gradient - sum) : gradient - exp(result) * sum, count);
+}
+
+template <class S>
+void softmax_row_backward(S* dx, const S* dy, const S* y, std::int64_t length) {
+  const auto sum = row_sum<S>(
+      length, [&](std::int64_t i, auto count) { return load_wide(dy + i, count) * load_wide(y + i, count); });
+  for_vectors<S>(0, length, [&](std::int64_t i, auto count) {
+    store_narrow(dx + i, load_wide(y + i, count) * (load_wide(dy + i, count) - sum), count);
+  });
+}
+
+template <class S>
+void log_softmax_row_backward(S* dx, const S* dy, const S* y, std::int64_t length) {
+  const auto sum = row_sum<S>(length, [&](std::int64_t i, auto count) { return load_wide(dy + i, count); });
+  for_vectors<S>(0, length, [&](std::int64_t i, auto count) {
+    store_narrow(dx + i, load_wide(dy + i, count) - exp(load_wide(y + i, count)) * sum, count);
   });
 }
 
@@ -67,7 +77,8 @@ void softmax_forward(const Context& context, const Array& y, const Array& x, Sof
   cpu::for_floating(x.dtype, [&](auto tag) {
     using S = decltype(tag);
     cpu::for_rows(context, x, [&](std::int64_t row, std::int64_t length) {
-      cpu::forward_row(y.as<S>() + row, x.as<const S>() + row, length, kind);
+      const auto forward = kind == Softmax::plain ? cpu::softmax_row<S> : cpu::log_softmax_row<S>;
+      forward(y.as<S>() + row, x.as<const S>() + row, length);
     });
   });
 }
@@ -76,7 +87,8 @@ void softmax_backward(const Context& context, const Array& dx, const Array& dy, 
   cpu::for_floating(y.dtype, [&](auto tag) {
     using S = decltype(tag);
     cpu::for_rows(context, y, [&](std::int64_t row, std::int64_t length) {
-      cpu::backward_row(dx.as<S>() + row, dy.as<const S>() + row, y.as<const S>() + row, length, kind);
+      const auto backward = kind == Softmax::plain ? cpu::softmax_row_backward<S> : cpu::log_softmax_row_backward<S>;
+      backward(dx.as<S>() + row, dy.as<const S>() + row, y.as<const S>() + row, length);
     });
   });
 }

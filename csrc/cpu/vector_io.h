@@ -1,6 +1,8 @@
 // Whole vectors read from and written to memory of any storage type, 16-bit types widened to float32 and rounded back.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/dtypes.h"
 #include "cpu/simd.h"
 
@@ -101,12 +103,17 @@ inline Vector<T> select_first(int count, Vector<T> first, Vector<T> rest) {
   return lane_numbers<T>() < static_cast<T>(count) ? first : rest;
 }
 
+/// The count of a whole vector: a constant, so that the compiler leaves out what partial ones need.
+template <class S>
+using WholeVector = std::integral_constant<int, wide_lanes<S>>;
+
 /// Calls body(i, count) for vectors at i = begin, begin + wide_lanes<S>, ..., the last with a smaller count. One body
-/// serves whole and partial vectors, so that an element's bits do not depend on where it lies.
+/// serves whole and partial vectors, so that an element's bits do not depend on where it lies; where it takes its
+/// count as `auto`, there is no branch in the loop.
 template <class S, class Body>
 inline void for_vectors(std::int64_t begin, std::int64_t end, Body&& body) {
-  for (std::int64_t i = begin; i < end; i += wide_lanes<S>)
-    body(i, static_cast<int>(end - i < wide_lanes<S> ? end - i : wide_lanes<S>));
+  for (; begin + wide_lanes<S> <= end; begin += wide_lanes<S>) body(begin, WholeVector<S>{});
+  if (begin < end) body(begin, static_cast<int>(end - begin));
 }
 
 }  // namespace imgrec::cpu

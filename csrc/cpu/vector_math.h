@@ -65,8 +65,25 @@ inline Vector<T> power_of_two(IntegerVector<T> n) {
   return bits_as<Vector<T>>((n + Format<T>::exponent_bias) << Format<T>::fraction_bits);
 }
 
-/// exp(x) = 2^n exp(r) with n = round(x / ln 2), |r| <= ln 2 / 2. 2^n is multiplied in two parts, so that results
-/// below the least normal number are rounded correctly and the greatest ones do not overflow early.
+/// y 2^n for a whole number n = shifted - round_magic. 2^n is multiplied in two parts, so that results below the least
+/// normal number are rounded correctly and the greatest ones do not overflow early.
+template <class T>
+inline Vector<T> scale_by_power(Vector<T> y, Vector<T> shifted) {
+#if defined(__AVX512F__)
+  constexpr int all_lanes = -1, current_rounding = 4;
+  const Vector<T> n = shifted - Format<T>::round_magic;
+  if constexpr (sizeof(T) == 4)
+    return __builtin_ia32_scalefps512_mask(y, n, y, all_lanes, current_rounding);
+  else
+    return __builtin_ia32_scalefpd512_mask(y, n, y, all_lanes, current_rounding);
+#else
+  const auto n = bits_as<IntegerVector<T>>(shifted) - bits_as<IntegerVector<T>>(broadcast<T>(Format<T>::round_magic));
+  const IntegerVector<T> half = n >> 1;
+  return y * power_of_two<T>(half) * power_of_two<T>(n - half);
+#endif
+}
+
+/// exp(x) = 2^n exp(r) with n = round(x / ln 2), |r| <= ln 2 / 2.
 template <class T>
 inline Vector<T> exp(Vector<T> x) {
   using F = Format<T>;
@@ -76,9 +93,7 @@ inline Vector<T> exp(Vector<T> x) {
   const Vector<T> whole = shifted - F::round_magic;
   const Vector<T> r = (x - whole * F::ln2_high) - whole * F::ln2_low;
   const Vector<T> y = polynomial(r, F::exp_terms) * (r * r) + r + T(1);
-  const auto n = bits_as<IntegerVector<T>>(shifted) - bits_as<IntegerVector<T>>(broadcast<T>(F::round_magic));
-  const IntegerVector<T> half = n >> 1;
-  return y * power_of_two<T>(half) * power_of_two<T>(n - half);
+  return scale_by_power<T>(y, shifted);
 }
 
 /// log(x) = e ln 2 + 2 artanh(s) for x = 2^e m with m in [sqrt(1/2), sqrt(2)) and s = (m - 1) / (m + 1).

@@ -74,10 +74,15 @@ struct Context {
 };
 
 /// What an operation needs besides its arguments. A pure function of shapes, dtype and context.
+///
+/// Where packed_bytes is not 0, the kernels read the weights in a layout of their own, which `<op>_pack` writes and
+/// which serves until the weights change. For the same weights and parameters, plans of equal algorithm and
+/// packed_bytes share the layout, whatever the batch and the number of threads: so packed weights can be kept.
 struct Plan {
   const char* algorithm = "";
   std::int64_t workspace_bytes = 0;  // scratch during the call
   std::int64_t reserve_bytes = 0;    // kept from forward to backward
+  std::int64_t packed_bytes = 0;     // weights in the layout of the kernels; 0: they are read as they are
 };
 
 }  // namespace imgrec

@@ -23,9 +23,13 @@ struct Conv2dAxis {
   }
 };
 
+/// What the caller asks for: `automatic` leaves the choice among the kernels to the plan, `direct` sums the products.
+enum class Conv2dAlgorithm : std::uint8_t { automatic, direct };
+
 struct Conv2dShape {
   std::int64_t batch, in_channels, out_channels, groups;
   Conv2dAxis height, width;
+  Conv2dAlgorithm algorithm = Conv2dAlgorithm::automatic;  // the plan and the calls that follow it must agree on it
 
   std::int64_t group_in() const { return in_channels / groups; }
   std::int64_t group_out() const { return out_channels / groups; }
@@ -38,14 +42,19 @@ enum class Conv2dPass : std::uint8_t { forward, backward_input, backward_weight 
 
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass);
 
+/// Packs the weights for one pass, forward or backward_input; nothing where the plan asks for no packed bytes.
+void conv2d_pack(const Context& context, const Array& packed, const Array& weight, const Conv2dShape& shape,
+                 Conv2dPass pass);
+
+/// packed: from conv2d_pack, here and below; not looked at where the plan asks for none.
 /// pre_activation, where present, receives what the activation was applied to; it has the shape of y.
 void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x,
-                    const Array& weight, const Array& bias, const Conv2dShape& shape, Activation activation,
-                    const Array& workspace);
+                    const Array& weight, const Array& packed, const Array& bias, const Conv2dShape& shape,
+                    Activation activation, const Array& workspace);
 
 /// dy is the gradient of the result before its activation, here and below.
 void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight,
-                           const Conv2dShape& shape, const Array& workspace);
+                           const Array& packed, const Conv2dShape& shape, const Array& workspace);
 
 /// Either of dweight and dbias may be absent.
 void conv2d_backward_weight(const Context& context, const Array& dweight, const Array& dbias, const Array& x,

@@ -15,6 +15,11 @@ struct MatmulShape {
 
 Plan matmul_plan(const Context& context, const MatmulShape& shape, DType dtype);
 
-void matmul(const Context& context, const Array& c, const Array& a, const Array& b, const Array& workspace);
+/// Packs b; nothing where the plan asks for no packed bytes.
+void matmul_pack(const Context& context, const Array& packed, const Array& b, const MatmulShape& shape);
+
+/// packed: from matmul_pack; not looked at where the plan asks for none.
+void matmul(const Context& context, const Array& c, const Array& a, const Array& b, const Array& packed,
+            const Array& workspace);
 
 }  // namespace imgrec

@@ -42,10 +42,16 @@ struct RecurrentGradients {
 Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape, DType dtype, RecurrentCell cell,
                             bool training);
 
+/// Packs the weights for the forward pass; nothing where its plan asks for no packed bytes.
+void recurrent_pack(const Context& context, const Array& packed, const Array& weight_ih, const Array& weight_hh,
+                    const RecurrentShape& shape, RecurrentCell cell);
+
 /// output (N, T, H), h_n (N, H), c_n (N, H; lstm only): the states after each sample's last step.
 /// reserve: plan.reserve_bytes for the backward pass, or absent.
+/// packed: from recurrent_pack; not looked at where the plan asks for none.
 void recurrent_forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n,
-                       const Array& reserve, const RecurrentInputs& inputs, const Array& workspace);
+                       const Array& reserve, const RecurrentInputs& inputs, const Array& packed,
+                       const Array& workspace);
 
 Plan recurrent_backward_plan(const Context& context, const RecurrentShape& shape, DType dtype, RecurrentCell cell);
 

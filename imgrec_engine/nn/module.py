@@ -212,7 +212,7 @@ class Module:
         for _, tensor in self._named_state():
             wanted = [*devices, *dtypes] if is_floating(tensor.dtype) else devices
             tensor._array = tensor.detach().to(*wanted)._array
-            tensor._version.count += 1
+            tensor._version.advance()
             if tensor.grad is not None:
                 tensor.grad = tensor.grad.to(*wanted)
         return self

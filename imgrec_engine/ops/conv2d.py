@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
-from imgrec_engine import kernels
+import numpy as np
+
+from imgrec_engine import kernels, packing
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import contiguous, empty, empty_like
 from imgrec_engine.errors import DTypeError, ShapeError
@@ -13,6 +16,7 @@ from imgrec_engine.ops.activation import activation_name
 __all__ = ["conv2d"]
 
 Pair = tuple[int, int]
+Shape = tuple[int, ...]
 _SAVES_RESULT = ("relu", "sigmoid", "tanh")  # the others find their gradient from what they were applied to
 
 
@@ -50,6 +54,31 @@ def _check(x: Array, weight: Array, bias: Array | None) -> None:
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None and array.dtype != x.dtype:
             raise DTypeError(f"conv2d: {name} is {array.dtype.name}, but x is {x.dtype.name}; expected one dtype")
+
+
+class _Convolution:
+    """What the kernels are told about convolutions of certain shapes besides their arrays, and their plans."""
+
+    def __init__(
+        self, module: Any, context: Any, x: Shape, weight: Shape, dtype: np.dtype[Any], settings: tuple[Any, ...]
+    ) -> None:
+        self.settings = settings
+        self.parameters = module.Conv2dParameters(*settings)
+        self._passes = module.Conv2dPass
+        self._plan = functools.partial(module.conv2d_plan, context, x, weight, self.parameters, dtype)
+        self._plans = {"forward": self._plan(self._passes.forward)}  # checks the shapes
+        stride, padding, dilation, *_ = settings
+        self.output = (x[0], *map(_output, x[1:3], weight[1:3], stride, padding, dilation), weight[0])
+
+    def plan(self, which: str) -> Any:
+        """The plan of one of the passes."""
+        plan = self._plans.get(which)
+        if plan is None:
+            plan = self._plans[which] = self._plan(getattr(self._passes, which))
+        return plan
+
+
+_convolution = functools.lru_cache(maxsize=1024)(_Convolution)  # the same one for the same description
 
 
 @differentiable(precision="low")
@@ -104,17 +133,22 @@ def conv2d(
     pairs = _pair("stride", stride), _pair("dilation", dilation)
     module, context = kernels.of(x)
     sides = _padding(padding, weight.shape[1:3], *pairs)
-    parameters = module.Conv2dParameters(pairs[0], sides, pairs[1], groups)
+    settings = (pairs[0], sides, pairs[1], groups, algorithm or "")
+    convolution = _convolution(module, context, x.shape, weight.shape, x.dtype, settings)
+    versions = packing.lasting_versions(weight)
     x, weight = contiguous(x), contiguous(weight)
-    passes = module.Conv2dPass
+    parameters = convolution.parameters
 
-    def scratch(which: Any) -> Any:
-        plan = module.conv2d_plan(context, x.shape, weight.shape, parameters, x.dtype, which, algorithm or "")
-        return kernels.workspace(plan, x)
+    def packed(which: str) -> Any:
+        def pack(to: Any) -> None:
+            module.conv2d_pack(context, to, x.shape, weight, parameters, getattr(module.Conv2dPass, which))
 
-    workspace = scratch(passes.forward)
-    extent = map(_output, x.shape[1:3], weight.shape[1:3], pairs[0], sides, pairs[1])
-    y = empty((x.shape[0], *extent, weight.shape[0]), x.dtype, x)
+        return packing.packed((weight,), versions, convolution.plan(which), (which, settings), pack)
+
+    def workspace(which: str) -> Any:
+        return kernels.workspace(convolution.plan(which), x)
+
+    y = empty(convolution.output, x.dtype, x)
     saves_input = kind != "" and kind not in _SAVES_RESULT
     pre_activation = empty_like(y) if saves_input else None
     module.conv2d_forward(
@@ -123,10 +157,11 @@ def conv2d(
         pre_activation,
         x,
         weight,
+        packed("forward"),
         None if bias is None else contiguous(bias),
         parameters,
         kind,
-        workspace,
+        workspace("forward"),
     )
     saved = pre_activation if saves_input else y if kind else None
 
@@ -140,10 +175,12 @@ def conv2d(
         dweight = empty_like(weight) if needs[1] else None
         dbias = empty(weight.shape[:1], x.dtype, x) if needs[2] else None
         if needs[0]:
-            module.conv2d_backward_input(context, dx, dy, weight, parameters, scratch(passes.backward_input))
+            module.conv2d_backward_input(
+                context, dx, dy, weight, packed("backward_input"), parameters, workspace("backward_input")
+            )
         if needs[1] or needs[2]:
             module.conv2d_backward_weight(
-                context, dweight, dbias, x, weight, dy, parameters, scratch(passes.backward_weight)
+                context, dweight, dbias, x, weight, dy, parameters, workspace("backward_weight")
             )
         return dx, dweight, dbias
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import numpy as np
 
-from imgrec_engine import kernels
+from imgrec_engine import kernels, packing
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import empty
 from imgrec_engine.dtypes import is_floating, promote
@@ -16,8 +18,17 @@ from imgrec_engine.ops.arithmetic import unbroadcast
 __all__ = ["linear", "matmul"]
 
 
-def product(a: Array, b: Array) -> Array:
-    """The kernel on arrays: a (..., M, K) with b (..., K, N) gives (..., M, N); leading dimensions broadcast."""
+@functools.lru_cache(maxsize=1024)
+def matmul_plan(module: Any, context: Any, *sizes: Any) -> Any:
+    """The plan of a product; plans are kept."""
+    return module.matmul_plan(context, *sizes)
+
+
+def product(a: Array, b: Array, weight: Array | None = None, versions: Any = None) -> Array:
+    """The kernel on arrays: a (..., M, K) with b (..., K, N) gives (..., M, N); leading dimensions broadcast.
+
+    Where b is a transposed weight, b packed is kept for its versions.
+    """
     if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:  # one product of many rows instead of many products
         return product(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -27,8 +38,11 @@ def product(a: Array, b: Array) -> Array:
     b3 = np.broadcast_to(b, (*batch, k, n)).reshape(count, k, n)
     c = empty((count, m, n), a.dtype, a)
     module, context = kernels.of(a)
-    plan = module.matmul_plan(context, count, m, n, k, a.dtype)
-    module.matmul(context, c, a3, b3, kernels.workspace(plan, a))
+    plan = matmul_plan(module, context, count, m, n, k, a.dtype)
+    packed = packing.packed(
+        (b if weight is None else weight,), versions, plan, "matmul", lambda to: module.matmul_pack(context, to, b3, m)
+    )
+    module.matmul(context, c, a3, b3, packed, kernels.workspace(plan, a))
     return c.reshape(*batch, m, n)
 
 
@@ -88,9 +102,10 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Result:
         raise ShapeError(f"linear: x is {x.shape} and weight {weight.shape}; expected (..., in) and (out, in)")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias is {bias.shape}, expected {weight.shape[:1]}")
+    versions = packing.lasting_versions(weight)
     x, weight = _operands("linear", x, weight)
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = product(rows, weight.T)
+    y = product(rows, weight.T, weight, versions)
     if bias is not None:
         y += bias
 

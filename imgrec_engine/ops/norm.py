@@ -63,8 +63,9 @@ def _announces_writes(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if not isinstance(training, (bool, np.bool_)):
             raise TypeError(f"batch_norm: training is {training!r}, expected True or False")
         for statistics in (running_mean, running_var) if training else ():
-            if statistics is not None and hasattr(statistics, "_write"):  # what is no Tensor is refused below
-                statistics._write("batch_norm")
+            if statistics is not None and hasattr(statistics, "_wrote"):  # what is no Tensor is refused below
+                statistics._check_write("batch_norm")
+                statistics._wrote()
         return op(x, running_mean, running_var, weight, bias, training, momentum, eps, activation)
 
     return call

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from imgrec_engine import kernels
+from imgrec_engine import kernels, packing
 from imgrec_engine.autograd import Array, Gradients, Needs, Results, differentiable, is_recording
 from imgrec_engine.device import contiguous, empty, empty_like
 from imgrec_engine.errors import DTypeError, ShapeError
@@ -24,11 +25,19 @@ def _lengths(name: str, lengths: Any) -> Any:
     return array.astype(np.int64)  # a copy: the backward pass reads it again
 
 
+@functools.lru_cache(maxsize=1024)
+def _plan(plan: Any, *sizes: Any) -> Any:
+    """What a plan function of the bindings gives; plans are kept."""
+    return plan(*sizes)
+
+
 def _run(name: str, cell: str, operands: tuple[Any, ...], lengths: Any, reverse: bool) -> Results:
     """Runs a cell over x; operands are x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, of which lstm has all."""
+    versions = packing.lasting_versions(*operands[3:5])
     operands = tuple(array if array is None else contiguous(array) for array in operands)
     inputs = (*operands, _lengths(name, lengths))
-    x, weight_hh = operands[0], operands[4]
+    x, weights = operands[0], operands[3:5]
+    weight_hh = weights[1]
     if x.ndim != 3 or weight_hh.ndim != 2:
         raise ShapeError(f"{name}: x is {x.shape} and weight_hh {weight_hh.shape}; expected (N, T, I) and (G H, H)")
     (batch, steps, width), hidden = x.shape, weight_hh.shape[1]
@@ -37,11 +46,14 @@ def _run(name: str, cell: str, operands: tuple[Any, ...], lengths: Any, reverse:
     has_cell_state, training = cell == "lstm", is_recording()
     output = empty((batch, steps, hidden), x.dtype, x)
     states = tuple(empty((batch, hidden), x.dtype, x) for _ in range(1 + has_cell_state))
-    plan = module.recurrent_forward_plan(*sizes, training)
+    plan = _plan(module.recurrent_forward_plan, *sizes, training)
     reserve = empty((plan.reserve_bytes,), np.dtype(np.uint8), x) if training else None
     h_n, c_n = (*states, None)[:2]
     workspace = kernels.workspace(plan, x)
-    module.recurrent_forward(context, output, h_n, c_n, reserve, inputs, cell, reverse, workspace)
+    packed = packing.packed(
+        weights, versions, plan, cell, lambda to: module.recurrent_pack(context, to, *weights, batch, steps, cell)
+    )
+    module.recurrent_forward(context, output, h_n, c_n, reserve, inputs, packed, cell, reverse, workspace)
     slots = [i for i in range(len(operands)) if has_cell_state or i != 2]
 
     def backward(dys: tuple[Array, ...], needs: Needs) -> Gradients:
@@ -50,7 +62,7 @@ def _run(name: str, cell: str, operands: tuple[Any, ...], lengths: Any, reverse:
         for slot, needed in zip(slots, needs, strict=True):
             if needed:
                 gradients[slot] = empty_like(operands[slot])
-        plan = module.recurrent_backward_plan(*sizes)
+        plan = _plan(module.recurrent_backward_plan, *sizes)
         workspace = kernels.workspace(plan, x)
         module.recurrent_backward(context, gradients, *given, inputs, cell, reverse, output, reserve, workspace)
         return tuple(gradients[slot] for slot in slots)

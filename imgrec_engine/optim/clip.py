@@ -69,7 +69,7 @@ def scale_gradients(gradients: list[Tensor], factor: Any) -> None:
         module, context = kernels.of(arrays[0])
         module.scale_in_place(context, arrays, factor)
     for gradient in gradients:
-        gradient._version.count += 1
+        gradient._version.advance()
 
 
 def _by_dtype(gradients: list[Tensor]) -> list[list[Any]]:

@@ -87,6 +87,8 @@ class Optimizer:
             for parameters in self._alike(group["params"]):
                 with on(parameters[0]._array):
                     self.update_together(parameters, group)
+                for parameter in parameters:
+                    parameter._wrote()
         if recording is not None:
             self._tell(recording, known)
 
@@ -193,9 +195,9 @@ def _settings(group: Mapping[str, Any]) -> Group:
 
 
 def write_arrays(parameters: Iterable[Tensor], name: str) -> list[Any]:
-    """The arrays of parameters, whose writes are announced."""
+    """The arrays of parameters that an optimiser is about to write to."""
     for parameter in parameters:
-        parameter._write(name)
+        parameter._check_write(name)
     return [parameter._array for parameter in parameters]
 
 

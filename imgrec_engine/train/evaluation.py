@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from imgrec_engine.autograd import no_grad
-from imgrec_engine.functional import cross_entropy
-from imgrec_engine.metrics import Evaluation, confusion_matrix
+from imgrec_engine.functional import cross_entropy, softmax
+from imgrec_engine.metrics import Evaluation
 from imgrec_engine.nn import Module
 from imgrec_engine.tensor import Tensor
 from imgrec_engine.train.prefetch import prefetch
@@ -20,15 +20,14 @@ def device_of(model: Module) -> str:
 
 
 def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
-    """Mean loss, accuracy and confusion matrix over all batches, with the model in evaluation mode."""
+    """Mean loss and every image's probabilities over all batches, with the model in evaluation mode."""
     model.eval()
-    device = device_of(model)
-    total, count, confusion = 0.0, 0, np.zeros((0, 0), dtype=np.int64)
+    total, probabilities, seen = 0.0, [np.zeros((0, 0))], [np.zeros(0, dtype=np.int64)]
     with no_grad():
-        for images, labels in prefetch(batches, device):
+        for images, labels in prefetch(batches, device_of(model)):
             logits = model(images)
             total += float(cross_entropy(logits, labels)) * len(labels)
-            count += len(labels)
-            counts = confusion_matrix(logits.numpy().argmax(axis=-1), labels.numpy(), logits.shape[-1])
-            confusion = counts if not confusion.size else confusion + counts
-    return Evaluation(total / max(count, 1), int(confusion.trace()) / max(count, 1), confusion)
+            probabilities.append(softmax(logits, axis=-1).numpy())
+            seen.append(labels.numpy())
+    given = np.concatenate(seen)
+    return Evaluation(total / max(len(given), 1), np.concatenate(probabilities[1:] or probabilities), given)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_engine.metrics import Evaluation
+
 
 def _figure(width: float, height: float) -> Any:
     """A figure without a window, or None where matplotlib is absent: a run is complete without pictures."""
@@ -59,5 +61,20 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: P
         for row, column in np.ndindex(confusion.shape):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=8)
+    figure.savefig(path)
+    return True
+
+
+def draw_roc(evaluation: Evaluation, positive: str, path: Path) -> bool:
+    """True against false positives of the second of two classes; False where matplotlib is absent."""
+    figure = _figure(4, 4)
+    if figure is None:
+        return False
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], linestyle="--", color="grey", linewidth=1)
+    axes.plot(*evaluation.roc_curve(), label=f"area {evaluation.summary()['roc_auc']:.4f}")
+    axes.set(xlabel="false positives", ylabel="true positives", title=positive)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
     figure.savefig(path)
     return True

@@ -30,7 +30,7 @@ from imgrec_engine.data import (
 )
 from imgrec_engine.errors import CheckpointError, DataError
 from imgrec_engine.functional import cross_entropy
-from imgrec_engine.train.plots import draw_confusion, draw_curves
+from imgrec_engine.train.plots import draw_confusion, draw_curves, draw_roc
 from imgrec_engine.train.recogniser import BEST, Recogniser
 from imgrec_engine.train.stop import StopRequest
 from imgrec_engine.train.trainer import Progress, Trainer
@@ -203,9 +203,11 @@ class Run:
         """The test part is looked at once, with the best checkpoint."""
         best = Recogniser.load(self.folder, self.config.device)
         evaluation = best.evaluate(self.test)
-        self._record({"test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy})
+        self._record({f"test_{name}": value for name, value in evaluation.summary().items()})
         draw_curves(self._records(), self.folder / "curves.png")
         draw_confusion(evaluation.confusion, self.classes, self.folder / "confusion.png")
+        if len(self.classes) == 2:
+            draw_roc(evaluation, self.classes[1], self.folder / "roc.png")
         report("end", {"evaluation": evaluation, "classes": self.classes})
 
     def _build_model(self, dataset: Dataset) -> Any:

@@ -84,16 +84,19 @@ Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, 
   return plan;
 }
 
+/// No plan asks for packed weights: tiles of them are laid out in shared memory.
+void conv2d_pack(const Context&, const Array&, const Array&, const Conv2dShape&, Conv2dPass) {}
+
 void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x,
-                    const Array& weight, const Array& bias, const Conv2dShape& shape, Activation activation,
-                    const Array&) {
+                    const Array& weight, const Array&, const Array& bias, const Conv2dShape& shape,
+                    Activation activation, const Array&) {
   if (y.size() == 0) return;
   cuda::run(context, cuda::Conv2dForward{y, pre_activation, x, weight, bias, activation}, shape,
             cuda::algorithm_of(context, shape, y.dtype, Conv2dPass::forward),
             cuda::aligned_for_packs(x.data, weight.data));
 }
 
-void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight,
+void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight, const Array&,
                            const Conv2dShape& shape, const Array&) {
   if (dx.size() == 0) return;
   cuda::run(context, cuda::Conv2dBackwardInput{dx, dy, weight}, shape,

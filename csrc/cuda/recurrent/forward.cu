@@ -229,8 +229,11 @@ Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape,
   return plan;
 }
 
+/// No plan asks for packed weights.
+void recurrent_pack(const Context&, const Array&, const Array&, const Array&, const RecurrentShape&, RecurrentCell) {}
+
 void recurrent_forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n,
-                       const Array& reserve, const RecurrentInputs& inputs, const Array& workspace) {
+                       const Array& reserve, const RecurrentInputs& inputs, const Array&, const Array& workspace) {
   cuda::for_floating(inputs.x.dtype, [&](auto type) {
     cuda::forward<decltype(type)>(context, output, h_n, c_n, reserve, inputs, workspace);
   });

@@ -1,0 +1,100 @@
+"""Weights in the layout that a kernel reads them in: packed once for each change, where changes can be known.
+
+A plan says how many bytes packed weights take, and the functions ``<op>_pack`` of the bindings write them. An op asks
+for the versions of its weights (`lasting_versions`) and for the packed weights (`packed`), which lie with the version
+of the memory that they were made from: they go when it is written to, and with the last tensor that views it. None
+are kept
+
+- of weights that are being trained: they change before they are used again;
+- of memory that others may write to unseen: what ``Tensor.numpy()`` or DLPack has handed out or taken in, and what
+  is not the pool's, such as NumPy arrays that were given to an op.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imgrec_engine import kernels
+from imgrec_engine.autograd import Version, given_tensors, is_recording, owner_of
+
+MOST_LAYOUTS = 4  # of one weight: a forward and a backward pass, each under two settings
+_BYTES = np.dtype(np.uint8)
+_handed_out: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # owners of memory, by id
+
+
+class _Packed(NamedTuple):
+    """Packed weights and what they were made from."""
+
+    arrays: tuple[Any, ...]
+    stamps: tuple[int, ...]
+    memory: Any
+
+
+def hand_out(array: Any) -> Any:
+    """The array itself, whose memory others may write to unseen from now on."""
+    owner = owner_of(array)
+    _handed_out[id(owner)] = owner
+    return array
+
+
+def lasting_versions(*weights: Any) -> tuple[Version, ...] | None:
+    """The versions of arguments of the operation that runs; None where packed copies of them are not worth keeping."""
+    found = []
+    for weight in weights:
+        for tensor in given_tensors():
+            if tensor._array is weight and not (tensor.requires_grad and is_recording()):
+                found.append(tensor._version)
+                break
+        else:
+            return None
+    return tuple(found)
+
+
+def packed(
+    weights: tuple[Any, ...],
+    versions: tuple[Version, ...] | None,
+    plan: Any,
+    layout: Hashable,
+    pack: Callable[[Any], None],
+) -> Any:
+    """The packed weights that a plan asks for, or None; ``pack`` writes them into memory that it is given.
+
+    ``layout`` is what the layout depends on besides the weights and the plan.
+    """
+    if plan.packed_bytes == 0:
+        return None
+    if versions is None or not all(map(_is_private, weights)):
+        return _make(weights, plan, pack)
+    stamps = tuple([version.stamp for version in versions])  # read before the weights are
+    key = (layout, plan.algorithm, plan.packed_bytes)
+    kept = (versions[0].packed or {}).get(key)
+    if kept is None or kept.stamps != stamps or not all(map(operator.is_, kept.arrays, weights)):
+        kept = _Packed(weights, stamps, _make(weights, plan, pack))
+        _keep(versions[0], key, kept)
+    return kept.memory
+
+
+def _is_private(array: Any) -> bool:
+    """Whether nobody writes to the array unseen: its memory is the pool's, and was not handed out."""
+    owner = owner_of(array)
+    return type(owner.base).__name__ == "PyCapsule" and id(owner) not in _handed_out
+
+
+def _make(weights: tuple[Any, ...], plan: Any, pack: Callable[[Any], None]) -> Any:
+    memory = kernels.EMPTY[type(weights[0])]((plan.packed_bytes,), _BYTES)
+    pack(memory)
+    return memory
+
+
+def _keep(version: Version, key: Hashable, made: _Packed) -> None:
+    kept = version.packed
+    if kept is None:
+        kept = version.packed = {}
+    elif len(kept) >= MOST_LAYOUTS and key not in kept:
+        del kept[next(iter(kept))]
+    kept[key] = made
