@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <optional>
+#include <stdexcept>
 
 #include "cpu/conv2d_winograd.h"
 
@@ -255,7 +256,11 @@ std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dt
 }  // namespace cpu
 
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
-  if (cpu::winograd_pays(shape, dtype, pass)) {
+  if (shape.algorithm == Conv2dAlgorithm::winograd && !cpu::winograd_serves(shape, dtype))
+    throw std::invalid_argument(
+        "conv2d: algorithm is 'winograd', which serves stride 1, dilation 1, one group, filters of 3x3 or 5x5, 16 "
+        "channels or more on both sides, and no float64; expected None or 'direct' for this convolution");
+  if (cpu::winograd_chosen(shape, dtype, pass)) {
     cpu::Workspace workspace;
     if (pass == Conv2dPass::backward_weight)
       cpu::WinogradWeightPass(context, shape, workspace);
@@ -286,10 +291,10 @@ void conv2d_pack(const Context& context, const Array& packed, const Array& weigh
   });
 }
 
-void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x, const Array&,
-                    const Array& packed, const Array& bias, const Conv2dShape& shape, Activation activation,
+void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x,
+                    const Array& weight, const Array& packed, const Array& bias, const Conv2dShape& shape, Activation activation,
                     const Array& workspace) {
-  if (cpu::winograd_pays(shape, y.dtype, Conv2dPass::forward)) {
+  if (cpu::winograd_chosen(shape, y.dtype, Conv2dPass::forward)) {
     cpu::Workspace memory(workspace.data);
     const cpu::WinogradProduct product(context, shape, Conv2dPass::forward, memory);
     return product.run(context, x, weight, {y, pre_activation, bias, activation});
@@ -311,9 +316,9 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
   });
 }
 
-void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array&, const Array& packed,
-                           const Conv2dShape& shape, const Array& workspace) {
-  if (cpu::winograd_pays(shape, dx.dtype, Conv2dPass::backward_input)) {
+void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight,
+                           const Array& packed, const Conv2dShape& shape, const Array& workspace) {
+  if (cpu::winograd_chosen(shape, dx.dtype, Conv2dPass::backward_input)) {
     cpu::Workspace memory(workspace.data);
     const cpu::WinogradProduct product(context, shape, Conv2dPass::backward_input, memory);
     return product.run(context, dy, weight, {.result = dx});
@@ -352,7 +357,7 @@ void conv2d_backward_weight(const Context& context, const Array& dweight, const 
       if (gradient.size() > 0) std::memset(gradient.data, 0, gradient.size() * size_of(gradient.dtype));
     return;
   }
-  if (cpu::winograd_pays(shape, dy.dtype, Conv2dPass::backward_weight)) {
+  if (cpu::winograd_chosen(shape, dy.dtype, Conv2dPass::backward_weight)) {
     cpu::Workspace memory(workspace.data);
     const cpu::WinogradWeightPass pass(context, shape, memory);
     if (dbias) pass.bias.run(context, dbias, dy);

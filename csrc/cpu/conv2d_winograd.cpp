@@ -296,15 +296,26 @@ void WinogradProduct::run_by_columns(const Context& context, const Array& source
 }
 
 bool winograd_serves(const Conv2dShape& shape, DType dtype) {
-  const auto fits = [](const Conv2dAxis& axis) { return axis.stride == 1 && axis.dilation == 1; };
-  const std::int64_t taps = shape.height.kernel;
-  return dtype != DType::float64 && fits(shape.height) && fits(shape.width) && shape.groups == 1 &&
-         (taps == 3 || taps == 5) && shape.width.kernel == taps &&
-         std::min(shape.in_channels, shape.out_channels) >= 16 && shape.batch > 0;
+  const auto fits = [&](const Conv2dAxis& axis) {
+    return axis.stride == 1 && axis.dilation == 1 && axis.kernel == shape.height.kernel;
+  };
+  const bool square = fits(shape.height) && fits(shape.width);
+  return square && (shape.height.kernel == 3 || shape.height.kernel == 5) && dtype != DType::float64 &&
+         shape.groups == 1 && std::min(shape.in_channels, shape.out_channels) >= 16;
 }
 
-bool winograd_pays(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
-  return winograd_serves(shape, dtype);
+bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
+  if (shape.algorithm != Conv2dAlgorithm::automatic) return shape.algorithm == Conv2dAlgorithm::winograd;
+  if (!winograd_serves(shape, dtype)) return false;
+  const WinogradTiles tiles(shape, pass);
+  const std::int64_t pairs = shape.in_channels * shape.out_channels;
+  const std::int64_t direct = tiles.batch * tiles.height.outputs * tiles.width.outputs * tiles.taps * tiles.taps * pairs;
+  // Multiply-adds, and what a tile's channel and a filter take of their time, transformed and moved through the caches.
+  constexpr std::int64_t channel_cost = 700, filter_cost = 300;
+  const std::int64_t channels = shape.in_channels + shape.out_channels;
+  const std::int64_t fast =
+      tiles.count() * (positions * pairs + channel_cost * channels) + filter_cost * pairs;
+  return fast + fast / 8 < direct;
 }
 
 }  // namespace imgrec::cpu

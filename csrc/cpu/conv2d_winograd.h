@@ -12,8 +12,9 @@ namespace imgrec::cpu {
 
 /// Whether these kernels can serve a convolution.
 bool winograd_serves(const Conv2dShape& shape, DType dtype);
-/// Whether they are faster than the direct ones, by a count of vector operations: shapes alone decide.
-bool winograd_pays(const Conv2dShape& shape, DType dtype, Conv2dPass pass);
+/// Whether they are to serve it: where asked for, and else where an estimate of the time, from the shape alone, is
+/// shorter than that of the direct ones.
+bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass);
 
 /// Along an axis, output i is a sum over taps t of source[i + origin + t]; `tiles` of neighbouring outputs cover them.
 struct WinogradAxis {

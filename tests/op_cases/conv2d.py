@@ -80,7 +80,7 @@ CASES = (
             bad(ValueError, "'valid', expected", normal(1, 4, 4, 1), normal(1, 1, 1, 1), padding="valid"),
             bad(ValueError, "needs stride 1", normal(1, 4, 4, 1), normal(1, 1, 1, 1), stride=2, padding="same"),
             bad(ValueError, "activation is 'elu'", normal(1, 4, 4, 1), normal(1, 1, 1, 1), activation="elu"),
-            bad(ValueError, "expected None or 'direct'", normal(1, 4, 4, 1), normal(1, 1, 1, 1), algorithm="fft"),
+            bad(ValueError, "expected None, 'direct' or 'winograd'", normal(1, 4, 4, 1), normal(1, 1, 1, 1), algorithm="fft"),
             bad(DTypeError, "x is int64", integers(1, 4, 4, 1, high=3), integers(1, 1, 1, 1, high=3)),
             bad(DTypeError, "expected one dtype", normal(1, 4, 4, 1), integers(1, 1, 1, 1, high=3)),
         ),
