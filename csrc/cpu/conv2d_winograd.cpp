@@ -308,13 +308,16 @@ bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   if (shape.algorithm != Conv2dAlgorithm::automatic) return shape.algorithm == Conv2dAlgorithm::winograd;
   if (!winograd_serves(shape, dtype)) return false;
   const WinogradTiles tiles(shape, pass);
-  const std::int64_t pairs = shape.in_channels * shape.out_channels;
-  const std::int64_t direct = tiles.batch * tiles.height.outputs * tiles.width.outputs * tiles.taps * tiles.taps * pairs;
-  // Multiply-adds, and what a tile's channel and a filter take of their time, transformed and moved through the caches.
-  constexpr std::int64_t channel_cost = 700, filter_cost = 300;
   const std::int64_t channels = shape.in_channels + shape.out_channels;
+  const std::int64_t pairs = shape.in_channels * shape.out_channels;
+  const std::int64_t taps = shape.height.kernel * shape.width.kernel;
+  const std::int64_t direct = tiles.batch * tiles.height.outputs * tiles.width.outputs * taps * pairs;
+  // Everything in multiply-adds: what a tile's channel and a filter take, transformed and moved through the caches, and
+  // what a second round of tasks does.
+  const std::int64_t channel_cost = pass == Conv2dPass::backward_weight ? 1000 : 400;
+  constexpr std::int64_t filter_cost = 300, round_cost = 1'000'000;
   const std::int64_t fast =
-      tiles.count() * (positions * pairs + channel_cost * channels) + filter_cost * pairs;
+      tiles.count() * (positions * pairs + channel_cost * channels) + filter_cost * pairs + round_cost;
   return fast + fast / 8 < direct;
 }
 
