@@ -292,8 +292,8 @@ void conv2d_pack(const Context& context, const Array& packed, const Array& weigh
 }
 
 void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x,
-                    const Array& weight, const Array& packed, const Array& bias, const Conv2dShape& shape, Activation activation,
-                    const Array& workspace) {
+                    const Array& weight, const Array& packed, const Array& bias, const Conv2dShape& shape,
+                    Activation activation, const Array& workspace) {
   if (cpu::winograd_chosen(shape, y.dtype, Conv2dPass::forward)) {
     cpu::Workspace memory(workspace.data);
     const cpu::WinogradProduct product(context, shape, Conv2dPass::forward, memory);

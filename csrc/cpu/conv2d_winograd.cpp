@@ -2,13 +2,13 @@
 //
 //     V[36][tile][c] = B^T x B     U[36][c][o] = G w G^T     M[36][tile][o] = V U, 36 products     y = A^T M A
 //
-// A block of tiles goes through all of it while its V and M are in the second-level cache. Columns come in panels of two
-// vectors, depth in blocks of 128, so that what a micro-kernel reads of U stays in the first-level cache over the
+// A block of tiles goes through all of it while its V and M are in the second-level cache. Columns come in panels of
+// two vectors, depth in blocks of 128, so that what a micro-kernel reads of U stays in the first-level cache over the
 // block's rows of tiles.
 //   - Many tiles: a task is a block of 28 tiles, U is transformed once, before.
 //   - Few tiles (images of 14x14 and less, with many channels): U would be larger than the caches, and 4 times the
-//     weights. All tiles' V is made first; then a task is a panel of columns, which transforms its blocks of U itself and
-//     uses them at once.
+//     weights. All tiles' V is made first; then a task is a panel of columns, which transforms its blocks of U itself
+//     and uses them at once.
 // Either way a sum runs over blocks of depth in their order.
 #include "cpu/conv2d_winograd.h"
 
@@ -152,8 +152,8 @@ namespace {
 
 /// Writes what of a tile lies inside the image.
 template <int size, class S>
-void store_tile(S* to, const WinogradTiles& tiles, const WinogradPlace& place, std::int64_t channels, std::int64_t channel,
-                int count, const Vector<float> (&values)[size * size]) {
+void store_tile(S* to, const WinogradTiles& tiles, const WinogradPlace& place, std::int64_t channels,
+                std::int64_t channel, int count, const Vector<float> (&values)[size * size]) {
   const std::int64_t height = tiles.height.outputs, width = tiles.width.outputs;
   const std::int64_t rows = std::min<std::int64_t>(size, height - place.row);
   const std::int64_t columns = std::min<std::int64_t>(size, width - place.column);
@@ -198,7 +198,8 @@ WinogradProduct::WinogradProduct(const Context& context, const Conv2dShape& shap
   zeros_ = workspace.take<float>(depth_);
   sources_ = workspace.take<float>(many_tiles() ? context.threads * source_layout_.size() : source_layout_.size());
   const std::int64_t depth_blocks = (depth_ + winograd_depth - 1) / winograd_depth;
-  weights_ = workspace.take<float>((many_tiles() ? panels() * depth_blocks : context.threads) * positions * weights_pitch);
+  weights_ =
+      workspace.take<float>((many_tiles() ? panels() * depth_blocks : context.threads) * positions * weights_pitch);
   sums_ = workspace.take<float>(context.threads * sums_layout_.size());
 }
 
@@ -209,8 +210,7 @@ float* WinogradProduct::weights_at(std::int64_t number, std::int64_t depth) cons
 
 /// The filters of a panel of columns at a block of depth, transformed: [36][depth][column].
 template <int taps, class S>
-void WinogradProduct::transform_weights(const Array& weight, std::int64_t column, std::int64_t depth,
-                                        float* to) const {
+void WinogradProduct::transform_weights(const Array& weight, std::int64_t column, std::int64_t depth, float* to) const {
   constexpr int width = lanes<float>;
   const std::int64_t end = std::min(depth_, depth + winograd_depth);
   for (std::int64_t k = depth; k < end; k += width)
@@ -314,7 +314,7 @@ bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   const std::int64_t direct = tiles.batch * tiles.height.outputs * tiles.width.outputs * taps * pairs;
   // Everything in multiply-adds: what a tile's channel and a filter take, transformed and moved through the caches, and
   // what a second round of tasks does.
-  const std::int64_t channel_cost = pass == Conv2dPass::backward_weight ? 1000 : 400;
+  const std::int64_t channel_cost = pass == Conv2dPass::backward_weight ? 1300 : 400;
   constexpr std::int64_t filter_cost = 300, round_cost = 1'000'000;
   const std::int64_t fast =
       tiles.count() * (positions * pairs + channel_cost * channels) + filter_cost * pairs + round_cost;

@@ -125,8 +125,7 @@ class WinogradWeightGradient {
 
  private:
   bool by_blocks() const { return tiles_.count() <= 160; }
-  void transform(const Context& context, const Array& x, const Array& dy, std::int64_t first,
-                 std::int64_t count) const;
+  void transform(const Context& context, const Array& x, const Array& dy, std::int64_t first, std::int64_t count) const;
   void multiply(std::int64_t block, int position, std::int64_t count, bool first, float* sums) const;
   template <int taps, class S>
   void write(const Array& dweight, std::int64_t block, const float* sums) const;

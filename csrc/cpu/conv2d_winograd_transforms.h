@@ -2,10 +2,10 @@
 //
 //     y = A^T [ (G g) * (B^T d) ]        d: 6 inputs, g: r taps, y: m outputs, * element by element
 //
-// After Winograd, "Arithmetic complexity of computations" (1980), and Lavin and Gray, "Fast algorithms for convolutional
-// neural networks" (2015), which nests it for two dimensions: Y = A^T [ (G g G^T) * (B^T d B) ] A. With six points both
-// F(4, 3) and F(2, 5) share B, and 36 products serve 16 outputs of a 3x3 filter (of 144 multiplies) or 4 of a 5x5 (of
-// 100). With the points p = 0, +-a, +-b, infinity, a = sqrt(1/2), b = sqrt(2):
+// After Winograd, "Arithmetic complexity of computations" (1980), and Lavin and Gray, "Fast algorithms for
+// convolutional neural networks" (2015), which nests it for two dimensions: Y = A^T [ (G g G^T) * (B^T d B) ] A. With
+// six points both F(4, 3) and F(2, 5) share B, and 36 products serve 16 outputs of a 3x3 filter (of 144 multiplies) or
+// 4 of a 5x5 (of 100). With the points p = 0, +-a, +-b, infinity, a = sqrt(1/2), b = sqrt(2):
 //
 //     A^T (m x 6)                     G (6 x r)                              B^T (6 x 6)
 //     [ 1  1   1    1    1   0 ]      [   1    0      0   ..  ]              [ 1    0  -5/2    0  1  0 ]

@@ -2,12 +2,12 @@
 //
 //     V[36][tile][c] = B^T x B    D[36][tile][o] = A dy A^T    S[36][c][o] = V^T D, 36 products    dw = G^T S G
 //
-// The sum over tiles runs in chunks whose V and D stay in the third-level cache: all threads first make them, then
-// multiply. A block of S has up to 64 input channels and a panel of output channels.
-//   - Many chunks: a task is a position, whose V and D it reads once into the second-level cache.
-//   - One chunk (small images): a task is a block with all its positions, so that S, which is 4 times as large as the
-//     weights, never leaves the second-level cache.
-// Either way the sum of an element runs over tiles in their order.
+// The sum over tiles runs in chunks whose V and D stay in the caches, 2.4 MB where there are up to 128 channels: all
+// threads first make them, then multiply. A block of S has up to 64 input channels and a panel of output channels.
+//   - Many tiles: a task is a position, whose V and D it reads once into the second-level cache.
+//   - Up to 160 tiles (small images): a task is a block with all its positions, so that S, which is 4 times as large as
+//     the weights, never leaves the second-level cache.
+// Either way an element is summed over 32 tiles at a time, in their order.
 #include <array>
 
 #include "cpu/conv2d_winograd.h"
@@ -21,8 +21,8 @@ using namespace winograd;
 namespace {
 
 constexpr std::int64_t panel = micro_cols<float>;
-constexpr std::int64_t chunk_tiles = 128;  // whose V and D are in memory at once, where there are many tiles
-constexpr std::int64_t sum_tiles = 32;     // short sums are added to the whole: they lose fewer digits
+constexpr std::int64_t chunk_rows = 1 << 14;  // tiles times channels, of V and D together, that are in memory at once
+constexpr std::int64_t sum_tiles = 32;        // short sums are added to the whole: they lose fewer digits
 
 /// sums[0..rows) (+)= V^T D over `depth` tiles, V vectors of columns wide.
 template <int rows, int V>
@@ -90,7 +90,8 @@ WinogradWeightGradient::WinogradWeightGradient(const Context& context, const Con
       panels_((columns_ + panel - 1) / panel),
       groups_((channels_ + 63) / 64),
       group_channels_(round_up((channels_ + groups_ - 1) / groups_, 16)),
-      chunk_(by_blocks() ? tiles_.count() : chunk_tiles),
+      chunk_(by_blocks() ? tiles_.count()
+                         : std::max<std::int64_t>(128, round_up(chunk_rows / (channels_ + columns_), sum_tiles))),
       source_layout_(chunk_, round_up(channels_, 16) + 16),
       gradient_pitch_(panels_ * chunk_ * panel + 16),
       block_pitch_(group_channels_ * panel + 16) {
@@ -108,8 +109,8 @@ void WinogradWeightGradient::transform(const Context& context, const Array& x, c
     for_storage(dy.dtype, [&](auto tag) {
       using S = decltype(tag);
       for_taps(tiles_.taps, [&](auto taps) {
-        transform_gradient<taps>(dy, tiles_, first + begin, end - begin, gradient_ + begin * panel,
-                                 chunk_ * panel, gradient_pitch_, static_cast<const S*>(zeros_));
+        transform_gradient<taps>(dy, tiles_, first + begin, end - begin, gradient_ + begin * panel, chunk_ * panel,
+                                 gradient_pitch_, static_cast<const S*>(zeros_));
       });
     });
   });
