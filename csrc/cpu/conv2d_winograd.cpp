@@ -314,8 +314,7 @@ bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   const std::int64_t direct = tiles.batch * tiles.height.outputs * tiles.width.outputs * taps * pairs;
   // Everything in multiply-adds: what a tile's channel and a filter take, transformed and moved through the caches, and
   // what a second round of tasks does.
-  const std::int64_t channel_cost = pass == Conv2dPass::backward_weight ? 1300 : 400;
-  constexpr std::int64_t filter_cost = 300, round_cost = 1'000'000;
+  constexpr std::int64_t channel_cost = 400, filter_cost = 300, round_cost = 1'000'000;
   const std::int64_t fast =
       tiles.count() * (positions * pairs + channel_cost * channels) + filter_cost * pairs + round_cost;
   return fast + fast / 8 < direct;

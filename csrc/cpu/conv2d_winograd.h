@@ -124,15 +124,25 @@ class WinogradWeightGradient {
   void run(const Context& context, const Array& dweight, const Array& x, const Array& dy) const;
 
  private:
-  bool by_blocks() const { return tiles_.count() <= 160; }
-  void transform(const Context& context, const Array& x, const Array& dy, std::int64_t first, std::int64_t count) const;
-  void multiply(std::int64_t block, int position, std::int64_t count, bool first, float* sums) const;
+  struct Transformed {  // V and D
+    float *source, *gradient;
+  };
+
+  void run_by_parts(const Context& context, const Array& dweight, const Array& x, const Array& dy) const;
+  void run_by_blocks(const Context& context, const Array& dweight, const Array& x, const Array& dy) const;
+  void transform(const Array& x, const Array& dy, std::int64_t first, std::int64_t count, const Transformed& to) const;
+  void multiply(std::int64_t block, int position, std::int64_t count, bool first, const Transformed& from,
+                float* sums) const;
+  void write_block(const Array& dweight, std::int64_t block, const float* sums) const;
   template <int taps, class S>
   void write(const Array& dweight, std::int64_t block, const float* sums) const;
 
+  std::int64_t blocks() const { return groups_ * panels_; }
+  std::int64_t block_size() const { return winograd::positions * block_pitch_; }
+
   WinogradTiles tiles_;
   std::int64_t channels_, columns_, panels_, groups_, group_channels_;
-  std::int64_t chunk_;
+  std::int64_t parts_, part_tiles_, chunk_;
   WinogradLayout source_layout_;
   std::int64_t gradient_pitch_, block_pitch_;
   void* zeros_;

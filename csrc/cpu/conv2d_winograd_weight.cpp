@@ -2,12 +2,15 @@
 //
 //     V[36][tile][c] = B^T x B    D[36][tile][o] = A dy A^T    S[36][c][o] = V^T D, 36 products    dw = G^T S G
 //
-// The sum over tiles runs in chunks whose V and D stay in the caches, 2.4 MB where there are up to 128 channels: all
-// threads first make them, then multiply. A block of S has up to 64 input channels and a panel of output channels.
-//   - Many tiles: a task is a position, whose V and D it reads once into the second-level cache.
-//   - Up to 160 tiles (small images): a task is a block with all its positions, so that S, which is 4 times as large as
-//     the weights, never leaves the second-level cache.
-// Either way an element is summed over 32 tiles at a time, in their order.
+// A block of S has up to 64 input channels and a panel of output channels.
+//   - Many tiles and few channels: tiles are cut into up to 16 parts. A task transforms and multiplies its part, 32
+//   tiles at
+//   a
+//     time, whose V and D stay in the second-level cache; the parts' S are added in a tree.
+//   - Else: all threads first make V and D of up to 160 tiles, then a task is a block with all its positions. Where
+//   these
+//     are all tiles, S, which is 4 times as large as the weights, never leaves the second-level cache.
+// Either way an element is summed over 32 tiles at a time, in an order that the shape gives.
 #include <array>
 
 #include "cpu/conv2d_winograd.h"
@@ -21,8 +24,8 @@ using namespace winograd;
 namespace {
 
 constexpr std::int64_t panel = micro_cols<float>;
-constexpr std::int64_t chunk_rows = 1 << 14;  // tiles times channels, of V and D together, that are in memory at once
-constexpr std::int64_t sum_tiles = 32;        // short sums are added to the whole: they lose fewer digits
+constexpr std::int64_t sum_tiles = 32;  // short sums are added to the whole: they lose fewer digits
+constexpr std::int64_t chunk_tiles = 160;
 
 /// sums[0..rows) (+)= V^T D over `depth` tiles, V vectors of columns wide.
 template <int rows, int V>
@@ -90,39 +93,43 @@ WinogradWeightGradient::WinogradWeightGradient(const Context& context, const Con
       panels_((columns_ + panel - 1) / panel),
       groups_((channels_ + 63) / 64),
       group_channels_(round_up((channels_ + groups_ - 1) / groups_, 16)),
-      chunk_(by_blocks() ? tiles_.count()
-                         : std::max<std::int64_t>(128, round_up(chunk_rows / (channels_ + columns_), sum_tiles))),
+      parts_(tiles_.count() > chunk_tiles && channels_ * columns_ <= 8192
+                 ? std::min<std::int64_t>(16, tiles_.count() / 48)
+                 : 1),
+      part_tiles_((tiles_.count() + parts_ - 1) / parts_),
+      chunk_(parts_ > 1 ? sum_tiles : std::min(part_tiles_, chunk_tiles)),
       source_layout_(chunk_, round_up(channels_, 16) + 16),
       gradient_pitch_(panels_ * chunk_ * panel + 16),
       block_pitch_(group_channels_ * panel + 16) {
   zeros_ = workspace.take<float>(std::max(channels_, columns_));
-  source_ = workspace.take<float>(source_layout_.size());
-  gradient_ = workspace.take<float>(positions * gradient_pitch_);
-  sums_ = workspace.take<float>((by_blocks() ? context.threads : groups_ * panels_) * positions * block_pitch_);
+  const std::int64_t transformed = parts_ > 1 ? context.threads : 1;
+  const std::int64_t sums = chunk_ < tiles_.count() ? parts_ * blocks() : context.threads;
+  source_ = workspace.take<float>(transformed * source_layout_.size());
+  gradient_ = workspace.take<float>(transformed * positions * gradient_pitch_);
+  sums_ = workspace.take<float>(sums * block_size());
 }
 
-void WinogradWeightGradient::transform(const Context& context, const Array& x, const Array& dy, std::int64_t first,
-                                       std::int64_t count) const {
-  parallel_range(context, count, 4, [&](std::int64_t begin, std::int64_t end) {
-    winograd_transform_source(x, tiles_, first + begin, end - begin, source_ + begin * source_layout_.row_pitch,
-                              source_layout_, zeros_);
-    for_storage(dy.dtype, [&](auto tag) {
-      using S = decltype(tag);
-      for_taps(tiles_.taps, [&](auto taps) {
-        transform_gradient<taps>(dy, tiles_, first + begin, end - begin, gradient_ + begin * panel, chunk_ * panel,
-                                 gradient_pitch_, static_cast<const S*>(zeros_));
-      });
+/// Transforms the tiles [first, first + count) to those from number `to` on of V and D.
+void WinogradWeightGradient::transform(const Array& x, const Array& dy, std::int64_t first, std::int64_t count,
+                                       const Transformed& to) const {
+  winograd_transform_source(x, tiles_, first, count, to.source, source_layout_, zeros_);
+  for_storage(dy.dtype, [&](auto tag) {
+    using S = decltype(tag);
+    for_taps(tiles_.taps, [&](auto taps) {
+      transform_gradient<taps>(dy, tiles_, first, count, to.gradient, chunk_ * panel, gradient_pitch_,
+                               static_cast<const S*>(zeros_));
     });
   });
 }
 
+/// Adds the products of `count` tiles to the sums of a block.
 void WinogradWeightGradient::multiply(std::int64_t block, int position, std::int64_t count, bool first,
-                                      float* sums) const {
+                                      const Transformed& from, float* sums) const {
   const std::int64_t group = block % groups_, number = block / groups_;
   const std::int64_t channels = std::min(group_channels_, channels_ - group * group_channels_);
   const std::int64_t steps = (channels + micro_rows - 1) / micro_rows, step = (channels + steps - 1) / steps;
-  const float* x = source_ + position * source_layout_.position_pitch + group * group_channels_;
-  const float* dy = gradient_ + position * gradient_pitch_ + number * chunk_ * panel;
+  const float* x = from.source + position * source_layout_.position_pitch + group * group_channels_;
+  const float* dy = from.gradient + position * gradient_pitch_ + number * chunk_ * panel;
   for (std::int64_t tile = 0; tile < count; tile += sum_tiles)
     for (std::int64_t c = 0; c < channels; c += step)
       kernel_for(std::min(step, channels - c), columns_ - number * panel)(
@@ -154,32 +161,55 @@ void WinogradWeightGradient::write(const Array& dweight, std::int64_t block, con
     }
 }
 
+void WinogradWeightGradient::write_block(const Array& dweight, std::int64_t block, const float* sums) const {
+  for_storage(dweight.dtype, [&](auto tag) {
+    for_taps(tiles_.taps, [&](auto taps) { write<taps, decltype(tag)>(dweight, block, sums); });
+  });
+}
+
 void WinogradWeightGradient::run(const Context& context, const Array& dweight, const Array& x, const Array& dy) const {
   std::fill_n(static_cast<float*>(zeros_), std::max(channels_, columns_), 0.0F);
-  const std::int64_t blocks = groups_ * panels_, block_size = positions * block_pitch_;
-  const auto write_block = [&](std::int64_t block, const float* sums) {
-    for_storage(dweight.dtype, [&](auto tag) {
-      for_taps(tiles_.taps, [&](auto taps) { write<taps, decltype(tag)>(dweight, block, sums); });
-    });
-  };
+  parts_ > 1 ? run_by_parts(context, dweight, x, dy) : run_by_blocks(context, dweight, x, dy);
+}
+
+void WinogradWeightGradient::run_by_parts(const Context& context, const Array& dweight, const Array& x,
+                                          const Array& dy) const {
+  const std::int64_t part_size = blocks() * block_size(), parts = (tiles_.count() + part_tiles_ - 1) / part_tiles_;
+  parallel_tasks(context, parts, [&](std::int64_t part, int worker) {
+    const Transformed transformed{source_ + worker * source_layout_.size(),
+                                  gradient_ + worker * positions * gradient_pitch_};
+    const std::int64_t begin = part * part_tiles_, end = std::min(tiles_.count(), begin + part_tiles_);
+    for (std::int64_t first = begin; first < end; first += chunk_) {
+      const std::int64_t count = std::min(chunk_, end - first);
+      transform(x, dy, first, count, transformed);
+      for (int position = 0; position < positions; ++position)
+        for (std::int64_t block = 0; block < blocks(); ++block)
+          multiply(block, position, count, first == begin, transformed,
+                   sums_ + part * part_size + block * block_size());
+    }
+  });
+  parallel_tasks(context, blocks(), [&](std::int64_t block, int) {
+    combine_chunks(sums_, parts, part_size, block * block_size(), (block + 1) * block_size());
+    write_block(dweight, block, sums_ + block * block_size());
+  });
+}
+
+void WinogradWeightGradient::run_by_blocks(const Context& context, const Array& dweight, const Array& x,
+                                           const Array& dy) const {
+  const bool at_once = chunk_ == tiles_.count();
   for (std::int64_t first = 0; first < tiles_.count(); first += chunk_) {
     const std::int64_t count = std::min(chunk_, tiles_.count() - first);
-    transform(context, x, dy, first, count);
-    if (by_blocks()) {
-      parallel_tasks(context, blocks, [&](std::int64_t block, int worker) {
-        float* sums = sums_ + worker * block_size;
-        for (int position = 0; position < positions; ++position) multiply(block, position, count, true, sums);
-        write_block(block, sums);
-      });
-    } else {
-      parallel_tasks(context, positions, [&](std::int64_t position, int) {
-        for (std::int64_t block = 0; block < blocks; ++block)
-          multiply(block, static_cast<int>(position), count, first == 0, sums_ + block * block_size);
-      });
-    }
+    parallel_range(context, count, 4, [&](std::int64_t begin, std::int64_t end) {
+      transform(x, dy, first + begin, end - begin,
+                {source_ + begin * source_layout_.row_pitch, gradient_ + begin * panel});
+    });
+    parallel_tasks(context, blocks(), [&](std::int64_t block, int worker) {
+      float* sums = sums_ + (at_once ? worker : block) * block_size();
+      for (int position = 0; position < positions; ++position)
+        multiply(block, position, count, first == 0, {source_, gradient_}, sums);
+      if (first + count == tiles_.count()) write_block(dweight, block, sums);
+    });
   }
-  if (!by_blocks())
-    parallel_tasks(context, blocks, [&](std::int64_t block, int) { write_block(block, sums_ + block * block_size); });
 }
 
 }  // namespace imgrec::cpu
