@@ -67,12 +67,10 @@ def export(
     array = example._array if isinstance(example, Tensor) else np.asarray(example)
     names = ("images", "logits") if images else ("input", "output")
     serialized = serialize(translate(model, array, *names), metadata, imgrec_engine.__version__)
-    batches = [random_batch(array, count) for count in BATCHES]
-    parity = compare(model, serialized, batches)
+    parity = compare(model, serialized, [random_batch(array, count) for count in BATCHES])
     if parity is not None and not parity.difference <= TOLERANCE * max(1.0, parity.largest):
         raise ExportError(f"onnx: the file does not compute what the model does: {parity}")
-    with checkpoint.replacing(path) as file:
-        file.write(serialized)
+    _write(serialized, path)
     return parity
 
 
@@ -86,8 +84,10 @@ def export_recogniser(recogniser: Recogniser, path: str | Path, images: Dataset)
     Returns and raises what ``export`` does; also ExportError where, for any image, the most likely class is another
     one or a logit differs by more than 1e-4. DataError where the data set has other classes, or no images.
     """
-    if tuple(images.classes) != recogniser.classes or not len(images):
+    if tuple(images.classes) != recogniser.classes:
         raise DataError(f"onnx: the model knows the classes {recogniser.classes}, the data has {tuple(images.classes)}")
+    if not len(images):
+        raise DataError("onnx: the data set holds no images to compare on")
     model = WithPreprocessing(recogniser.model, recogniser.preprocessing)
     batches = _prepared(recogniser.preprocessing, images)
     example = next(batches)
@@ -101,8 +101,7 @@ def export_recogniser(recogniser: Recogniser, path: str | Path, images: Dataset)
     parity = compare(model, serialized, _prepared(recogniser.preprocessing, images))
     if parity is not None and (parity.same_top < parity.samples or not parity.difference <= TOLERANCE):
         raise ExportError(f"onnx: the file does not recognise what the model does: {parity}")
-    with checkpoint.replacing(path) as file:
-        file.write(serialized)
+    _write(serialized, path)
     return parity
 
 
@@ -137,3 +136,8 @@ def _prepared(preprocessing: Preprocessing, images: Dataset) -> Iterator[NDArray
     for start in range(0, len(images), IMAGES):
         loaded, _ = images.gather(range(start, min(start + IMAGES, len(images))))
         yield np.stack([geometry(image) for image in loaded])
+
+
+def _write(serialized: bytes, path: str | Path) -> None:
+    with checkpoint.replacing(path) as file:
+        file.write(serialized)

@@ -76,8 +76,8 @@ class Graph:
 
     def lengths(self, shape: Shape) -> str:
         """A shape as a tensor of integers, computed where it depends on the batch."""
-        if not any(isinstance(length, Batch) for length in shape):
-            return self.constant(shape, np.int64, "shape")
+        if not follows_batch(shape):
+            return self.constant(np.array(shape), np.int64, "shape")
         self._batch = self._batch or self.add("Shape", self.input_name, start=0, end=1)
         parts = []
         for length in shape:
@@ -143,9 +143,10 @@ class Graph:
     def broadcast(self, *operands: Operand) -> tuple[list[str], str]:
         """The names of operands that a node broadcasts, all in one layout, and the layout."""
         layout = self.common_layout(*operands)
+        batched = any(isinstance(operand, Value) and follows_batch(operand.shape) for operand in operands)
         names = []
         for operand in operands:
-            if isinstance(operand, Constant):
+            if isinstance(operand, Constant) and (batched or not follows_batch(operand.shape)):
                 array = operand.array
                 if layout == FIRST and array.ndim:
                     array = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(TO_FIRST)
@@ -173,7 +174,7 @@ class Graph:
             raise Untranslatable(f"{name} depends on the input, expected weights")
         return operand.array
 
-    # --- the end --------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def end(self, operand: Operand, name: str) -> None:
         """Makes an operand an output of the graph under a name."""
@@ -189,6 +190,11 @@ class Graph:
                 used.update(node.inputs)
         self.nodes = kept[::-1]
         self.initializers = {name: array for name, array in self.initializers.items() if name in used}
+
+
+def follows_batch(shape: Shape) -> bool:
+    """Whether a shape depends on the batch."""
+    return any(isinstance(length, Batch) for length in shape)
 
 
 def fixed_length(length: int | Batch, what: str) -> int:

@@ -42,7 +42,7 @@ def _conv2d(
     inputs = [graph.name(x, FIRST), graph.constant(filters.transpose(0, 3, 1, 2), name="weight")]
     if bias is not None:
         inputs.append(graph.constant(graph.fixed("bias", bias), name="bias"))
-    settings = {"strides": _pair(stride), "dilations": dilations, "group": groups, "pads": pads}
+    settings: dict[str, Any] = {"strides": _pair(stride), "dilations": dilations, "group": groups, "pads": pads}
     name = graph.add("Conv", *inputs, kernel_shape=kernel, **settings)
     return activated(graph, name, activation), FIRST
 
@@ -53,7 +53,7 @@ def _pool(name: str, kind: str, **attributes: Any) -> None:
     ) -> tuple[str, str]:
         kernel = _pair(kernel_size)
         strides = kernel if stride is None else _pair(stride)
-        window = {"kernel_shape": kernel, "strides": strides, "pads": _pair(padding) * 2}
+        window: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "pads": _pair(padding) * 2}
         return graph.add(kind, graph.name(x, FIRST), **window, **attributes), FIRST
 
     translates(name)(translate)

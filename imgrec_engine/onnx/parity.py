@@ -85,7 +85,7 @@ def _distance(expected: NDArray[Any], found: NDArray[Any]) -> float:
         raise ExportError(f"onnx: onnxruntime gives the shape {found.shape} for {expected.shape}")
     equal = (expected == found) | ((expected != expected) & (found != found))
     apart = np.abs(np.where(equal, 0, expected.astype(np.float64) - np.where(equal, 0, found)))
-    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+    return float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max(initial=0.0))
 
 
 def _same_top(expected: NDArray[Any], found: NDArray[Any], batch: int) -> int:

@@ -98,6 +98,10 @@ class _Call:
     arguments: dict[str, Any]
     results: tuple[_Reference, ...]
 
+    def described(self) -> str:
+        """What it is called in messages."""
+        return f"{self.name} in {described(self.module)}"
+
 
 def trace(model: Module, example: NDArray[Any], operations: Collection[str]) -> Trace:
     """The calls that a model in evaluation mode makes for a batch like ``example`` (N, ...).
@@ -165,7 +169,10 @@ class _Recording:
         bound.apply_defaults()
         arguments = {name: _mapped(self._referred, value) for name, value in bound.arguments.items()}
         yield
-        outputs = call.result[0]
+        outputs, pullback = call.result
+        if isinstance(outputs, np.generic):  # NumPy gives a number for an array without axes; the tensor will hold this
+            outputs = np.asarray(outputs)
+            call.result = (outputs, pullback)
         results = tuple(self._keep(array) for array in (outputs if isinstance(outputs, tuple) else (outputs,)))
         self.calls.append(_Call(call.name, module, arguments, results))
 
@@ -240,15 +247,17 @@ def _merge(first: _Recording, second: _Recording) -> Trace:
     if differing or len(first.calls) != len(second.calls):
         what = " and ".join(call.name for call in differing) if differing else "the number of calls"
         raise ExportError(f"onnx: which operations run depends on the batch: {what} for batches of 2 and 3")
+    makers = ["the input", *(call.described() for call in first.calls for _ in call.results)]
     values = [
-        Value(_merged_shape(a.shape, b.shape, "a result"), a.dtype)
-        for a, b in zip(first.arrays, second.arrays, strict=True)
+        Value(_merged_shape(a.shape, b.shape, f"{maker}: the result"), a.dtype)
+        for a, b, maker in zip(first.arrays, second.arrays, makers, strict=True)
     ]
     steps = []
     for one, other in pairs:
-        where = f"{one.name} in {described(one.module)}"
-        merge = functools.partial(_merged, values, where)
-        arguments = {name: _mapped(merge, value, other.arguments[name]) for name, value in one.arguments.items()}
+        arguments = {}
+        for name, value in one.arguments.items():
+            merge = functools.partial(_merged, values, f"{one.described()}: {name}")
+            arguments[name] = _mapped(merge, value, other.arguments[name])
         steps.append(Step(one.name, one.module, arguments, tuple(values[ref.number] for ref in one.results)))
     merge = functools.partial(_merged, values, "the model's output")
     outputs = tuple(merge(*pair) for pair in zip(first.outputs, second.outputs, strict=True))
@@ -265,7 +274,7 @@ def _merged(values: list[Value], where: str, one: Any, other: Any) -> Any:
         return one
     if type(one) is type(other) is int:
         return _merged_length(one, other, where)
-    raise ExportError(f"onnx: {where}: an argument depends on the batch: {one!r} and {other!r} for batches of 2 and 3")
+    raise ExportError(f"onnx: {where} depends on the batch: {one!r} for one of 2 and {other!r} for one of 3")
 
 
 def _merged_length(one: int, other: int, where: str) -> int | Batch:
@@ -274,13 +283,13 @@ def _merged_length(one: int, other: int, where: str) -> int | Batch:
     if one % BATCHES[0] == 0 and one // BATCHES[0] * BATCHES[1] == other:
         return Batch(one // BATCHES[0])
     raise ExportError(
-        f"onnx: {where}: a length is {one} for a batch of 2 and {other} for one of 3, which is no multiple of it"
+        f"onnx: {where} has a length of {one} for a batch of 2 and of {other} for one of 3, expected a multiple of it"
     )
 
 
 def _merged_shape(one: tuple[int, ...], other: tuple[int, ...], where: str) -> Shape:
     if len(one) != len(other):
-        raise ExportError(f"onnx: {where}: the shapes are {one} for a batch of 2 and {other} for one of 3")
+        raise ExportError(f"onnx: {where} has the shape {one} for a batch of 2 and {other} for one of 3")
     return tuple(_merged_length(a, b, where) for a, b in zip(one, other, strict=True))
 
 
@@ -291,7 +300,6 @@ def _merged_array(one: NDArray[Any], other: NDArray[Any], where: str) -> Constan
     for array in (one, other):
         if array is not base and not np.array_equal(np.broadcast_to(base, array.shape), array, equal_nan=True):
             raise ExportError(
-                f"onnx: {where}: an array of shape {one.shape} depends on the input but was not computed from it by "
-                "operations"
+                f"onnx: {where} of shape {one.shape} depends on the input but was not computed from it by operations"
             )
     return Constant(base, shape)
