@@ -1,7 +1,7 @@
 """Prints the table of docs/onnx.md: every model is trained briefly, exported, and compared with its file.
 
-python scripts/onnx_parity.py trains each for an epoch on the embedded digits (a minute on two cores), models of clips on
-digits that move to the right.
+python scripts/onnx_parity.py trains each for an epoch on the embedded digits, models of clips on digits that move to
+the right. Half a minute on two cores.
 """
 
 from __future__ import annotations
