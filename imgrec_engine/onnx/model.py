@@ -51,9 +51,14 @@ def serialize(graph: Graph, metadata: Mapping[str, Any], version: str) -> bytes:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"onnx: the checker refuses the graph: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"onnx: the checker refuses the graph: {first_line(error)}") from error
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, which may go on for pages."""
+    return str(error).partition("\n")[0]
 
 
 def _described(onnx: Any, name: str, operand: Operand) -> Any:

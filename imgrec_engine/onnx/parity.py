@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from imgrec_engine.autograd import no_grad
 from imgrec_engine.errors import ExportError
 from imgrec_engine.nn import Module
-from imgrec_engine.onnx.trace import leaves
+from imgrec_engine.onnx.model import first_line
+from imgrec_engine.onnx.trace import evaluating, leaves
 from imgrec_engine.tensor import tensor
 
 TOLERANCE = 1e-4
+
+Compute = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Parity:
         )
 
 
-def compare(model: Module, serialized: bytes, batches: Iterable[NDArray[Any]]) -> Parity | None:
-    """Runs the file and the model, in evaluation mode, on the same batches; None where onnxruntime is not installed.
+def compare(compute: Compute, serialized: bytes, batches: Iterable[NDArray[Any]]) -> Parity | None:
+    """Runs the file and a function that gives what it should on the same batches; None where there is no onnxruntime.
 
     ExportError where onnxruntime cannot run the file, or gives other shapes.
     """
@@ -49,6 +52,7 @@ def compare(model: Module, serialized: bytes, batches: Iterable[NDArray[Any]]) -
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; which the exceptions tell too
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     samples = same_top = 0
     difference = largest = 0.0
@@ -56,7 +60,7 @@ def compare(model: Module, serialized: bytes, batches: Iterable[NDArray[Any]]) -
         session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
         (given,) = session.get_inputs()
         for batch in batches:
-            expected, found = _outputs(model, batch), session.run(None, {given.name: batch})
+            expected, found = compute(batch), session.run(None, {given.name: batch})
             difference = max(difference, *map(_distance, expected, found))
             largest = max(largest, *(float(np.abs(output).max(initial=0)) for output in expected))
             samples += len(batch)
@@ -64,19 +68,14 @@ def compare(model: Module, serialized: bytes, batches: Iterable[NDArray[Any]]) -
     except ExportError:
         raise
     except Exception as error:  # onnxruntime's own have no common type
-        raise ExportError(f"onnx: onnxruntime cannot run the graph: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"onnx: onnxruntime cannot run the graph: {first_line(error)}") from error
     return Parity(samples, difference, same_top, largest, onnxruntime.__version__)
 
 
-def _outputs(model: Module, batch: NDArray[Any]) -> list[NDArray[Any]]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with no_grad():
-            return [output.numpy() for output in leaves(model(tensor(batch))) if output is not None]
-    finally:
-        for module, training in modes:
-            module.training = training
+def outputs_of(model: Module, batch: NDArray[Any]) -> list[NDArray[Any]]:
+    """What a model gives in evaluation mode."""
+    with evaluating(model), no_grad():
+        return [output.numpy() for output in leaves(model(tensor(batch))) if output is not None]
 
 
 def _distance(expected: NDArray[Any], found: NDArray[Any]) -> float:

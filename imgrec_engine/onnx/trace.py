@@ -114,14 +114,21 @@ def trace(model: Module, example: NDArray[Any], operations: Collection[str]) -> 
     >>> [step.name for step in steps], [str(length) for length in steps[0].results[0].shape]
     (['linear'], ['N', '4'])
     """
+    with evaluating(model):
+        first, second = (_Recording(model, random_batch(example, batch), operations) for batch in BATCHES)
+    return _merge(first, second)
+
+
+@contextlib.contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Within it a model is in evaluation mode; after it each of its modules in its own."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        first, second = (_Recording(model, random_batch(example, batch), operations) for batch in BATCHES)
+        yield
     finally:
         for module, training in modes:
             module.training = training
-    return _merge(first, second)
 
 
 def random_batch(example: NDArray[Any], batch: int) -> NDArray[Any]:

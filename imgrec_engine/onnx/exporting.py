@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from imgrec_engine.errors import DataError, ExportError
 from imgrec_engine.models import ImageModel
 from imgrec_engine.nn import Module
 from imgrec_engine.onnx.model import serialize
-from imgrec_engine.onnx.parity import TOLERANCE, Parity, compare
+from imgrec_engine.onnx.parity import TOLERANCE, Parity, compare, outputs_of
 from imgrec_engine.onnx.trace import random_batch
 from imgrec_engine.onnx.translate import translate
 from imgrec_engine.tensor import Tensor, tensor
@@ -67,7 +68,8 @@ def export(
     array = example._array if isinstance(example, Tensor) else np.asarray(example)
     names = ("images", "logits") if images else ("input", "output")
     serialized = serialize(translate(model, array, *names), metadata, imgrec_engine.__version__)
-    parity = compare(model, serialized, [random_batch(array, count) for count in BATCHES])
+    batches = [random_batch(array, count) for count in BATCHES]
+    parity = compare(functools.partial(outputs_of, model), serialized, batches)
     if parity is not None and not parity.difference <= TOLERANCE * max(1.0, parity.largest):
         raise ExportError(f"onnx: the file does not compute what the model does: {parity}")
     _write(serialized, path)
@@ -89,8 +91,7 @@ def export_recogniser(recogniser: Recogniser, path: str | Path, images: Dataset)
     if not len(images):
         raise DataError("onnx: the data set holds no images to compare on")
     model = WithPreprocessing(recogniser.model, recogniser.preprocessing)
-    batches = _prepared(recogniser.preprocessing, images)
-    example = next(batches)
+    example = next(_prepared(recogniser.preprocessing, images))
     metadata = {
         "classes": list(recogniser.classes),
         "model": recogniser.model.config,
@@ -98,7 +99,7 @@ def export_recogniser(recogniser: Recogniser, path: str | Path, images: Dataset)
         "pixels": "0 to 255" if example.dtype == uint8 else "0 to 1",
     }
     serialized = serialize(translate(model, example, "images", "logits"), metadata, imgrec_engine.__version__)
-    parity = compare(model, serialized, _prepared(recogniser.preprocessing, images))
+    parity = compare(functools.partial(_logits, recogniser), serialized, _prepared(recogniser.preprocessing, images))
     if parity is not None and (parity.same_top < parity.samples or not parity.difference <= TOLERANCE):
         raise ExportError(f"onnx: the file does not recognise what the model does: {parity}")
     _write(serialized, path)
@@ -136,6 +137,11 @@ def _prepared(preprocessing: Preprocessing, images: Dataset) -> Iterator[NDArray
     for start in range(0, len(images), IMAGES):
         loaded, _ = images.gather(range(start, min(start + IMAGES, len(images))))
         yield np.stack([geometry(image) for image in loaded])
+
+
+def _logits(recogniser: Recogniser, pixels: NDArray[Any]) -> list[NDArray[Any]]:
+    """What the recogniser itself makes of images that have its size."""
+    return outputs_of(recogniser.model, recogniser.preprocessing.compose().batch(pixels, []))
 
 
 def _write(serialized: bytes, path: str | Path) -> None:
