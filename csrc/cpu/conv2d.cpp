@@ -124,7 +124,9 @@ class PackedWeights {
   PackedWeights(const Conv2dShape& shape, DType dtype, Conv2dPass pass, Workspace& packed)
       : shape_(shape), pass_(pass), weight_(weight_count(shape), dtype, packed) {
     std::int64_t size = part_size(shape.height.kernel * shape.width.kernel);
-    if (pass == Conv2dPass::backward_input) {
+    if (narrow()) {
+      size = weight_count(shape);
+    } else if (pass == Conv2dPass::backward_input) {
       size = 0;
       for_phases(shape, [&](auto, auto, const PhaseAxis& height, const PhaseAxis& width) {
         size += part_size(height.axis.taps * width.axis.taps);
@@ -146,6 +148,7 @@ class PackedWeights {
   void pack(const Context& context, const Array& array) const {
     const T* weight = weight_.read(array);
     if (pass_ == Conv2dPass::forward) return pack_forward(context, weight);
+    if (narrow()) return pack_narrow_weights(data_, weight, shape_);
     T* to = data_;
     for_phases(shape_, [&](auto, auto, const PhaseAxis& height, const PhaseAxis& width) {
       if (is_depthwise(shape_))
@@ -157,6 +160,8 @@ class PackedWeights {
   }
 
  private:
+  bool narrow() const { return pass_ == Conv2dPass::backward_input && NarrowInputGradient<T>::serves(shape_); }
+
   void pack_forward(const Context& context, const T* weight) const {
     if (!is_depthwise(shape_)) return pack_forward_weights(context, data_, weight, shape_);
     pack_depthwise_weights(data_, weight, depthwise_channels<T>(shape_), shape_, {forward_axis(shape_.height), 0, 0, 1},
@@ -209,10 +214,16 @@ struct ForwardPass {
 template <class T>
 struct BackwardInputPass {
   ImagePatches<T> dy;
-  Product<T> product;
+  std::optional<NarrowInputGradient<T>> narrow;
+  std::optional<Product<T>> product;
 
   BackwardInputPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
-      : dy(gradient_patches<T>(shape, dtype, workspace)), product(context, shape, shape.group_in(), workspace) {}
+      : dy(gradient_patches<T>(shape, dtype, workspace)) {
+    if (NarrowInputGradient<T>::serves(shape))
+      narrow.emplace(context, shape, workspace);
+    else
+      product.emplace(context, shape, shape.group_in(), workspace);
+  }
 };
 
 template <class T>
@@ -229,7 +240,7 @@ struct BackwardWeightPass {
       dy = gradient_patches<T>(shape, dtype, workspace);
       depthwise.emplace(x.patches, shape, workspace);
     } else {
-      dense.emplace(context, x.patches, shape, workspace);
+      dense.emplace(context, x.patches, shape, dtype, workspace);
     }
   }
 };
@@ -296,6 +307,7 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
     const cpu::PackedWeights<T> weights(shape, dx.dtype, Conv2dPass::backward_input, packed_memory);
     cpu::BackwardInputPass<T> pass(context, shape, dx.dtype, memory);
     cpu::Patches<T> patches = pass.dy.read(context, dy);
+    if (pass.narrow) return pass.narrow->run(context, dx, patches, weights.data());
     const T* phase = weights.data();
     cpu::Output<T> output{.data = dx.data,
                           .dtype = dx.dtype,
@@ -311,7 +323,7 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
                       output.column_start = j;
                       patches.height = height.axis;
                       patches.width = width.axis;
-                      pass.product.run(context, patches, phase, output);
+                      pass.product->run(context, patches, phase, output);
                       phase += weights.part_size(height.axis.taps * width.axis.taps);
                     });
   });

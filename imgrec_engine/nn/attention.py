@@ -36,6 +36,7 @@ class MultiheadAttention(Module):
             raise ValueError(f"MultiheadAttention: num_heads={num_heads} must divide embed_dim={embed_dim}")
         self.embed_dim = embed_dim
         self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
         self.dropout = dropout
         self.in_proj_weight = Parameter(zeros((3 * embed_dim, embed_dim)))
         self.in_proj_bias = Parameter(zeros(3 * embed_dim)) if bias else None
@@ -61,26 +62,29 @@ class MultiheadAttention(Module):
         for name, x in [("query", query), ("key", key), ("value", value)]:
             if x.ndim != 3 or x.shape[2] != self.embed_dim:
                 raise ShapeError(f"MultiheadAttention: {name} has shape {x.shape}, expected (N, S, {self.embed_dim})")
-        q, k, v = (self._heads(x) for x in self._project(query, key, value))
+        q, k, v = self._project(query, key, value)
         mask = self._mask(attn_mask, key_padding_mask, query.shape[0])
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
         return self.out_proj(y.reshape(*y.shape[:2], self.embed_dim)), None
 
     def _project(self, *inputs: Tensor) -> list[Tensor]:
-        """Query, key and value times their thirds of the weight; in one product where all three are the same."""
+        """The heads (N, S, num_heads, head_dim) of query, key and value: each times its third of the weight.
+
+        In one product where all three are the same.
+        """
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
         thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
         if all(x is inputs[0] for x in inputs):
-            joint = F.linear(inputs[0], weight, bias)
-            return [joint[:, :, third] for third in thirds]
+            joint = F.linear(inputs[0], weight, bias).reshape(*inputs[0].shape[:2], -1, self.head_dim)
+            return list(F.split(joint, self.num_heads, axis=2))
         return [
-            F.linear(x, weight[third], None if bias is None else bias[third])
+            self._heads(F.linear(x, weight[third], None if bias is None else bias[third]))
             for x, third in zip(inputs, thirds, strict=True)
         ]
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads)
+        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim)
 
     def _mask(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, batch: int) -> Tensor | None:
         """Both masks as one that broadcasts to (N, heads, S_q, S_k): boolean and True where attended, or additive."""

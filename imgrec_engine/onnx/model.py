@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ OPSET = 18  # the first in which all reductions take their axes alike
 IR_VERSION = 8  # the file format's that came with opset 18: what is older than 2023 reads neither
 
 
-def package() -> ModuleType:
+def package() -> Any:
     """The package `onnx`; ExportError that says how to install it."""
     try:
         import onnx
@@ -31,7 +30,7 @@ def serialize(graph: Graph, metadata: Mapping[str, Any], version: str) -> bytes:
 
     ExportError where `onnx` is not installed, or finds a fault.
     """
-    onnx: Any = package()
+    onnx = package()
     helper = onnx.helper
     inputs = [_described(onnx, graph.input_name, graph.input)]
     outputs = [_described(onnx, name, operand) for name, operand in graph.outputs.items()]

@@ -90,7 +90,7 @@ def split(x: Array, sizes: int | Sequence[int], axis: int = 0) -> Results:
 
     def backward(dys: tuple[Array | None, ...], needs: Needs) -> Gradients:
         given = next(dy for dy in dys if dy is not None)
-        dx = zeros(shape, given.dtype, given)
+        dx = (zeros if any(dy is None for dy in dys) else empty)(shape, given.dtype, given)
         for place, dy in zip(places, dys, strict=True):
             if dy is not None:
                 dx[place] = dy
