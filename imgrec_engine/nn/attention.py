@@ -74,10 +74,10 @@ class MultiheadAttention(Module):
         In one product where all three are the same.
         """
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
-        thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
         if all(x is inputs[0] for x in inputs):
             joint = F.linear(inputs[0], weight, bias).reshape(*inputs[0].shape[:2], -1, self.head_dim)
             return list(F.split(joint, self.num_heads, axis=2))
+        thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
         return [
             self._heads(F.linear(x, weight[third], None if bias is None else bias[third]))
             for x, third in zip(inputs, thirds, strict=True)

@@ -12,7 +12,7 @@ from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiab
 from imgrec_engine.device import empty, place
 from imgrec_engine.dtypes import is_floating, promote
 from imgrec_engine.errors import DTypeError, ShapeError
-from imgrec_engine.ops.arithmetic import unbroadcast
+from imgrec_engine.ops.arithmetic import plus, unbroadcast
 
 __all__ = ["linear", "matmul"]
 
@@ -115,7 +115,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Result:
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = _multiply(rows[None], weight.T[None], weight, versions)[0]
     if bias is not None:
-        y += bias
+        plus(y, bias, y)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dy_rows = dy.reshape(rows.shape[0], weight.shape[0])
