@@ -1,4 +1,4 @@
-"""The command line: imgrec train | evaluate | predict | inspect | info | models | datasets."""
+"""The command line: imgrec train | evaluate | predict | export | inspect | info | models | datasets."""
 
 from __future__ import annotations
 
@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     predict.set_defaults(command=_predict)
+
+    export = commands.add_parser("export", help="write a run's model as an ONNX file, compared on its test images")
+    export.add_argument("run", type=Path)
+    export.add_argument("file", type=Path, metavar="FILE", help="model.onnx; replaced if it is there")
+    export.add_argument("data", nargs="?", help="default: what the run was trained on")
+    export.set_defaults(command=_export)
 
     inspect = commands.add_parser("inspect", help="what each line of an op's CUDA kernels costs, by the simulator")
     inspect.add_argument("op", metavar="OP", help="conv2d, relu, lstm, ... (another name lists them)")
@@ -209,6 +215,21 @@ def _pictures(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
         file: folder / parent.relative_to(root) / f"{file.name}.png"
         for file, parent in zip(files, parents, strict=True)
     }
+
+
+def _export(options: argparse.Namespace) -> int:
+    from imgrec_engine import onnx
+    from imgrec_engine.data import load
+    from imgrec_engine.train import Recogniser
+    from imgrec_engine.train.run import read_config
+
+    recogniser = Recogniser.load(options.run)
+    parity = onnx.export_recogniser(
+        recogniser, options.file, load(options.data or read_config(options.run).data, "test")
+    )
+    found = parity or "not verified: onnxruntime is not installed (pip install imgrec_engine[onnx])"
+    print(f"{options.file}: {recogniser.model.config['name']}, {found}")
+    return 0
 
 
 def _join(paths: Sequence[Path]) -> str:

@@ -2,6 +2,9 @@
 
 #include <cstring>
 #include <optional>
+#include <stdexcept>
+
+#include "cpu/conv2d_winograd.h"
 
 namespace imgrec {
 namespace cpu {
@@ -245,6 +248,14 @@ struct BackwardWeightPass {
   }
 };
 
+struct WinogradWeightPass {
+  BiasGradient<float> bias;
+  WinogradWeightGradient weight;
+
+  WinogradWeightPass(const Context& context, const Conv2dShape& shape, Workspace& workspace)
+      : bias(shape, workspace), weight(context, shape, workspace) {}
+};
+
 template <template <class> class Pass, class T>
 std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dtype) {
   Workspace workspace;
@@ -256,6 +267,18 @@ std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dt
 }  // namespace cpu
 
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
+  if (shape.algorithm == Conv2dAlgorithm::winograd && !cpu::winograd_serves(shape, dtype))
+    throw std::invalid_argument(
+        "conv2d: algorithm is 'winograd', which serves stride 1, dilation 1, one group, filters of 3x3 or 5x5, 16 "
+        "channels or more on both sides, and no float64; expected None or 'direct' for this convolution");
+  if (cpu::winograd_chosen(shape, dtype, pass)) {
+    cpu::Workspace workspace;
+    if (pass == Conv2dPass::backward_weight)
+      cpu::WinogradWeightPass(context, shape, workspace);
+    else
+      cpu::WinogradProduct(context, shape, pass, workspace);
+    return {.algorithm = "winograd", .workspace_bytes = workspace.used()};
+  }
   Plan plan{.algorithm = "direct"};
   cpu::for_compute(dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -279,9 +302,14 @@ void conv2d_pack(const Context& context, const Array& packed, const Array& weigh
   });
 }
 
-void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x, const Array&,
-                    const Array& packed, const Array& bias, const Conv2dShape& shape, Activation activation,
-                    const Array& workspace) {
+void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x,
+                    const Array& weight, const Array& packed, const Array& bias, const Conv2dShape& shape,
+                    Activation activation, const Array& workspace) {
+  if (cpu::winograd_chosen(shape, y.dtype, Conv2dPass::forward)) {
+    cpu::Workspace memory(workspace.data);
+    const cpu::WinogradProduct product(context, shape, Conv2dPass::forward, memory);
+    return product.run(context, x, weight, {y, pre_activation, bias, activation});
+  }
   cpu::for_compute(y.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
@@ -299,8 +327,13 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
   });
 }
 
-void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array&, const Array& packed,
-                           const Conv2dShape& shape, const Array& workspace) {
+void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight,
+                           const Array& packed, const Conv2dShape& shape, const Array& workspace) {
+  if (cpu::winograd_chosen(shape, dx.dtype, Conv2dPass::backward_input)) {
+    cpu::Workspace memory(workspace.data);
+    const cpu::WinogradProduct product(context, shape, Conv2dPass::backward_input, memory);
+    return product.run(context, dy, weight, {.result = dx});
+  }
   cpu::for_compute(dx.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
@@ -334,6 +367,13 @@ void conv2d_backward_weight(const Context& context, const Array& dweight, const 
   if (dy.size() == 0) {
     for (const Array& gradient : {dweight, dbias})
       if (gradient.size() > 0) std::memset(gradient.data, 0, gradient.size() * size_of(gradient.dtype));
+    return;
+  }
+  if (cpu::winograd_chosen(shape, dy.dtype, Conv2dPass::backward_weight)) {
+    cpu::Workspace memory(workspace.data);
+    const cpu::WinogradWeightPass pass(context, shape, memory);
+    if (dbias) pass.bias.run(context, dbias, dy);
+    if (dweight) pass.weight.run(context, dweight, x, dy);
     return;
   }
   cpu::for_compute(dy.dtype, [&](auto tag) {

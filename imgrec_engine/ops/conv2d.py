@@ -114,7 +114,8 @@ def conv2d(
         dilation: distance between the taps of a filter.
         groups: channels are split into so many groups, each with its own filters; C groups are a depthwise convolution.
         activation: None, "relu", "gelu", "silu", "sigmoid" or "tanh", applied before y is written.
-        algorithm: None lets the engine choose; "direct" is the one there is.
+        algorithm: None lets the engine choose; "direct" sums the products themselves; "winograd", on the CPU alone, has
+            fewer multiplies and about twice the rounding error, for stride 1, 3x3 or 5x5 filters and 16 channels on.
 
     Returns:
         (N, OH, OW, C_out) with OH = (H + 2*padding - dilation*(KH - 1) - 1) // stride + 1.
@@ -122,9 +123,11 @@ def conv2d(
     Raises:
         ShapeError: shapes, stride, padding, dilation or groups that do not fit each other.
         DTypeError: dtypes that differ or are not floating.
-        ValueError: an unknown activation or algorithm; "same" with a stride.
+        ValueError: an unknown activation or algorithm, or one that does not serve this convolution; "same" with a
+            stride.
 
-    Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
+    Sources: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016); Lavin and Gray, "Fast
+    algorithms for convolutional neural networks" (2015).
 
     >>> import imgrec_engine as ie
     >>> y = conv2d(ie.ones((1, 5, 5, 2)), ie.ones((3, 3, 3, 2)), padding=1)
