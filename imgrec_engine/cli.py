@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
     predict.add_argument("--top", type=_positive, default=1)
     predict.add_argument("--device", default="cpu")
+    predict.add_argument(
+        "--explain", type=Path, nargs="?", const=Path("explained"), metavar="DIR",
+        help="draw what each prediction rests on as a PNG in this folder (default explained)",
+    )  # fmt: skip
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     predict.set_defaults(command=_predict)
@@ -172,9 +177,12 @@ def _predict(options: argparse.Namespace) -> int:
 
     recogniser = Recogniser.load(options.run, options.device)
     recognised, skipped = 0, list[str]()
-    for path in _files(options.paths):
+    files = list(_files(options.paths))
+    pictures = _pictures(files, options.explain) if options.explain else {}
+    for path in files:
         try:
-            prediction = recogniser.predict([read_image(path)])[0]
+            image = read_image(path)
+            prediction = recogniser.predict([image])[0]
         except DataError as error:
             if options.strict:
                 raise
@@ -182,16 +190,31 @@ def _predict(options: argparse.Namespace) -> int:
             continue
         recognised += 1
         pairs = list(zip(prediction.labels, prediction.scores, strict=True))[: options.top]
+        if picture := pictures.get(path):
+            recogniser.explain(image).draw(picture)
         if options.json:
             top = [{"label": label, "score": score} for label, score in pairs]
-            print(json.dumps({"path": str(path), **top[0], "top": top}), flush=True)
+            explained = {"explained": str(picture)} if picture else {}
+            print(json.dumps({"path": str(path), **top[0], "top": top, **explained}), flush=True)
         else:
-            print(f"{path}: " + ", ".join(f"{label} {score:.4f}" for label, score in pairs), flush=True)
+            drawn = f" ({picture})" if picture else ""
+            print(f"{path}: " + ", ".join(f"{label} {score:.4f}" for label, score in pairs) + drawn, flush=True)
     if not recognised:
         raise DataError(skipped[0] if len(skipped) == 1 else f"predict: no image in {_join(options.paths)}")
     if skipped:
         print(f"imgrec: skipped {len(skipped)} files that are no usable images, first {skipped[0]}", file=sys.stderr)
     return 0
+
+
+def _pictures(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Where the picture of each file goes: below the folder as the file is below what holds all the files."""
+    parents = [file.parent.resolve() for file in files]
+    root = os.path.commonpath(parents or [Path()])
+    # a.jpg and a.png may be beside each other, so a picture's name has the file's whole name in it.
+    return {
+        file: folder / parent.relative_to(root) / f"{file.name}.png"
+        for file, parent in zip(files, parents, strict=True)
+    }
 
 
 def _export(options: argparse.Namespace) -> int:

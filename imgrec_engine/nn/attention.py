@@ -21,8 +21,9 @@ class MultiheadAttention(Module):
 
     ``output, weights = attention(query, key, value)``: query (N, S_q, embed_dim), key and value (N, S_k, embed_dim),
     output (N, S_q, embed_dim). ``weights`` is always None, as with PyTorch's ``need_weights=False``: the kernel never
-    forms the S_q x S_k matrix. Masks mean what they mean in PyTorch's layer, where a boolean True *hides* a position
-    (the opposite of `functional.scaled_dot_product_attention`). State keys and initialisation are PyTorch's.
+    forms the S_q x S_k matrix; ``attention.weights(query, key)`` does, to look at. Masks mean what they mean in
+    PyTorch's layer, where a boolean True *hides* a position (the opposite of
+    `functional.scaled_dot_product_attention`). State keys and initialisation are PyTorch's.
 
     >>> import imgrec_engine as ie
     >>> x = ie.randn(2, 7, 16)
@@ -67,6 +68,15 @@ class MultiheadAttention(Module):
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
         return self.out_proj(y.reshape(*y.shape[:2], self.embed_dim)), None
+
+    def weights(self, query: Tensor, key: Tensor) -> Tensor:
+        """How much each query position attends to each key where nothing is masked: (N, num_heads, S_q, S_k).
+
+        softmax(q k^T / sqrt(head_dim)), computed anew; each row sums to 1.
+        """
+        q, k, _ = self._project(query, key, key)
+        scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1)
+        return F.softmax(scores * self.head_dim**-0.5)
 
     def _project(self, *inputs: Tensor) -> list[Tensor]:
         """The heads (N, S, num_heads, head_dim) of query, key and value: each times its third of the weight.
