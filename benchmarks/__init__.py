@@ -1,1 +1,1 @@
-"""Kernel benchmarks beside PyTorch: ``python -m benchmarks``."""
+"""The library beside other frameworks: ``python -m benchmarks`` (docs/benchmarks.md)."""

@@ -1,114 +1,161 @@
-"""python -m benchmarks [FAMILY ...]: our kernels beside PyTorch's, in one process, in turn, on one thread each.
-
-The results of both are compared before anything is timed. The ratio is the median over the pairs of PyTorch's time
-divided by ours: above 1 we are faster. "forward + backward" is `.backward()` with gradients for all inputs.
-
-python -m benchmarks simulator: how fast the simulator runs CUDA kernels; PyTorch has no part in it.
-"""
+"""python -m benchmarks: this library beside others, measured so that the ratios hold (docs/benchmarks.md)."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import statistics
+import contextlib
+import dataclasses
+import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+from benchmarks import cases, compare, frameworks, machine, processes, report, simulator
+from benchmarks.measure import Bench, Refused
+from benchmarks.remote import RemoteWorker
+from benchmarks.results import Measurement, Report
 
-import imgrec_engine as ie
-from benchmarks import simulator
-from benchmarks.cases import Case, cases
-from imgrec_engine import info
-
-PAIRS = 9
+APART = ("import", "memory")  # families that need fresh processes
+DEFAULT = (*(family for family in cases.FAMILIES if family not in ("gpu", "tiny")), *APART)
 
 
-def main() -> int:
-    """Prints a table, and returns 1 if PyTorch is missing or a result is wrong."""
-    parser = argparse.ArgumentParser(description="Our kernels beside PyTorch's.")
-    parser.add_argument("families", nargs="*", help="conv2d, lstm, attention, norm, pool2d, loss (default: all)")
-    options = parser.parse_args()
-    if options.families == ["simulator"]:
+def parse(words: list[str]) -> argparse.Namespace:
+    """The options; the program ends where they are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="This library beside others, in two processes that take turns.",
+        epilog="python -m benchmarks compare A.json B.json tells what changed between two reports; "
+        "python -m benchmarks simulator times the simulator of GPUs.",
+    )
+    known = [*cases.FAMILIES, *APART]
+    parser.add_argument(
+        "families", nargs="*", metavar="FAMILY", help=f"of {', '.join(known)} (default: all for the cpu)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, sim or cuda")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="for both (default: all cores)"
+    )
+    parser.add_argument(
+        "--compare", default=",".join(frameworks.PEERS), help="others, with commas (default: %(default)s)"
+    )
+    parser.add_argument("--cases", nargs="+", default=[], metavar="PART", help="only those whose names hold a part")
+    parser.add_argument("--json", type=Path, help="where the report goes")
+    parser.add_argument("--plot", type=Path, help="where the picture goes")
+    options = parser.parse_args(words)
+    if unknown := set(options.families) - set(known):
+        parser.error(f"no family is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    options.compare = [name for name in options.compare.split(",") if name]
+    if unknown := set(options.compare) - set(frameworks.PEERS):
+        parser.error(f"cannot compare with {', '.join(sorted(unknown))}, only with {', '.join(frameworks.PEERS)}")
+    if options.threads < 1:
+        parser.error(f"--threads is {options.threads}, expected 1 or more")
+    options.families = options.families or DEFAULT
+    return options
+
+
+def main(words: list[str]) -> int:
+    """Prints tables; 1 where results were wrong, 2 where the command was."""
+    if words[:1] == ["simulator"]:
         return simulator.main()
+    if words[:1] == ["compare"]:
+        return compare_reports(words[1:])
+    options = parse(words)
+    peers = [name for name in options.compare if frameworks.is_installed(name)]
+    described = {**machine.describe(), "threads": options.threads, "device": options.device}
+    run = Run(options, peers, machine.Probe(), described)
+    measurements = run.all()
+    for line in report.summary(measurements):
+        print(line)
+    result = Report(described, tuple(measurements))
+    if options.json:
+        result.write(options.json)
+    if options.plot:
+        from benchmarks import plots  # matplotlib is an extra
+
+        plots.draw(result, options.plot)
+    for line in run.refused:
+        print(f"refused, not timed: {line}", file=sys.stderr)
+    return int(bool(run.refused))
+
+
+class Run:
+    """One run of the program."""
+
+    def __init__(self, options: argparse.Namespace, peers: list[str], probe: machine.Probe, described: Any) -> None:
+        self.options = options
+        self.peers = peers
+        self.probe = probe
+        self.described = described
+        self.refused: list[str] = []
+
+    def all(self) -> list[Measurement]:
+        """Measures and prints everything."""
+        measurements = []
+        table = ""
+        for measurement in self._measurements():
+            if (title := report.title(measurement)) != table:
+                print(f"\n{title}\n{report.HEAD}")
+                table = title
+            print(report.row(measurement), flush=True)
+            measurements.append(measurement)
+        return measurements
+
+    def _measurements(self) -> Iterator[Measurement]:
+        ceilings = self.probe.ceilings(self.options.threads)
+        self.described["ceilings"] = dataclasses.asdict(ceilings)
+        print(
+            self.described["processor"],
+            f"{self.options.threads} threads",
+            f"commit {self.described['commit']}",
+            sep=", ",
+        )
+        print(
+            f"ceilings: {ceilings.flops / 1e9:.0f} GFLOP/s, copy {ceilings.bandwidth / 1e9:.1f} GB/s (read and written)"
+        )
+        if families := [family for family in self.options.families if family not in APART]:
+            yield from self._beside(families)
+        if "import" in self.options.families:
+            yield from processes.imports(self.peers, self.probe, self.options.threads)
+        if "memory" in self.options.families:
+            yield from processes.memory(
+                self.peers, self.probe, self.options.threads, self.options.device, self.options.cases
+            )
+
+    def _beside(self, families: list[str]) -> Iterator[Measurement]:
+        """The families that are measured in workers which stay."""
+        options = self.options
+        with contextlib.ExitStack() as stack:
+            ours, *others = (
+                stack.enter_context(RemoteWorker(name, options.device, options.threads))
+                for name in ("ours", *self.peers)
+            )
+            self.described["versions"] = [worker.version for worker in (ours, *others)]
+            print(", ".join(self.described["versions"]))
+            peers = {worker.framework: worker for worker in others}
+            bench = Bench(ours, peers, self.probe, options.threads, host=options.device == "cpu")
+            for case in cases.select(families, options.cases):
+                for mode in case.modes:
+                    try:
+                        yield from bench.measure(case, mode)
+                    except Refused as refused:
+                        self.refused.append(str(refused))
+
+
+def compare_reports(words: list[str]) -> int:
+    """Prints what changed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks compare")
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    options = parser.parse_args(words)
     try:
-        torch = importlib.import_module("torch")
-    except ImportError:
-        print("benchmarks: PyTorch is not installed; there is nothing to compare with", file=sys.stderr)
-        return 1
-    torch.set_num_threads(1)
-    ie.set_num_threads(1)
-    print(f"float32, one thread, {info.target()}, PyTorch {torch.__version__}; ratio = PyTorch's time / ours")
-    print(f"{'case':<44} {'forward':>22} {'forward + backward':>24}")
-    for case in cases():
-        if not options.families or case.family in options.families:
-            forward, both = measure(case, torch)
-            print(f"{case.family + ' ' + case.name:<44} {forward:>22} {both:>24}", flush=True)
+        lines = compare.changes(Report.read(options.before), Report.read(options.after))
+    except (OSError, ValueError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(lines) if lines else "nothing changed beyond the spread")
     return 0
 
 
-def measure(case: Case, torch: Any) -> tuple[str, str]:
-    """Ratio and our speed, forward and with the backward pass."""
-    ours = [ie.tensor(array, requires_grad=True) for array in case.inputs]
-    leaves = [torch.from_numpy(array.copy()).requires_grad_() for array in case.inputs]
-    theirs, forward = case.to_theirs(leaves), case.theirs(torch)
-    output, reference = case.ours(*ours), case.from_theirs(forward(*theirs))
-    check(case, output.numpy(), reference.detach().numpy())
-    weights = np.random.Generator(np.random.Philox(6)).standard_normal(output.shape).astype(np.float32)
-    our_weights, their_weights = ie.tensor(weights), torch.from_numpy(weights)
-    output.backward(our_weights)
-    reference.backward(their_weights)
-    for mine, leaf in zip(ours, leaves, strict=True):
-        check(case, mine.grad.numpy() if mine.grad is not None else 0, leaf.grad.numpy())
-
-    def our_forward() -> None:
-        with ie.no_grad():
-            case.ours(*ours)
-
-    def their_forward() -> None:
-        with torch.no_grad():
-            forward(*theirs)
-
-    def our_step() -> None:
-        for tensor in ours:
-            tensor.grad = None
-        case.ours(*ours).backward(our_weights)
-
-    def their_step() -> None:
-        for leaf in leaves:
-            leaf.grad = None
-        case.from_theirs(forward(*case.to_theirs(leaves))).backward(their_weights)
-
-    once = compare(our_forward, their_forward, case.flops)
-    return once, compare(our_step, their_step, case.flops * case.with_backward)
-
-
-def check(case: Case, ours: Any, theirs: Any) -> None:
-    """Refuses to time wrong answers."""
-    scale = max(1.0, float(np.abs(theirs).max()))
-    if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * scale):
-        raise SystemExit(f"benchmarks: {case.family} {case.name}: our result is not PyTorch's; not timed")
-
-
-def compare(ours: Callable[[], None], theirs: Callable[[], None], flops: float) -> str:
-    """Both in turn; the median of the ratios, and our best speed."""
-    ours()
-    theirs()
-    repeats = max(1, int(0.02 / seconds(ours, 1)))
-    pairs = [(seconds(ours, repeats), seconds(theirs, repeats)) for _ in range(PAIRS)]
-    ratio = statistics.median(their / our for our, their in pairs)
-    return f"{ratio:5.2f} {flops / min(our for our, _ in pairs) / 1e9:7.1f} GFLOP/s"
-
-
-def seconds(work: Callable[[], None], repeats: int) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        work()
-    return (time.perf_counter() - start) / repeats
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

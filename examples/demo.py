@@ -40,8 +40,8 @@ HARD_WINDOWS_FROM = (4, 8)  # before these epochs the model says which windows i
 ACCURACY_BAR, REJECTION_BAR = 0.97, 0.95
 
 CHECKPOINT, METRICS = "best.safetensors", "metrics.jsonl"
-CURVES, CONFUSION, PHOTO = "curves.png", "confusion.png", "photo.png"
-FILES = (CHECKPOINT, METRICS, CURVES, CONFUSION, PHOTO)
+CURVES, CONFUSION, PHOTO, EXPLAINED = "curves.png", "confusion.png", "photo.png", "explained.png"
+FILES = (CHECKPOINT, METRICS, CURVES, CONFUSION, PHOTO, EXPLAINED)
 
 # Every patch is standardised by its own mean and deviation, so a face in the shade looks like one in the sun.
 PREPROCESSING = Preprocessing((demo_data.SIDE, demo_data.SIDE), 1, mean=(0.0,), std=(1.0,), per_image=True)
@@ -81,6 +81,7 @@ def main() -> int:
 
     write_results(out, trainings)
     demo_photo.draw(photo, verdicts[0], out / PHOTO)
+    demo_photo.explain_face(trainings[0].recogniser, photo, verdicts[0]).draw(out / EXPLAINED)
     passed = report(trainings, verdicts)
     print(f"\nTraining took {training_seconds:.1f} s, all together {time.perf_counter() - start:.1f} s.")
     print(f"{out}/ holds {', '.join(FILES)}: the model, curves and photo of seed {SEEDS[0]}.")

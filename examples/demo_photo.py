@@ -11,7 +11,7 @@ from demo_data import Images, Random, cut, to_grey
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from imgrec_engine.train import Recogniser
+from imgrec_engine.train import Explanation, Recogniser
 
 ACCEPTED = 0.5  # the score above which a window is called a face
 RANDOM_WINDOWS = 300
@@ -154,6 +154,12 @@ def judge(recogniser: Recogniser, photo: NDArray[np.uint8], proposals: list[Box]
     windows = windows_beside(proposals, photo.shape, np.random.default_rng(seed))
     grey = to_grey(photo)
     return Verdict(proposals, scores(recogniser, grey, proposals), windows, scores(recogniser, grey, windows))
+
+
+def explain_face(recogniser: Recogniser, photo: NDArray[np.uint8], verdict: Verdict) -> Explanation:
+    """What the model's answer for the face rests on: the best of the proposals that are the face."""
+    box = verdict.proposals[int(np.where(verdict.of_face, verdict.scores, -1).argmax())]
+    return recogniser.explain(photo[box.top : box.bottom, box.left : box.right])
 
 
 def draw(photo: NDArray[np.uint8], verdict: Verdict, path: Path) -> None:

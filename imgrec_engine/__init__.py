@@ -58,6 +58,7 @@ __all__ = [
     "nn",
     "no_grad",
     "ones",
+    "onnx",
     "optim",
     "profile",
     "rand",
@@ -73,7 +74,7 @@ __all__ = [
     "zeros",
 ]
 
-_ON_DEMAND = ("data", "metrics", "testing", "train")  # with them the import would take twice as long
+_ON_DEMAND = ("data", "metrics", "onnx", "testing", "train")  # with them the import would take twice as long
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -22,23 +22,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import itertools
 import operator
-import re
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeAlias, overload
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import debug, kernels, observe
+from imgrec_engine import arguments, debug, kernels, observe, quiet
 from imgrec_engine import device as devices
-from imgrec_engine.dtypes import SUPPORTED, is_floating
-from imgrec_engine.errors import AutogradError, DeviceError, DTypeError, ImgrecError, OutOfMemoryError
-from imgrec_engine.mixed_precision import Precision, cast, region, wanted_dtype
+from imgrec_engine.dtypes import is_floating
+from imgrec_engine.errors import AutogradError, ImgrecError, OutOfMemoryError
+from imgrec_engine.mixed_precision import Precision, region
 
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
@@ -79,30 +77,23 @@ class Version:
 
 def owner_of(array: Any) -> Any:
     """The array at the end of a chain of views."""
-    while isinstance(array.base, kernels.ARRAYS):
-        array = array.base
+    while isinstance(base := array.base, kernels.ARRAYS):
+        array = base
     return array
-
-
-_tensor_type: Any = None
-
-
-def set_tensor_type(tensor_type: type[Tensor]) -> None:
-    """Tells what operations take and return: tensor.py comes later, because its class has operations as methods."""
-    global _tensor_type
-    _tensor_type = tensor_type
 
 
 class _Mode(threading.local):
     recording = True
     given: Sequence[Tensor] = ()  # to the operation that runs
 
+    def __init__(self) -> None:
+        self.outer: list[bool] = []  # what `recording` was outside of the no_grad blocks
+
 
 _mode = _Mode()
 
 
-@contextlib.contextmanager
-def no_grad() -> Iterator[None]:
+class no_grad(contextlib.ContextDecorator):  # noqa: N801 (PyTorch's name, and used as a function)
     """Within it nothing is recorded, so nothing is kept for a backward pass. Also a decorator: ``@no_grad()``.
 
     >>> import imgrec_engine as ie
@@ -112,12 +103,13 @@ def no_grad() -> Iterator[None]:
     >>> y.requires_grad
     False
     """
-    before = _mode.recording
-    _mode.recording = False
-    try:
-        yield
-    finally:
-        _mode.recording = before
+
+    def __enter__(self) -> None:
+        _mode.outer.append(_mode.recording)
+        _mode.recording = False
+
+    def __exit__(self, *error: object) -> None:
+        _mode.recording = _mode.outer.pop()
 
 
 def is_recording() -> bool:
@@ -197,42 +189,45 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
     """
     if op is None:
         return functools.partial(differentiable, precision=precision)
-    name, slots = op.__name__, _slots(op)
+    name, slots = op.__name__, arguments.slots_of(op)
 
     @functools.wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
         values = list(args)
-        inputs = [_unwrap(name, slot, values, kwargs) for slot in slots]
-        tensors = _tensors(inputs)
-        array_type = _array_type(name, slots, inputs, tensors)
+        inputs, tensors = arguments.unwrap(name, slots, values, kwargs)
+        array_type = arguments.array_type_of(name, slots, inputs, tensors)
         if array_type is not np.ndarray and (gpu := devices.elsewhere(tensors[0]._array)):
             given = {slot.name: value for slot, value in zip(slots, inputs, strict=True) if slot.name in kwargs}
             with gpu:
                 return call(*args, **{**kwargs, **given})
-        with np.errstate(all="ignore"):  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
+        before = quiet.enter()  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
+        _mode.given = tensors
+        try:
             if precision is not None and region.dtype is not None:
-                _cast(precision, slots, inputs, values, kwargs)
-            _mode.given = tensors
-            try:
-                if observe.observers:
-                    result = observe.observed(name, "forward", op, values, kwargs)
-                else:
-                    result = op(*values, **kwargs)
-            except _VAGUE as error:
-                raise _named(error, name, values, kwargs) from error
-            finally:
-                _mode.given = ()
+                arguments.cast(precision, slots, inputs, values, kwargs)
+            if observe.observers:
+                result = observe.observed(name, "forward", op, values, kwargs)
+            else:
+                result = op(*values, **kwargs)
+        except _VAGUE as error:
+            raise _named(error, name, values, kwargs) from error
+        finally:
+            _mode.given = ()
+            quiet.leave(before)
         if type(result) is not tuple or len(result) != 2 or not (result[1] is None or callable(result[1])):
-            raise TypeError(f"{name} returned {_describe(result)}, expected a pair (result, backward or None)")
+            raise TypeError(f"{name} returned {arguments.describe(result)}, expected a pair (result, backward or None)")
         outputs, pullback = result
         several = type(outputs) is tuple
         node = None
         if _mode.recording and pullback is not None and any(map(_requires_grad, tensors)):
             node = Node(name, tuple(map(_edge, inputs)), pullback, several)
-        results = tuple([_wrap(array, array_type, tensors, node) for array in (outputs if several else (outputs,))])
+        if several:
+            wrapped = tuple([_wrap(array, array_type, tensors, node) for array in outputs])
+        else:
+            wrapped = (_wrap(outputs, array_type, tensors, node),)
         if node is not None:
-            _note_saved(node, slots, inputs, results)
-        return results if several else results[0]
+            _note_saved(node, slots, inputs, wrapped)
+        return wrapped if several else wrapped[0]
 
     call.differentiable_op = True  # type: ignore[attr-defined]
     call.precision = precision  # type: ignore[attr-defined]
@@ -255,107 +250,12 @@ def _named(error: Exception, name: str, args: list[Any], kwargs: dict[str, Any])
     return (OutOfMemoryError if kind is MemoryError else kind)(f"{call}: {message}")
 
 
-def _slots(op: Callable[..., Any]) -> list[_Slot]:
-    """The parameters that take tensors. Annotations are read as text: they may be strings or types."""
-    slots = []
-    for place, parameter in enumerate(inspect.signature(op).parameters.values()):
-        words = set(re.findall(r"\w+", str(parameter.annotation)))
-        if "Array" in words:
-            optional = not words.isdisjoint({"None", "Optional"})
-            slots.append(_Slot(place, parameter.name, "Sequence" in words, optional, "float" in words))
-    if not slots:
-        raise TypeError(f"differentiable: {op.__name__} has no parameter that is annotated as Array")
-    return slots
-
-
-class _Slot(NamedTuple):
-    """A parameter that takes tensors, as its annotation says."""
-
-    place: int
-    name: str
-    takes_sequence: bool
-    takes_none: bool
-    takes_number: bool
-
-
-def _unwrap(op: str, slot: _Slot, values: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Replaces what was given for one parameter by its array(s); returns it with every array as a tensor."""
-    where: Any = values
-    key: Any = slot.place
-    if slot.place >= len(values):
-        where, key = kwargs, slot.name
-        if slot.name not in kwargs:
-            return None
-    given = where[key]
-    if slot.takes_sequence:
-        if not isinstance(given, (list, tuple)) or not given:
-            raise TypeError(f"{op}: {slot.name} is {_describe(given)}, expected a list of one Tensor or more")
-        given = tuple(_as_tensor(op, f"{slot.name}[{i}]", item) for i, item in enumerate(given))
-        where[key] = [tensor._array for tensor in given]
-    elif not (given is None and slot.takes_none) and not (isinstance(given, _NUMBERS) and slot.takes_number):
-        given = _as_tensor(op, slot.name, given)
-        where[key] = given._array
-    return given
-
-
-def _cast(
-    precision: Precision, slots: list[_Slot], inputs: list[Any], values: list[Any], kwargs: dict[str, Any]
-) -> None:
-    """Replaces the arrays of a call by what autocast wants; the edges, and so the gradients, stay the tensors' own."""
-    dtype = wanted_dtype(precision, _tensors(inputs))
-    if dtype is None:
-        return
-    for slot, given in zip(slots, inputs, strict=True):
-        where: Any = values if slot.place < len(values) else kwargs
-        key: Any = slot.place if where is values else slot.name
-        if isinstance(given, tuple):
-            where[key] = [cast(tensor, dtype) for tensor in given]
-        elif isinstance(given, _tensor_type):
-            where[key] = cast(given, dtype)
-
-
-_NUMBERS = (int, float, np.generic)
-
-
-def _as_tensor(op: str, parameter: str, given: Any) -> Any:
-    if isinstance(given, _tensor_type):
-        return given
-    kinds: Any = (*kernels.ARRAYS, np.generic)
-    if not isinstance(given, kinds):
-        raise TypeError(f"{op}: {parameter} is {_describe(given)}, expected a Tensor")
-    if given.dtype not in SUPPORTED:
-        raise DTypeError(f"{op}: {parameter} is {given.dtype.name}; there are no tensors of this dtype")
-    return _tensor_type(np.asarray(given) if isinstance(given, (np.ndarray, np.generic)) else given)
-
-
-def _array_type(op: str, slots: list[_Slot], inputs: list[Any], tensors: list[Tensor]) -> type:
-    """The type of array on the device where all the tensors are; DeviceError where they are on several."""
-    found: type = type(tensors[0]._array) if tensors else np.ndarray
-    for tensor in tensors:
-        if type(tensor._array) is not found or (found is not np.ndarray and tensor.device != tensors[0].device):
-            named = [
-                (f"{slot.name}[{i}]" if slot.takes_sequence else slot.name, item)
-                for slot, given in zip(slots, inputs, strict=True)
-                for i, item in enumerate(_tensors([given]))
-            ]
-            device = devices.of(tensors[0]._array)
-            seen = ", ".join(f"{name} on {item.device}" for name, item in named)
-            moved = " and ".join(f"{name}.to({device!r})" for name, item in named if item.device != device)
-            raise DeviceError(f"{op}: {seen}; expected all on one device: {moved}")
-    return found
-
-
-def _describe(given: Any) -> str:
-    is_empty = given is None or (isinstance(given, (list, tuple)) and not given)
-    return repr(given) if is_empty else f"of type {type(given).__name__}"
-
-
 def _edge(given: Any) -> Any:
     """Where a gradient for this input goes: a leaf tensor, (node, output index), a tuple of such, or None."""
     if isinstance(given, tuple):
         edges = tuple(map(_edge, given))
         return None if all(edge is None for edge in edges) else edges
-    if not (isinstance(given, _tensor_type) and given.requires_grad):
+    if not (isinstance(given, arguments.tensor_type) and given.requires_grad):
         return None
     return given if given._node is None else _Output(given._node, given._index)
 
@@ -372,15 +272,18 @@ class _Output:
 
 def _wrap(array: Any, array_type: type, tensors: list[Tensor], node: Node | None) -> Tensor:
     """A tensor for an op's output, on the device of its inputs: attached to the node if gradients can flow."""
-    tensor: Tensor = _tensor_type(devices.place(array, array_type))
-    owner = owner_of(tensor._array)
+    if type(array) is not array_type:
+        array = devices.place(array, array_type)
+    tensor: Tensor = arguments.tensor_type(array)
+    owner, kinds = owner_of(array), kernels.ARRAYS
     for given in tensors:
-        if owner_of(given._array) is owner:  # a view: writes to one are writes to the other
-            tensor._version = given._version
+        other = given._array
+        if other is owner or (isinstance(other.base, kinds) and owner_of(other) is owner):
+            tensor._version = given._version  # a view: writes to one are writes to the other
     if node is not None:
         tensor._index = len(node.outputs)
-        node.outputs.append((tensor._array.shape, tensor._array.dtype, array_type))
-        if is_floating(tensor._array.dtype):
+        node.outputs.append((array.shape, array.dtype, array_type))
+        if is_floating(array.dtype):
             tensor.requires_grad = True
             tensor._node = node
     return tensor
@@ -397,24 +300,13 @@ def transfer(x: Tensor, device: str) -> Tensor:
     return _wrap(y, type(y), [x], node)
 
 
-def _tensors(inputs: Sequence[Any]) -> list[Tensor]:
-    """The tensors among what was given for an op's parameters, those within sequences too."""
-    found = []
-    for given in inputs:
-        if isinstance(given, _tensor_type):
-            found.append(given)
-        elif isinstance(given, tuple):
-            found.extend(_tensors(given))
-    return found
-
-
-def _note_saved(node: Node, slots: list[_Slot], inputs: list[Any], outputs: tuple[Tensor, ...]) -> None:
+def _note_saved(node: Node, slots: list[arguments.Slot], inputs: list[Any], outputs: tuple[Tensor, ...]) -> None:
     """Finds the inputs and outputs whose memory the pullback holds, and remembers their versions."""
     held: set[int] = set()
     _find_arrays(node.pullback, held)
     named = [(f"argument {slot.name!r}", given) for slot, given in zip(slots, inputs, strict=True)]
     for what, given in [*named, *(("its result", output) for output in outputs)]:
-        for tensor in _tensors([given]):
+        for tensor in arguments.tensors_among([given]):
             if id(owner_of(tensor._array)) in held:
                 node.saved.append((what, tensor._version, tensor._version.stamp))
 

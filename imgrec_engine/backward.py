@@ -14,6 +14,7 @@ from imgrec_engine import capturing, kernels, observe
 from imgrec_engine.autograd import Node
 from imgrec_engine.device import elsewhere, empty_like, is_writable, on, place
 from imgrec_engine.errors import AutogradError, DeviceError, OutOfMemoryError
+from imgrec_engine.ops.arithmetic import plus
 from imgrec_engine.tensor import Tensor
 
 
@@ -220,7 +221,7 @@ def _add(before: Any, array: Any) -> Any:
     if before is None:
         return array
     with on(array):
-        return np.add(before, array, out=empty_like(array))
+        return plus(before, array, empty_like(array))
 
 
 def _copy(array: Any) -> Any:

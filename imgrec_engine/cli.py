@@ -1,9 +1,10 @@
-"""The command line: imgrec train | reproduce | tune | evaluate | predict | inspect | info | models | datasets."""
+"""The command line: imgrec train | reproduce | tune | evaluate | predict | export | inspect | info | models | ..."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -61,9 +62,19 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
     predict.add_argument("--top", type=positive, default=1)
     predict.add_argument("--device", default="cpu")
+    predict.add_argument(
+        "--explain", type=Path, nargs="?", const=Path("explained"), metavar="DIR",
+        help="draw what each prediction rests on as a PNG in this folder (default explained)",
+    )  # fmt: skip
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     predict.add_argument("--strict", action="store_true", help="stop at a file that is no image")
     predict.set_defaults(command=_predict)
+
+    export = commands.add_parser("export", help="write a run's model as an ONNX file, compared on its test images")
+    export.add_argument("run", type=Path)
+    export.add_argument("file", type=Path, metavar="FILE", help="model.onnx; replaced if it is there")
+    export.add_argument("data", nargs="?", help="default: what the run was trained on")
+    export.set_defaults(command=_export)
 
     inspect = commands.add_parser("inspect", help="what each line of an op's CUDA kernels costs, by the simulator")
     inspect.add_argument("op", metavar="OP", help="conv2d, relu, lstm, ... (another name lists them)")
@@ -104,9 +115,12 @@ def _predict(options: argparse.Namespace) -> int:
 
     recogniser = Recogniser.load(options.run, options.device)
     recognised, skipped = 0, list[str]()
-    for path in _files(options.paths):
+    files = list(_files(options.paths))
+    pictures = _pictures(files, options.explain) if options.explain else {}
+    for path in files:
         try:
-            prediction = recogniser.predict([read_image(path)])[0]
+            image = read_image(path)
+            prediction = recogniser.predict([image])[0]
         except DataError as error:
             if options.strict:
                 raise
@@ -114,15 +128,45 @@ def _predict(options: argparse.Namespace) -> int:
             continue
         recognised += 1
         pairs = list(zip(prediction.labels, prediction.scores, strict=True))[: options.top]
+        if picture := pictures.get(path):
+            recogniser.explain(image).draw(picture)
         if options.json:
             top = [{"label": label, "score": score} for label, score in pairs]
-            print(json.dumps({"path": str(path), **top[0], "top": top}), flush=True)
+            explained = {"explained": str(picture)} if picture else {}
+            print(json.dumps({"path": str(path), **top[0], "top": top, **explained}), flush=True)
         else:
-            print(f"{path}: " + ", ".join(f"{label} {score:.4f}" for label, score in pairs), flush=True)
+            drawn = f" ({picture})" if picture else ""
+            print(f"{path}: " + ", ".join(f"{label} {score:.4f}" for label, score in pairs) + drawn, flush=True)
     if not recognised:
         raise DataError(skipped[0] if len(skipped) == 1 else f"predict: no image in {_join(options.paths)}")
     if skipped:
         print(f"imgrec: skipped {len(skipped)} files that are no usable images, first {skipped[0]}", file=sys.stderr)
+    return 0
+
+
+def _pictures(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Where the picture of each file goes: below the folder as the file is below what holds all the files."""
+    parents = [file.parent.resolve() for file in files]
+    root = os.path.commonpath(parents or [Path()])
+    # a.jpg and a.png may be beside each other, so a picture's name has the file's whole name in it.
+    return {
+        file: folder / parent.relative_to(root) / f"{file.name}.png"
+        for file, parent in zip(files, parents, strict=True)
+    }
+
+
+def _export(options: argparse.Namespace) -> int:
+    from imgrec_engine import onnx
+    from imgrec_engine.data import load
+    from imgrec_engine.train import Recogniser
+    from imgrec_engine.train.config import read_config
+
+    recogniser = Recogniser.load(options.run)
+    parity = onnx.export_recogniser(
+        recogniser, options.file, load(options.data or read_config(options.run).data, "test")
+    )
+    found = parity or "not verified: onnxruntime is not installed (pip install imgrec_engine[onnx])"
+    print(f"{options.file}: {recogniser.model.config['name']}, {found}")
     return 0
 
 

@@ -43,3 +43,7 @@ class ModelError(ImgrecError, ValueError):
 
 class CheckpointError(ImgrecError, ValueError):
     """A checkpoint that is damaged, incomplete, or for another model."""
+
+
+class ExportError(ImgrecError, ValueError):
+    """A model that cannot be exported, or whose exported file computes something else."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,6 +91,24 @@ def allow_tf32(allowed: bool) -> None:
 def is_tf32_allowed() -> bool:
     """Whether float32 products may round their factors to tf32."""
     return bool(_OF_TYPE[np.ndarray][1].allow_tf32)
+
+
+class Plan(NamedTuple):
+    """What an operation needs besides its arguments: csrc/ops/array.h says more."""
+
+    algorithm: str
+    workspace_bytes: int
+    reserve_bytes: int
+    packed_bytes: int
+
+
+def new_plan(make: Callable[..., Any], *description: Any) -> Plan:
+    """What one of the bindings' functions ``<op>_plan`` gives for a context, shapes and a dtype."""
+    made = make(*description)
+    return Plan(*[getattr(made, field) for field in Plan._fields])
+
+
+plan = functools.lru_cache(maxsize=4096)(new_plan)  # the same one for the same description
 
 
 def workspace(plan: Any, like: Any) -> Any:

@@ -24,7 +24,8 @@ from imgrec_engine.autograd import Version, given_tensors, is_recording, owner_o
 
 MOST_LAYOUTS = 4  # of one weight: a forward and a backward pass, each under two settings
 _BYTES = np.dtype(np.uint8)
-_handed_out: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # owners of memory, by id
+_POOL_MEMORY = type(kernels.EMPTY[np.ndarray]((1,), _BYTES).base)  # what owns the memory of the pool's arrays
+_handed_out: dict[int, weakref.ref[Any]] = {}  # owners of memory, by id
 
 
 class _Packed(NamedTuple):
@@ -38,7 +39,9 @@ class _Packed(NamedTuple):
 def hand_out(array: Any) -> Any:
     """The array itself, whose memory others may write to unseen from now on."""
     owner = owner_of(array)
-    _handed_out[id(owner)] = owner
+    number = id(owner)
+    if isinstance(owner, np.ndarray) and number not in _handed_out:
+        _handed_out[number] = weakref.ref(owner, lambda _: _handed_out.pop(number))
     return array
 
 
@@ -82,7 +85,7 @@ def packed(
 def _is_private(array: Any) -> bool:
     """Whether nobody writes to the array unseen: its memory is the pool's, and was not handed out."""
     owner = owner_of(array)
-    return type(owner.base).__name__ == "PyCapsule" and id(owner) not in _handed_out
+    return type(owner.base) is _POOL_MEMORY and id(owner) not in _handed_out
 
 
 def _make(weights: tuple[Any, ...], plan: Any, pack: Callable[[Any], None]) -> Any:

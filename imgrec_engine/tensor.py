@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_engine import autograd, capturing, dlpack, kernels, packing
+from imgrec_engine import arguments, autograd, capturing, dlpack, kernels, packing
 from imgrec_engine import device as devices
 from imgrec_engine.dtypes import as_dtype, float32, float64, is_floating
 from imgrec_engine.errors import AutogradError, DTypeError, ShapeError
@@ -274,7 +274,7 @@ class Tensor(Methods):
         capturing.note_write(self._version)
 
 
-autograd.set_tensor_type(Tensor)
+arguments.set_tensor_type(Tensor)
 
 
 def _writable_value(value: Any, target: Any) -> Any:

@@ -186,3 +186,15 @@ def test_the_cascade_proposes_the_face(demo_photo, tmp_path):
     demo_photo.draw(photo, verdict, tmp_path / "photo.png")
     drawn = data.read_image(tmp_path / "photo.png")
     assert drawn.shape[1:] == (1024, 3)
+
+
+def test_the_face_is_explained(demo_photo):
+    class Echo:
+        def explain(self, image):
+            return image
+
+    photo, other = demo_photo.load_photo(), demo_photo.Box(300, 300, 400, 400)
+    near = demo_photo.Box(60, 165, 195, 280)
+    scores = np.array([0.9, 0.5, 0.7], np.float32)
+    verdict = demo_photo.Verdict([other, near, demo_photo.FACE], scores, [], np.zeros(0))
+    np.testing.assert_array_equal(demo_photo.explain_face(Echo(), photo, verdict), photo[70:190, 175:272])

@@ -403,3 +403,22 @@ def test_dropout_of_a_single_recurrent_layer_acts_nowhere():
     layer = nn.LSTM(3, 4, dropout=0.5)
     x = ie.randn(2, 5, 3)
     assert layer(x)[0].tolist() == layer.eval()(x)[0].tolist()
+
+
+def test_forward_hooks_see_each_call_and_may_replace_its_output():
+    layer, seen = nn.Linear(3, 2), []
+    first = layer.register_forward_hook(lambda module, args, output: seen.append((module, args, output)))
+    x = ie.ones((4, 3))
+    y = layer(x)
+    assert [(module, args) for module, args, _ in seen] == [(layer, (x,))]
+    assert seen[0][2] is y
+    second = layer.register_forward_hook(lambda module, args, output: output * 2)
+    np.testing.assert_array_equal(layer(x).numpy(), 2 * y.numpy())
+    first.remove()
+    first.remove()
+    layer(x)
+    assert len(seen) == 2
+    second.remove()
+    np.testing.assert_array_equal(layer(x).numpy(), y.numpy())
+    assert "_forward_hooks" not in repr(layer)
+    assert set(layer.state_dict()) == {"weight", "bias"}

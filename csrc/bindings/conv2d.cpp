@@ -29,7 +29,8 @@ struct Conv2dParameters {
 Conv2dAlgorithm algorithm_named(const std::string& name) {
   if (name.empty()) return Conv2dAlgorithm::automatic;
   if (name == "direct") return Conv2dAlgorithm::direct;
-  throw py::value_error("conv2d: algorithm is '" + name + "', expected None or 'direct'");
+  if (name == "winograd") return Conv2dAlgorithm::winograd;
+  throw py::value_error("conv2d: algorithm is '" + name + "', expected None, 'direct' or 'winograd'");
 }
 
 constexpr std::int64_t largest_extent = std::int64_t{1} << 31;

@@ -6,10 +6,16 @@
 
 namespace imgrec::cpu {
 
-/// Phi(x), the normal distribution function; by erfc, which keeps the digits of its lower tail.
+/// Phi(x), the normal distribution function: by erfc, which keeps the digits of its lower tail.
 template <class T>
-Vector<T> normal_distribution(Vector<T> x) {
-  return T(0.5) * erfc(x * T(-0.70710678118654752440));
+Vector<T> normal_distribution(Vector<T> x, Vector<T> bell) {
+  return T(0.5) * detail::erfc<T>(x * T(-0.70710678118654752440), bell);
+}
+
+/// exp(-x^2 / 2), which the normal distribution and its density have in common.
+template <class T>
+Vector<T> normal_bell(Vector<T> x) {
+  return exp(T(-0.5) * x * x);
 }
 
 template <class T>
@@ -18,7 +24,7 @@ Vector<T> activate(Vector<T> x, Activation activation) {
     case Activation::relu:
       return x < T(0) ? Vector<T>{} : x;
     case Activation::gelu:
-      return x * normal_distribution<T>(x);
+      return x * normal_distribution<T>(x, normal_bell<T>(x));
     case Activation::silu:
       return x * sigmoid(x);
     case Activation::sigmoid:
@@ -37,8 +43,8 @@ Vector<T> activate_backward(Vector<T> dy, Vector<T> saved, Activation activation
     case Activation::relu:
       return saved > T(0) ? dy : Vector<T>{};
     case Activation::gelu: {
-      const Vector<T> density = exp(T(-0.5) * saved * saved) * T(0.39894228040143267794);
-      return dy * (normal_distribution<T>(saved) + saved * density);
+      const Vector<T> bell = normal_bell<T>(saved);
+      return dy * (normal_distribution<T>(saved, bell) + saved * (bell * T(0.39894228040143267794)));
     }
     case Activation::silu: {
       const Vector<T> s = sigmoid(saved);

@@ -14,7 +14,8 @@
 
 namespace imgrec::cpu {
 
-// Whole vectors at every level; a vision transformer's 64 patches and its class token fit into one block.
+// At most; whole vectors and blocks of the micro-kernel at every level. A vision transformer's 64 patches and its class
+// token fit into one block.
 inline constexpr std::int64_t query_block = 80, key_block = 80;
 /// Elements from one row of a tile to the next: the queries of a block.
 inline constexpr std::int64_t tile_stride = query_block;
@@ -22,6 +23,12 @@ inline constexpr std::int64_t tile_stride = query_block;
 template <class T>
 constexpr std::int64_t round_to_lanes(std::int64_t count) {
   return round_up(count, lanes<T>);
+}
+
+/// Blocks as even as multiples of `step` allow, none longer than `most`.
+constexpr std::int64_t even_block(std::int64_t length, std::int64_t most, std::int64_t step) {
+  const std::int64_t count = std::max<std::int64_t>(1, (length + most - 1) / most);
+  return std::max(step, round_up((length + count - 1) / count, step));
 }
 
 /// The rows of one sample and head.
@@ -84,12 +91,21 @@ constexpr std::int64_t widened_size(std::int64_t rows, std::int64_t size) {
   return std::is_same_v<S, Compute<S>> ? 0 : rows * round_to_lanes<Compute<S>>(size);
 }
 
-/// Adds the mask to a tile of scores; what a boolean mask or causality hides becomes -inf.
+/// The same, readable by whole vectors: rows that end within a vector are copied too.
+template <class S>
+HeadRows<const Compute<S>> whole_rows(HeadRows<const S> from, std::int64_t first, std::int64_t rows, std::int64_t size,
+                                      Compute<S>* scratch) {
+  if (size % lanes<Compute<S>> == 0) return widened_rows<S>(from, first, rows, size, scratch);
+  pack_rows<S>(scratch, from, first, rows, size, 1);
+  return {scratch, round_to_lanes<Compute<S>>(size)};
+}
+
+/// Adds the mask to a tile of scores in powers of two; what a boolean mask or causality hides becomes -inf.
 template <class T>
-void mask_scores(T* tile, const AttentionInputs& inputs, const Block& block);
+void mask_scores(HeadRows<T> tile, const AttentionInputs& inputs, const Block& block);
 
 /// Fills a tile with 1 / (1 - dropout) where an element is kept, 0 where it is dropped.
 template <class T>
-void fill_kept(T* tile, const AttentionInputs& inputs, const Block& block);
+void fill_kept(HeadRows<T> tile, const AttentionInputs& inputs, const Block& block);
 
 }  // namespace imgrec::cpu

@@ -1,108 +1,225 @@
 // Tiled attention with an online softmax (Milakov and Gimelshein, 2018; Dao et al., "FlashAttention", 2022).
+//
+// A block of queries goes over the keys in blocks. Scores and weights of a strip of queries, as wide as the products'
+// micro-kernel, stay in L1 between the products: (key, query) = key query^T, and then rows of (query, value element).
 #include <limits>
 
 #include "cpu/attention.h"
+#include "cpu/attention_prefetch.h"
+#include "cpu/attention_softmax.h"
 #include "cpu/parallel.h"
-#include "cpu/tile.h"
-#include "cpu/vector_math.h"
 
 namespace imgrec {
 namespace cpu {
 namespace {
 
-/// The memory of one thread: a block of queries and its running result, both with queries in lanes.
+/// Queries whose weights are made together.
+template <class T>
+constexpr std::int64_t strip = 2 * lanes<T>;
+/// Blocks of queries are handed out several at a time, so that a thread knows what it will need next.
+constexpr std::int64_t shares_per_thread = 16;
+/// Keys and values of one head that are taken to stay in the second-level cache.
+constexpr std::int64_t resident_bytes = 512 << 10;
+
+/// The memory of one thread: a block of queries in lanes, its running result in rows, and a strip of weights.
 template <class S>
 struct Scratch {
   using T = Compute<S>;
-  T *query, *sums, *tile, *kept, *greatest, *total, *wide;
+  std::int64_t value_stride;
+  T *query, *sums, *tile, *kept, *greatest, *total, *wide_key, *wide_value;
 
   static std::int64_t size(const AttentionShape& shape) {
-    return tile_stride * (shape.head_size + shape.value_size + 2 * key_block + 2) +
-           widened_size<S>(key_block, std::max(shape.head_size, shape.value_size));
+    return tile_stride * (shape.head_size + 2) + 2 * key_block * strip<T> +
+           widened_size<S>(key_block, shape.head_size) +
+           (query_block + key_block) * round_to_lanes<T>(shape.value_size);
   }
 
-  Scratch(const Array& workspace, const AttentionShape& shape, int worker) {
+  Scratch(const Array& workspace, const AttentionShape& shape, int worker)
+      : value_stride(round_to_lanes<T>(shape.value_size)) {
     query = workspace.as<T>() + worker * size(shape);
     sums = query + tile_stride * shape.head_size;
-    tile = sums + tile_stride * shape.value_size;
-    kept = tile + tile_stride * key_block;
-    greatest = kept + tile_stride * key_block;
+    tile = sums + query_block * value_stride;
+    kept = tile + key_block * strip<T>;
+    greatest = kept + key_block * strip<T>;
     total = greatest + tile_stride;
-    wide = total + tile_stride;
+    wide_value = total + tile_stride;
+    wide_key = wide_value + key_block * value_stride;
   }
 };
 
-/// Turns a tile of scores into exp(score - greatest so far) and brings what was summed before to the same footing.
+/// Turns a strip of scores into 2^(score - greatest so far) and adds them to the totals. What was summed before has to
+/// be multiplied by `factor` to be on the same footing.
 template <class T>
-void update_softmax(T* tile, const Block& block, T* greatest, T* total, T* sums, std::int64_t value_size) {
+void update_softmax(T* tile, std::int64_t keys, std::int64_t queries, T* greatest, T* total, T* factor) {
   constexpr T infinity = std::numeric_limits<T>::infinity();
-  for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {
+  for (std::int64_t q = 0; q < queries; q += lanes<T>) {
     const Vector<T> before = load(greatest + q);
-    Vector<T> now = before;
-    for (std::int64_t k = 0; k < block.keys; ++k) now = maximum(now, load(tile + k * tile_stride + q));
+    Vector<T> now = before, odd = before;
+    for (std::int64_t k = 0; k + 1 < keys; k += 2) {
+      now = maximum(now, load(tile + k * strip<T> + q));
+      odd = maximum(odd, load(tile + (k + 1) * strip<T> + q));
+    }
+    now = maximum(maximum(now, odd), load(tile + (keys - 1) * strip<T> + q));
     store(greatest + q, now);
-    now = now == -infinity ? Vector<T>{} : now;  // nothing seen yet: exp(-inf) instead of exp(-inf + inf)
-    const Vector<T> factor = exp(before - now);
-    Vector<T> sum = load(total + q) * factor;
-    for (std::int64_t k = 0; k < block.keys; ++k) {
-      const Vector<T> weight = exp(load(tile + k * tile_stride + q) - now);
-      store(tile + k * tile_stride + q, weight);
+    now = now == -infinity ? Vector<T>{} : now;  // nothing seen yet: 2^-inf instead of 2^(-inf + inf)
+    const Vector<T> scale = exp2<T>(before - now);
+    store(factor + q, scale);
+    Vector<T> sum = load(total + q) * scale;
+    for (T *at = tile + q, *end = at + keys * strip<T>; at < end; at += strip<T>) {
+      const Vector<T> weight = exp2<T>(load(at) - now);
+      store(at, weight);
       sum += weight;
     }
     store(total + q, sum);
-    for (std::int64_t d = 0; d < value_size; ++d)
-      store(sums + d * tile_stride + q, load(sums + d * tile_stride + q) * factor);
   }
 }
 
-/// Divides by the totals, which are 0 where there was nothing to attend to, and writes the block's rows.
 template <class S>
-void finish(const Array& out, const Array& lse, const Scratch<S>& scratch, const Block& block) {
+class Forward {
+ public:
   using T = Compute<S>;
-  T inverse[query_block], logarithm[query_block];
-  for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {
-    const Vector<T> total = load(scratch.total + q);
-    store(inverse + q, total == T(0) ? Vector<T>{} : T(1) / total);
-    store(logarithm + q, load(scratch.greatest + q) + log(total));
-  }
-  unpack_lanes<S>(head_rows<S>(out, block.sample, block.head), block.query, scratch.sums, block.queries, out.shape[3],
-                  inverse);
-  T* to = lse.as<T>() + (block.sample * lse.shape[1] + block.head) * lse.shape[2] + block.query;
-  std::copy(logarithm, logarithm + block.queries, to);
-}
 
-template <class S>
-void forward_block(const Array& out, const Array& lse, const AttentionInputs& inputs, Block block,
-                   const Scratch<S>& scratch) {
-  using T = Compute<S>;
-  const AttentionShape shape = attention_shape(inputs);
-  const std::int64_t kv_head = block.head / (shape.heads / shape.kv_heads);
-  const auto keys = head_rows<const S>(inputs.key, block.sample, kv_head);
-  const auto values = head_rows<const S>(inputs.value, block.sample, kv_head);
-  pack_lanes<S>(scratch.query, head_rows<const S>(inputs.query, block.sample, block.head), block.query, block.queries,
-                shape.head_size, static_cast<T>(inputs.scale));
-  std::fill(scratch.greatest, scratch.greatest + tile_stride, -std::numeric_limits<T>::infinity());
-  std::fill(scratch.total, scratch.total + tile_stride, T(0));
-  std::fill(scratch.sums, scratch.sums + tile_stride * shape.value_size, T(0));
-  const std::int64_t seen = visible_keys(inputs, block.query + block.queries);
-  for (block.key = 0; block.key < seen; block.key += key_block) {
-    block.keys = std::min(key_block, seen - block.key);
-    const auto key = widened_rows<S>(keys, block.key, block.keys, shape.head_size, scratch.wide);
-    multiply_tile<T, Operand::plain>(block.keys, block.queries, shape.head_size, key.data, key.stride, scratch.query,
-                                     tile_stride, scratch.tile, tile_stride, false);
-    mask_scores(scratch.tile, inputs, block);
-    update_softmax(scratch.tile, block, scratch.greatest, scratch.total, scratch.sums, shape.value_size);
-    if (inputs.dropout > 0) {
-      fill_kept(scratch.kept, inputs, block);
-      for (std::int64_t i = 0; i < block.keys * tile_stride; i += lanes<T>)
-        store(scratch.tile + i, load(scratch.tile + i) * load(scratch.kept + i));
+  Forward(const Array& out, const Array& lse, const AttentionInputs& inputs, const Array& workspace)
+      : out_(out),
+        lse_(lse),
+        inputs_(inputs),
+        workspace_(workspace),
+        shape_(attention_shape(inputs)),
+        query_block_(even_block(shape_.queries, query_block, lanes<T>)),
+        blocks_((shape_.queries + query_block_ - 1) / query_block_),
+        key_block_(even_block(shape_.keys, key_block, 8)),
+        head_stays_(shape_.keys * (shape_.head_size + shape_.value_size) * std::int64_t(sizeof(S)) <= resident_bytes) {}
+
+  void run(const Context& context) const {
+    const std::int64_t units = shape_.batch * shape_.heads * blocks_;
+    const std::int64_t share = std::max<std::int64_t>(1, units / (shares_per_thread * context.threads));
+    parallel_tasks(context, (units + share - 1) / share, [&](std::int64_t task, int worker) {
+      const Scratch<S> scratch(workspace_, shape_, worker);
+      const std::int64_t end = std::min(units, (task + 1) * share);
+      for (std::int64_t unit = task * share; unit < end; ++unit)
+        do_block(block_at(unit), block_at(std::min(unit + 1, end - 1)), scratch);
+    });
+  }
+
+ private:
+  /// The last block of a head comes first: under causality it has the most to do, and no thread should be left alone
+  /// with it.
+  Block block_at(std::int64_t unit) const {
+    const std::int64_t query = (blocks_ - 1 - unit % blocks_) * query_block_, head = unit / blocks_;
+    return {.sample = head / shape_.heads,
+            .head = head % shape_.heads,
+            .query = query,
+            .queries = std::min(query_block_, shape_.queries - query),
+            .key = 0,
+            .keys = std::min(key_block_, shape_.keys)};
+  }
+
+  HeadRows<const S> keys_of(const Block& block) const {
+    return head_rows<const S>(inputs_.key, block.sample, block.head / (shape_.heads / shape_.kv_heads));
+  }
+  HeadRows<const S> values_of(const Block& block) const {
+    return head_rows<const S>(inputs_.value, block.sample, block.head / (shape_.heads / shape_.kv_heads));
+  }
+
+  void do_block(Block block, const Block& next, const Scratch<S>& scratch) const {
+    const auto queries = head_rows<const S>(inputs_.query, block.sample, block.head);
+    pack_lanes<S>(scratch.query, queries, block.query, block.queries, shape_.head_size,
+                  static_cast<T>(inputs_.scale * log2_e<double>));
+    std::fill(scratch.greatest, scratch.greatest + tile_stride, -std::numeric_limits<T>::infinity());
+    std::fill(scratch.total, scratch.total + tile_stride, T(0));
+    const std::int64_t seen = visible_keys(inputs_, block.query + block.queries);
+    if (seen == 0) std::fill(scratch.sums, scratch.sums + query_block * scratch.value_stride, T(0));
+    RowPrefetch prefetch = prefetch_block(next, head_stays_ ? shape_.keys : next.keys, block);
+    for (block.key = 0; block.key < seen; block.key += key_block_) {
+      block.keys = std::min(key_block_, seen - block.key);
+      const std::int64_t after = block.key + block.keys;
+      if (head_stays_ || after == seen) {
+        do_keys(block, scratch, prefetch);
+      } else {
+        RowPrefetch following = prefetch_keys(block, after, std::min(key_block_, seen - after));
+        do_keys(block, scratch, following);
+      }
     }
-    const auto value = widened_rows<S>(values, block.key, block.keys, shape.value_size, scratch.wide);
-    multiply_tile<T, Operand::transposed>(shape.value_size, block.queries, block.keys, value.data, value.stride,
-                                          scratch.tile, tile_stride, scratch.sums, tile_stride, true);
+    finish(block, scratch);
   }
-  finish<S>(out, lse, scratch, block);
-}
+
+  RowPrefetch prefetch_keys(const Block& block, std::int64_t first, std::int64_t count) const {
+    RowPrefetch prefetch;
+    prefetch.add(keys_of(block), first, count, shape_.head_size);
+    prefetch.add(values_of(block), first, count, shape_.value_size);
+    return prefetch;
+  }
+
+  RowPrefetch prefetch_block(const Block& block, std::int64_t keys, const Block& before) const {
+    RowPrefetch prefetch;
+    if (!head_stays_ || block.head != before.head || block.sample != before.sample)
+      prefetch = prefetch_keys(block, 0, keys);
+    prefetch.add(head_rows<const S>(inputs_.query, block.sample, block.head), block.query, block.queries,
+                 shape_.head_size);
+    prefetch.add(head_rows<const S>(out_, block.sample, block.head), block.query, block.queries, shape_.value_size);
+    return prefetch;
+  }
+
+  /// A block of queries with a block of keys, strip by strip.
+  void do_keys(const Block& block, const Scratch<S>& scratch, RowPrefetch& prefetch) const {
+    const auto key = widened_rows<S>(keys_of(block), block.key, block.keys, shape_.head_size, scratch.wide_key);
+    const auto value = whole_rows<S>(values_of(block), block.key, block.keys, shape_.value_size, scratch.wide_value);
+    for (std::int64_t q = 0; q < block.queries; q += strip<T>) {
+      Block part = block;
+      part.query += q;
+      part.queries = std::min(strip<T>, block.queries - q);
+      part.keys = std::min(block.keys, visible_keys(inputs_, part.query + part.queries) - block.key);
+      if (part.keys <= 0) continue;
+      multiply_and_prefetch<T, Operand::plain>(part.keys, part.queries, shape_.head_size, key.data, key.stride,
+                                               scratch.query + q, tile_stride, scratch.tile, strip<T>, false, prefetch);
+      mask_scores<T>({scratch.tile, strip<T>}, inputs_, part);
+      T factor[strip<T>];
+      update_softmax(scratch.tile, part.keys, part.queries, scratch.greatest + q, scratch.total + q, factor);
+      if (inputs_.dropout > 0) drop(part, scratch);
+      T* sums = scratch.sums + q * scratch.value_stride;
+      if (block.key > 0) scale_rows(sums, scratch.value_stride, factor, part.queries);
+      multiply_and_prefetch<T, Operand::transposed>(part.queries, shape_.value_size, part.keys, scratch.tile, strip<T>,
+                                                    value.data, value.stride, sums, scratch.value_stride, block.key > 0,
+                                                    prefetch);
+    }
+  }
+
+  void drop(const Block& part, const Scratch<S>& scratch) const {
+    fill_kept<T>({scratch.kept, strip<T>}, inputs_, part);
+    for (std::int64_t i = 0; i < part.keys * strip<T>; i += lanes<T>)
+      store(scratch.tile + i, load(scratch.tile + i) * load(scratch.kept + i));
+  }
+
+  static void scale_rows(T* rows, std::int64_t stride, const T* factor, std::int64_t count) {
+    for (std::int64_t r = 0; r < count; ++r)
+      for (T *at = rows + r * stride, *end = at + stride; at < end; at += lanes<T>) store(at, factor[r] * load(at));
+  }
+
+  /// Divides by the totals, which are 0 where there was nothing to attend to, and writes the block's rows.
+  void finish(const Block& block, const Scratch<S>& scratch) const {
+    T inverse[query_block], logarithm[query_block];
+    for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {
+      const Vector<T> total = load(scratch.total + q);
+      store(inverse + q, total == T(0) ? Vector<T>{} : T(1) / total);
+      store(logarithm + q, load(scratch.greatest + q) * ln_2<T> + log(total));
+    }
+    const auto rows = head_rows<S>(out_, block.sample, block.head);
+    for (std::int64_t q = 0; q < block.queries; ++q)
+      for_vectors<S>(0, shape_.value_size, [&](std::int64_t d, int count) {
+        store_narrow(rows.row(block.query + q) + d, inverse[q] * load(scratch.sums + q * scratch.value_stride + d),
+                     count);
+      });
+    T* to = lse_.as<T>() + (block.sample * shape_.heads + block.head) * shape_.queries + block.query;
+    std::copy(logarithm, logarithm + block.queries, to);
+  }
+
+  const Array &out_, &lse_;
+  const AttentionInputs& inputs_;
+  const Array& workspace_;
+  const AttentionShape shape_;
+  const std::int64_t query_block_, blocks_, key_block_;
+  const bool head_stays_;  // in the second-level cache, from one block of queries to the next
+};
 
 }  // namespace
 }  // namespace cpu
@@ -118,22 +235,8 @@ Plan attention_forward_plan(const Context& context, const AttentionShape& shape,
 
 void attention_forward(const Context& context, const Array& out, const Array& lse, const AttentionInputs& inputs,
                        const Array& workspace) {
-  const AttentionShape shape = attention_shape(inputs);
-  const std::int64_t blocks = (shape.queries + cpu::query_block - 1) / cpu::query_block;
-  cpu::for_floating(out.dtype, [&](auto tag) {
-    using S = decltype(tag);
-    // The last block comes first: under causality it has the most to do, and no thread should be left alone with it.
-    cpu::parallel_tasks(context, shape.batch * shape.heads * blocks, [&](std::int64_t task, int worker) {
-      const std::int64_t query = (blocks - 1 - task % blocks) * cpu::query_block, head = task / blocks;
-      const cpu::Block block{.sample = head / shape.heads,
-                             .head = head % shape.heads,
-                             .query = query,
-                             .queries = std::min(cpu::query_block, shape.queries - query),
-                             .key = 0,
-                             .keys = 0};
-      cpu::forward_block<S>(out, lse, inputs, block, cpu::Scratch<S>(workspace, shape, worker));
-    });
-  });
+  cpu::for_floating(out.dtype,
+                    [&](auto tag) { cpu::Forward<decltype(tag)>(out, lse, inputs, workspace).run(context); });
 }
 
 }  // namespace imgrec

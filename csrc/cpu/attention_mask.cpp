@@ -54,7 +54,8 @@ void add_tiles(const Scratch<S>& scratch, const AttentionInputs& inputs, const A
                                      shape.head_size, scratch.wide_key);
     const auto value = widened_rows<S>(head_rows<const S>(inputs.value, block.sample, kv_head), block.key, block.keys,
                                        shape.value_size, scratch.wide_value);
-    compute_gradient_tile<S>(scratch, inputs, block, key, value);
+    RowPrefetch nothing;
+    compute_gradient_tile<S>(scratch, inputs, block, key, value, nothing);
     for (std::int64_t k = 0; k < block.keys; ++k)
       for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {
         T* to = scratch.sum + k * tile_stride + q;

@@ -1,7 +1,7 @@
 #include <limits>
 
 #include "cpu/attention.h"
-#include "cpu/tile.h"
+#include "cpu/attention_softmax.h"
 #include "ops/philox.h"
 
 namespace imgrec::cpu {
@@ -17,22 +17,22 @@ T bias(bool keep) {
 }
 template <class T, class M>
 T bias(M value) {
-  return widen(value);
+  return widen(value) * log2_e<T>;
 }
 
 /// One row of the mask for all queries, as key padding has: no transposition.
 template <class T, class M>
-void add_common_mask(T* tile, const M* from, std::int64_t key_stride, const Block& block) {
+void add_common_mask(HeadRows<T> tile, const M* from, std::int64_t key_stride, const Block& block) {
   for (std::int64_t k = 0; k < block.keys; ++k) {
     const T value = bias<T>(from[k * key_stride]);
-    for (std::int64_t q = 0; q < block.queries; q += lanes<T>)
-      store(tile + k * tile_stride + q, load(tile + k * tile_stride + q) + value);
+    for (std::int64_t q = 0; q < block.queries; q += lanes<T>) store(tile.row(k) + q, load(tile.row(k) + q) + value);
   }
 }
 
 /// A row of the mask for each query: squares of it are read along the keys and transposed into the lanes.
 template <class T, class M>
-void add_own_mask(T* tile, const M* from, std::int64_t query_stride, std::int64_t key_stride, const Block& block) {
+void add_own_mask(HeadRows<T> tile, const M* from, std::int64_t query_stride, std::int64_t key_stride,
+                  const Block& block) {
   for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {
     const std::int64_t rows = std::min<std::int64_t>(lanes<T>, block.queries - q);
     for (std::int64_t k = 0; k < block.keys; k += lanes<T>) {
@@ -46,7 +46,7 @@ void add_own_mask(T* tile, const M* from, std::int64_t query_stride, std::int64_
       }
       transpose<T>(square);
       for (std::int64_t i = 0; i < count; ++i) {
-        T* to = tile + (k + i) * tile_stride + q;
+        T* to = tile.row(k + i) + q;
         store(to, load(to) + square[i]);
       }
     }
@@ -54,7 +54,7 @@ void add_own_mask(T* tile, const M* from, std::int64_t query_stride, std::int64_
 }
 
 template <class T, class M>
-void add_mask(T* tile, const Array& mask, const Block& block) {
+void add_mask(HeadRows<T> tile, const Array& mask, const Block& block) {
   const std::int64_t* strides = mask.strides;
   const M* from = mask.as<const M>() + block.sample * strides[0] + block.head * strides[1] + block.query * strides[2] +
                   block.key * strides[3];
@@ -65,12 +65,12 @@ void add_mask(T* tile, const Array& mask, const Block& block) {
 }
 
 template <class T>
-void hide_later_keys(T* tile, const Block& block) {
+void hide_later_keys(HeadRows<T> tile, const Block& block) {
   const Vector<T> lane = lane_numbers<T>();
   for (std::int64_t k = std::max<std::int64_t>(0, block.query - block.key); k < block.keys; ++k) {
     const auto first = static_cast<T>(block.key + k - block.query);  // the first query of the block that sees this key
     for (std::int64_t q = 0; q < block.queries; q += lanes<T>) {
-      T* to = tile + k * tile_stride + q;
+      T* to = tile.row(k) + q;
       store(to, lane + static_cast<T>(q) < first ? broadcast(-infinity<T>) : load(to));
     }
   }
@@ -120,7 +120,7 @@ void pack_rows(Compute<S>* to, HeadRows<const S> from, std::int64_t first, std::
 }
 
 template <class T>
-void mask_scores(T* tile, const AttentionInputs& inputs, const Block& block) {
+void mask_scores(HeadRows<T> tile, const AttentionInputs& inputs, const Block& block) {
   const Array& mask = inputs.mask;
   if (mask && mask.dtype == DType::boolean)
     add_mask<T, bool>(tile, mask, block);
@@ -132,7 +132,7 @@ void mask_scores(T* tile, const AttentionInputs& inputs, const Block& block) {
 }
 
 template <class T>
-void fill_kept(T* tile, const AttentionInputs& inputs, const Block& block) {
+void fill_kept(HeadRows<T> tile, const AttentionInputs& inputs, const Block& block) {
   const AttentionShape shape = attention_shape(inputs);
   const auto* state = inputs.state.as<const std::int64_t>();
   const auto seed = static_cast<std::uint64_t>(state[0]), offset = static_cast<std::uint64_t>(state[1]);
@@ -145,7 +145,7 @@ void fill_kept(T* tile, const AttentionInputs& inputs, const Block& block) {
       const PhiloxWords words = philox(seed, offset, static_cast<std::uint64_t>(counter));
       const std::int64_t begin = std::max(first, counter * 4), end = std::min(last, counter * 4 + 4);
       for (std::int64_t i = begin; i < end; ++i)
-        tile[(i - first) * tile_stride + q] = uniform_float(words.word[i - counter * 4]) >= threshold ? scale : T(0);
+        tile.row(i - first)[q] = uniform_float(words.word[i - counter * 4]) >= threshold ? scale : T(0);
     }
   }
 }
@@ -161,9 +161,9 @@ IMGREC_INSTANTIATE_STORAGE(Float16)
 IMGREC_INSTANTIATE_STORAGE(BFloat16)
 #undef IMGREC_INSTANTIATE_STORAGE
 
-#define IMGREC_INSTANTIATE(T)                                             \
-  template void mask_scores<T>(T*, const AttentionInputs&, const Block&); \
-  template void fill_kept<T>(T*, const AttentionInputs&, const Block&);
+#define IMGREC_INSTANTIATE(T)                                                      \
+  template void mask_scores<T>(HeadRows<T>, const AttentionInputs&, const Block&); \
+  template void fill_kept<T>(HeadRows<T>, const AttentionInputs&, const Block&);
 IMGREC_INSTANTIATE(float)
 IMGREC_INSTANTIATE(double)
 #undef IMGREC_INSTANTIATE

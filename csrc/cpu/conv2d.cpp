@@ -2,6 +2,9 @@
 
 #include <cstring>
 #include <optional>
+#include <stdexcept>
+
+#include "cpu/conv2d_winograd.h"
 
 namespace imgrec {
 namespace cpu {
@@ -124,7 +127,9 @@ class PackedWeights {
   PackedWeights(const Conv2dShape& shape, DType dtype, Conv2dPass pass, Workspace& packed)
       : shape_(shape), pass_(pass), weight_(weight_count(shape), dtype, packed) {
     std::int64_t size = part_size(shape.height.kernel * shape.width.kernel);
-    if (pass == Conv2dPass::backward_input) {
+    if (narrow()) {
+      size = weight_count(shape);
+    } else if (pass == Conv2dPass::backward_input) {
       size = 0;
       for_phases(shape, [&](auto, auto, const PhaseAxis& height, const PhaseAxis& width) {
         size += part_size(height.axis.taps * width.axis.taps);
@@ -146,6 +151,7 @@ class PackedWeights {
   void pack(const Context& context, const Array& array) const {
     const T* weight = weight_.read(array);
     if (pass_ == Conv2dPass::forward) return pack_forward(context, weight);
+    if (narrow()) return pack_narrow_weights(data_, weight, shape_);
     T* to = data_;
     for_phases(shape_, [&](auto, auto, const PhaseAxis& height, const PhaseAxis& width) {
       if (is_depthwise(shape_))
@@ -157,6 +163,8 @@ class PackedWeights {
   }
 
  private:
+  bool narrow() const { return pass_ == Conv2dPass::backward_input && NarrowInputGradient<T>::serves(shape_); }
+
   void pack_forward(const Context& context, const T* weight) const {
     if (!is_depthwise(shape_)) return pack_forward_weights(context, data_, weight, shape_);
     pack_depthwise_weights(data_, weight, depthwise_channels<T>(shape_), shape_, {forward_axis(shape_.height), 0, 0, 1},
@@ -209,10 +217,16 @@ struct ForwardPass {
 template <class T>
 struct BackwardInputPass {
   ImagePatches<T> dy;
-  Product<T> product;
+  std::optional<NarrowInputGradient<T>> narrow;
+  std::optional<Product<T>> product;
 
   BackwardInputPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
-      : dy(gradient_patches<T>(shape, dtype, workspace)), product(context, shape, shape.group_in(), workspace) {}
+      : dy(gradient_patches<T>(shape, dtype, workspace)) {
+    if (NarrowInputGradient<T>::serves(shape))
+      narrow.emplace(context, shape, workspace);
+    else
+      product.emplace(context, shape, shape.group_in(), workspace);
+  }
 };
 
 template <class T>
@@ -229,9 +243,17 @@ struct BackwardWeightPass {
       dy = gradient_patches<T>(shape, dtype, workspace);
       depthwise.emplace(x.patches, shape, workspace);
     } else {
-      dense.emplace(context, x.patches, shape, workspace);
+      dense.emplace(context, x.patches, shape, dtype, workspace);
     }
   }
+};
+
+struct WinogradWeightPass {
+  BiasGradient<float> bias;
+  WinogradWeightGradient weight;
+
+  WinogradWeightPass(const Context& context, const Conv2dShape& shape, Workspace& workspace)
+      : bias(shape, workspace), weight(context, shape, workspace) {}
 };
 
 template <template <class> class Pass, class T>
@@ -245,6 +267,18 @@ std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dt
 }  // namespace cpu
 
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
+  if (shape.algorithm == Conv2dAlgorithm::winograd && !cpu::winograd_serves(shape, dtype))
+    throw std::invalid_argument(
+        "conv2d: algorithm is 'winograd', which serves stride 1, dilation 1, one group, filters of 3x3 or 5x5, 16 "
+        "channels or more on both sides, and no float64; expected None or 'direct' for this convolution");
+  if (cpu::winograd_chosen(shape, dtype, pass)) {
+    cpu::Workspace workspace;
+    if (pass == Conv2dPass::backward_weight)
+      cpu::WinogradWeightPass(context, shape, workspace);
+    else
+      cpu::WinogradProduct(context, shape, pass, workspace);
+    return {.algorithm = "winograd", .workspace_bytes = workspace.used()};
+  }
   Plan plan{.algorithm = "direct"};
   cpu::for_compute(dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -268,9 +302,14 @@ void conv2d_pack(const Context& context, const Array& packed, const Array& weigh
   });
 }
 
-void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x, const Array&,
-                    const Array& packed, const Array& bias, const Conv2dShape& shape, Activation activation,
-                    const Array& workspace) {
+void conv2d_forward(const Context& context, const Array& y, const Array& pre_activation, const Array& x,
+                    const Array& weight, const Array& packed, const Array& bias, const Conv2dShape& shape,
+                    Activation activation, const Array& workspace) {
+  if (cpu::winograd_chosen(shape, y.dtype, Conv2dPass::forward)) {
+    cpu::Workspace memory(workspace.data);
+    const cpu::WinogradProduct product(context, shape, Conv2dPass::forward, memory);
+    return product.run(context, x, weight, {y, pre_activation, bias, activation});
+  }
   cpu::for_compute(y.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
@@ -288,14 +327,20 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
   });
 }
 
-void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array&, const Array& packed,
-                           const Conv2dShape& shape, const Array& workspace) {
+void conv2d_backward_input(const Context& context, const Array& dx, const Array& dy, const Array& weight,
+                           const Array& packed, const Conv2dShape& shape, const Array& workspace) {
+  if (cpu::winograd_chosen(shape, dx.dtype, Conv2dPass::backward_input)) {
+    cpu::Workspace memory(workspace.data);
+    const cpu::WinogradProduct product(context, shape, Conv2dPass::backward_input, memory);
+    return product.run(context, dy, weight, {.result = dx});
+  }
   cpu::for_compute(dx.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
     const cpu::PackedWeights<T> weights(shape, dx.dtype, Conv2dPass::backward_input, packed_memory);
     cpu::BackwardInputPass<T> pass(context, shape, dx.dtype, memory);
     cpu::Patches<T> patches = pass.dy.read(context, dy);
+    if (pass.narrow) return pass.narrow->run(context, dx, patches, weights.data());
     const T* phase = weights.data();
     cpu::Output<T> output{.data = dx.data,
                           .dtype = dx.dtype,
@@ -311,7 +356,7 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
                       output.column_start = j;
                       patches.height = height.axis;
                       patches.width = width.axis;
-                      pass.product.run(context, patches, phase, output);
+                      pass.product->run(context, patches, phase, output);
                       phase += weights.part_size(height.axis.taps * width.axis.taps);
                     });
   });
@@ -322,6 +367,13 @@ void conv2d_backward_weight(const Context& context, const Array& dweight, const 
   if (dy.size() == 0) {
     for (const Array& gradient : {dweight, dbias})
       if (gradient.size() > 0) std::memset(gradient.data, 0, gradient.size() * size_of(gradient.dtype));
+    return;
+  }
+  if (cpu::winograd_chosen(shape, dy.dtype, Conv2dPass::backward_weight)) {
+    cpu::Workspace memory(workspace.data);
+    const cpu::WinogradWeightPass pass(context, shape, memory);
+    if (dbias) pass.bias.run(context, dbias, dy);
+    if (dweight) pass.weight.run(context, dweight, x, dy);
     return;
   }
   cpu::for_compute(dy.dtype, [&](auto tag) {

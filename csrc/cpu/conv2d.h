@@ -64,6 +64,9 @@ struct Patches {
   const T* row(std::int64_t image, std::int64_t position) const {
     return data + image * image_stride + position * row_stride;
   }
+
+  /// Whether no patch leaves the image: then those of neighbouring outputs lie at a constant distance.
+  bool inside() const;
 };
 
 /// An output pixel of a product, in the order in which they are numbered.
@@ -114,15 +117,53 @@ struct Output {
   void* pre_activation = nullptr;
   Activation activation = Activation::none;
 
-  /// Writes `count` channels from `first` on, counted before folding, of the output pixels [begin, begin + rows) of a
-  /// product over these patches. values [rows][ld] is scratch from then on.
+  /// Whether the product's own rows are the image: then a kernel writes them where they belong, pixel p at
+  /// place(p, channel), and calls activate; it adds the bias itself.
+  bool in_place() const { return size_of(dtype) == sizeof(T) && fold == 1 && row_step == 1 && column_step == 1; }
+  T* place(std::int64_t pixel, std::int64_t channel) const {
+    return static_cast<T*>(pre_activation ? pre_activation : data) + pixel * channels + channel;
+  }
+  void activate(std::int64_t begin, std::int64_t rows, std::int64_t first, std::int64_t count) const;
+
+  /// Everywhere else: writes `count` channels from `first` on, counted before folding, of the output pixels [begin,
+  /// begin + rows) of a product over these patches. values [rows][ld], the bias added, is scratch from then on.
   void write(T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first, std::int64_t count,
              const Patches<T>& patches) const;
   void store(void* to, const T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first,
              std::int64_t count, const Patches<T>& patches) const;
 };
 
-/// conv2d_gemm.cpp: for each group, (outputs x depth) patches times a packed (depth x columns) matrix.
+/// A part of a product's depth: `taps` taps of `channels` channels each, the first of them `tap` and `channel`.
+struct Depth {
+  std::int64_t tap, taps, channel, channels;
+};
+
+/// Where the sums of a micro-kernel go, and what they are added to: those of the depth before, or the bias.
+template <class T>
+struct Sums {
+  T* to;
+  std::int64_t ld;
+  const T* start;
+  std::int64_t start_ld;
+  int last;  // columns of the last vector
+};
+
+/// Rows of A that lie `stride` elements apart, and their taps `tap_stride`.
+template <class T>
+struct StridedRows {
+  const T* first;
+  std::int64_t stride, tap_stride;
+};
+
+template <class T>
+alignas(64) inline constexpr T no_bias[micro_cols<T>] = {};
+
+/// conv2d_gemm.cpp: the micro-kernel. Adds A B for up to micro_rows rows and a packed panel of B; `wide` where more
+/// than one vector of its columns is worth computing.
+template <class T>
+void multiply_rows(int rows, bool wide, const Depth& depth, const StridedRows<T>& a, const T* b, const Sums<T>& sums);
+
+/// For each group, (outputs x depth) patches times a packed (depth x columns) matrix.
 template <class T>
 struct PatchProduct {
   Patches<T> patches;
@@ -149,6 +190,37 @@ void pack_forward_weights(const Context& context, T* packed, const T* weight, co
 template <class T>
 void pack_backward_weights(const Context& context, T* packed, const T* weight, const Conv2dShape& shape,
                            const PhaseAxis& height, const PhaseAxis& width);
+
+/// conv2d_narrow.cpp: the gradient of images with fewer channels than a vector can use.
+template <class T>
+class NarrowInputGradient {
+ public:
+  static bool serves(const Conv2dShape& shape);
+
+  NarrowInputGradient(const Context& context, const Conv2dShape& shape, Workspace& workspace);
+  /// Of the patches of dy only the image counts.
+  void run(const Context& context, const Array& dx, const Patches<T>& dy, const T* packed) const;
+
+ private:
+  void multiply_row(const T* dy, const T* packed, std::int64_t first, std::int64_t last, T* panel, T* z) const;
+  void add_row(const T* z, T* planes) const;
+  void write_row(const T* planes, T* line, const Array& dx, std::int64_t row) const;
+
+  std::int64_t z_rows() const { return shape_.height.kernel * shape_.width.kernel * shape_.in_channels; }
+  std::int64_t phases() const { return std::min(shape_.width.stride, shape_.width.input); }
+  std::int64_t panel_size() const { return shape_.out_channels * micro_cols<T>; }
+  std::int64_t planes_size() const {  // with room for a row of dx
+    return (strip_rows_ + 1) * phases() * shape_.in_channels * plane_;
+  }
+
+  Conv2dShape shape_;
+  std::int64_t columns_, plane_, before_, z_size_, strip_rows_;
+  T *panel_, *z_, *planes_;
+};
+
+/// weight (C_out, KH KW C) transposed.
+template <class T>
+void pack_narrow_weights(T* packed, const T* weight, const Conv2dShape& shape);
 
 /// conv2d_depthwise.cpp: each channel has its own filter, weights [tap][channel]; patches.run is the channel count,
 /// a multiple of the vector's lanes.
@@ -188,18 +260,19 @@ void combine_chunks(T* partial, std::int64_t chunks, std::int64_t size, std::int
 template <class T>
 class WeightGradient {
  public:
-  WeightGradient(const Context& context, const Patches<T>& patches, const Conv2dShape& shape, Workspace& workspace);
+  WeightGradient(const Context& context, const Patches<T>& patches, const Conv2dShape& shape, DType dtype,
+                 Workspace& workspace);
   void run(const Context& context, const Array& dweight, const Patches<T>& patches, const Array& dy) const;
 
  private:
   struct Task;
-  template <int rows>
   void sum_chunk(const Patches<T>& patches, const Array& dy, const Task& task) const;
   void pack_pixels(T* packed, const Array& dy, std::int64_t first, std::int64_t count, std::int64_t group) const;
   void write_block(const Array& dweight, std::int64_t group, std::int64_t block) const;
 
   std::int64_t groups_, columns_, width_;  // width_: columns rounded up to whole panels
   std::int64_t run_, taps_, block_rows_, run_blocks_, blocks_, parts_;
+  bool reads_in_place_;  // dy
   Chunks chunks_;
   std::int64_t pixel_block_, size_;  // size_: elements of one chunk's partial sums
   T *partial_, *packed_;

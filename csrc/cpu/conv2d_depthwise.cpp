@@ -1,6 +1,7 @@
 // Depthwise convolution: vectors run over channels, and a block of output columns stays in registers while the taps
-// pass. Borders cost no multiplies: rows of taps outside the image are skipped, and columns near the border take their
-// own range of taps.
+// pass. Where the usual numbers of taps and steps allow it, each pixel of an input row is read once for all of a
+// block's outputs and taps. Borders cost no multiplies: rows of taps outside the image are skipped, and columns near
+// the border take their own range of taps.
 #include "cpu/conv2d.h"
 
 namespace imgrec::cpu {
@@ -9,6 +10,22 @@ namespace {
 constexpr int block_columns = vector_registers == 32 ? 8 : 4;
 constexpr std::int64_t tile_columns = 32;
 
+/// sums[j] += taps[t] * pixel (j step + t) of a row, pixels and taps at their own distances.
+template <class T, int taps, int step>
+inline void slide(const T* pixels, std::int64_t pixel_stride, const T* weights, std::int64_t weight_stride,
+                  Vector<T> (&sums)[block_columns]) {
+  Vector<T> tap[taps];
+#pragma GCC unroll 8
+  for (int t = 0; t < taps; ++t) tap[t] = load(weights + t * weight_stride);
+#pragma GCC unroll 32
+  for (int q = 0; q < (block_columns - 1) * step + taps; ++q) {
+    const Vector<T> pixel = load(pixels + q * pixel_stride);
+#pragma GCC unroll 8
+    for (int t = 0; t < taps; ++t)
+      if (q >= t && (q - t) % step == 0 && (q - t) / step < block_columns) sums[(q - t) / step] += tap[t] * pixel;
+  }
+}
+
 /// One output row under way.
 template <class T>
 struct Row {
@@ -16,13 +33,41 @@ struct Row {
   const T* weights;
   std::int64_t image, row;
   std::pair<std::int64_t, std::int64_t> row_taps;
+  const T* bias;
+  std::int64_t biases;
 
-  /// `count` neighbouring outputs from `column` on, at one vector of channels, over the column taps [begin, end).
+  Vector<T> start(std::int64_t channel) const {
+    const std::int64_t left = bias ? std::clamp<std::int64_t>(biases - channel, 0, lanes<T>) : 0;
+    return left > 0 ? load_first(bias + channel, static_cast<int>(left)) : Vector<T>{};
+  }
+
+  /// block_columns neighbouring outputs from `column` on, at one vector of channels; all their taps lie inside a row.
+  template <int taps, int step>
+  void sum_window(std::int64_t column, std::int64_t channel, T* to) const {
+    const Axis& width = patches.width;
+    const std::int64_t channels = patches.run;
+    // Gradients meet the taps in reverse: then the window begins at the last one.
+    const bool reversed = width.advance < 0;
+    const std::int64_t first = width.position(column, reversed ? taps - 1 : 0) * patches.pixel_stride + channel;
+    Vector<T> sums[block_columns];
+#pragma GCC unroll 8
+    for (int j = 0; j < block_columns; ++j) sums[j] = start(channel);
+    for (std::int64_t h = row_taps.first; h < row_taps.second; ++h)
+      slide<T, taps, step>(patches.row(image, patches.height.position(row, h)) + first, patches.pixel_stride,
+                           weights + (h * taps + (reversed ? taps - 1 : 0)) * channels + channel,
+                           reversed ? -channels : channels, sums);
+#pragma GCC unroll 8
+    for (int j = 0; j < block_columns; ++j) store(to + j * channels, sums[j]);
+  }
+
+  /// `count` neighbouring outputs over the column taps [begin, end).
   template <int count>
   void sum(std::int64_t column, std::int64_t begin, std::int64_t end, std::int64_t channel, T* to) const {
     const Axis& width = patches.width;
     const std::int64_t channels = patches.run, step = width.step * patches.pixel_stride;
-    Vector<T> sums[count] = {};
+    Vector<T> sums[count];
+#pragma GCC unroll 8
+    for (int j = 0; j < count; ++j) sums[j] = start(channel);
     for (std::int64_t h = row_taps.first; h < row_taps.second; ++h) {
       const T* from = patches.row(image, patches.height.position(row, h)) + channel;
       const T* weight = weights + h * width.taps * channels + channel;
@@ -37,18 +82,34 @@ struct Row {
     for (int j = 0; j < count; ++j) store(to + j * channels, sums[j]);
   }
 
+  void sum_block(std::int64_t column, T* to) const {
+    const Axis& width = patches.width;
+    const bool dense = width.advance == 1 || width.advance == -1;
+    const auto for_channels = [&](auto&& body) {
+      for (std::int64_t c = 0; c < patches.run; c += lanes<T>) body(c, to + c);
+    };
+    if (dense && width.taps == 3 && width.step == 1)
+      return for_channels([&](std::int64_t c, T* at) { sum_window<3, 1>(column, c, at); });
+    if (dense && width.taps == 3 && width.step == 2)
+      return for_channels([&](std::int64_t c, T* at) { sum_window<3, 2>(column, c, at); });
+    if (dense && width.taps == 5 && width.step == 1)
+      return for_channels([&](std::int64_t c, T* at) { sum_window<5, 1>(column, c, at); });
+    if (dense && width.taps == 2 && width.step == 1)
+      return for_channels([&](std::int64_t c, T* at) { sum_window<2, 1>(column, c, at); });
+    for_channels([&](std::int64_t c, T* at) { sum<block_columns>(column, 0, width.taps, c, at); });
+  }
+
   /// Outputs [first, last) at all channels; columns in [inner_begin, inner_end) have all their taps inside the image.
   void sum_columns(std::int64_t first, std::int64_t last, std::int64_t inner_begin, std::int64_t inner_end,
-                   T* tile) const {
+                   T* to) const {
     for (std::int64_t j = first; j < last;) {
-      T* to = tile + (j - first) * patches.run;
+      T* at = to + (j - first) * patches.run;
       if (j >= inner_begin && j + block_columns <= std::min(inner_end, last)) {
-        for (std::int64_t c = 0; c < patches.run; c += lanes<T>)
-          sum<block_columns>(j, 0, patches.width.taps, c, to + c);
+        sum_block(j, at);
         j += block_columns;
       } else {
         const auto [begin, end] = patches.width.taps_inside(j);
-        for (std::int64_t c = 0; c < patches.run; c += lanes<T>) sum<1>(j, begin, end, c, to + c);
+        for (std::int64_t c = 0; c < patches.run; c += lanes<T>) sum<1>(j, begin, end, c, at + c);
         ++j;
       }
     }
@@ -71,15 +132,19 @@ void multiply_depthwise(const Context& context, const Patches<T>& patches, const
     inner_begin = std::max(inner_begin, begin);
     inner_end = std::min(inner_end, end);
   }
+  const bool in_place = output.in_place() && output.channels == patches.run;
   parallel_tasks(context, patches.batch * height.outputs, [&](std::int64_t task, int worker) {
-    const std::int64_t i = task % height.outputs;
-    const Row<T> row{patches, weights, task / height.outputs, i, height.taps_inside(i)};
+    const std::int64_t i = task % height.outputs, pixel = task * width.outputs;
+    const Row<T> row{patches, weights, task / height.outputs, i, height.taps_inside(i), output.bias, output.channels};
+    if (in_place) {
+      row.sum_columns(0, width.outputs, inner_begin, inner_end, output.place(pixel, 0));
+      return output.activate(pixel, width.outputs, 0, output.channels);
+    }
     T* tile = scratch.tiles + worker * tile_columns * patches.run;
     for (std::int64_t first = 0; first < width.outputs; first += tile_columns) {
       const std::int64_t last = std::min(width.outputs, first + tile_columns);
       row.sum_columns(first, last, inner_begin, inner_end, tile);
-      output.write(tile, patches.run, task * width.outputs + first, last - first, 0, output.channels * output.fold,
-                   patches);
+      output.write(tile, patches.run, pixel + first, last - first, 0, output.channels * output.fold, patches);
     }
   });
 }

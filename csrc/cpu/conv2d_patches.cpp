@@ -26,6 +26,14 @@ PhaseAxis backward_axis(const Conv2dAxis& axis, std::int64_t phase) {
 }
 
 template <class T>
+bool Patches<T>::inside() const {
+  for (const Axis& axis : {height, width})
+    for (std::int64_t tap = 0; tap < axis.taps; ++tap)
+      if (axis.outputs_inside(tap) != std::pair<std::int64_t, std::int64_t>(0, axis.outputs)) return false;
+  return true;
+}
+
+template <class T>
 void Source<T>::plan(DType dtype, Workspace& workspace) {
   copied = size_of(dtype) != sizeof(T) || top + bottom + left + right > 0 || repeat > 1 || pitch != channels;
   if (copied) copy = workspace.take<T>(batch * (top + height + bottom) * (left + width + right) * pitch);
@@ -37,11 +45,12 @@ void Source<T>::read(const Context& context, const Array& image, Patches<T>& pat
   if (!copied) return;
   const std::int64_t rows = top + height + bottom, row_size = (left + width + right) * pitch;
   const bool plain = repeat == 1 && pitch == channels;
-  parallel_tasks(context, batch * rows, [&](std::int64_t task, int) {
-    const std::int64_t row = task % rows - top;
-    T* to = copy + task * row_size;
+  const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 14) / std::max<std::int64_t>(row_size, 1));
+  const auto copy_row = [&](std::int64_t number) {
+    const std::int64_t row = number % rows - top;
+    T* to = copy + number * row_size;
     if (row < 0 || row >= height) return std::fill(to, to + row_size, T(0));
-    const std::int64_t from = (task / rows * height + row) * width * channels;
+    const std::int64_t from = (number / rows * height + row) * width * channels;
     std::fill(to, to + left * pitch, T(0));
     to += left * pitch;
     if (plain) {
@@ -56,6 +65,9 @@ void Source<T>::read(const Context& context, const Array& image, Patches<T>& pat
     }
     to += width * pitch;
     std::fill(to, to + right * pitch, T(0));
+  };
+  parallel_range(context, batch * rows, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t number = begin; number < end; ++number) copy_row(number);
   });
 }
 
@@ -97,9 +109,6 @@ void Output<T>::write(T* values, std::int64_t ld, std::int64_t begin, std::int64
     count /= fold;
     for (std::int64_t r = 0; r < rows; ++r) fold_row(values + r * ld, count, fold);
   }
-  if (bias)
-    for (std::int64_t r = 0; r < rows; ++r)
-      for (std::int64_t c = 0; c < count; ++c) values[r * ld + c] += bias[first + c];
   if (pre_activation) store(pre_activation, values, ld, begin, rows, first, count, patches);
   if (activation != Activation::none) {
     // The columns beyond `count` take part where there are any: one call for the tile is cheaper.
@@ -109,7 +118,21 @@ void Output<T>::write(T* values, std::int64_t ld, std::int64_t begin, std::int64
   store(data, values, ld, begin, rows, first, count, patches);
 }
 
+template <class T>
+void Output<T>::activate(std::int64_t begin, std::int64_t rows, std::int64_t first, std::int64_t count) const {
+  if (activation == Activation::none) return;
+  // Whole pixels are one run.
+  const std::int64_t runs = count == channels ? 1 : rows;
+  for (std::int64_t run = 0; run < runs; ++run) {
+    const std::int64_t offset = (begin + run) * channels + first;
+    Array to{static_cast<T*>(data) + offset, dtype, 1, {rows / runs * count}, {1}}, from = to;
+    if (pre_activation) from.data = static_cast<T*>(pre_activation) + offset;
+    activation_forward(Context{}, to, from, activation);
+  }
+}
+
 #define IMGREC_INSTANTIATE(T) \
+  template struct Patches<T>; \
   template struct Source<T>;  \
   template struct Output<T>;
 IMGREC_INSTANTIATE(float)

@@ -2,8 +2,11 @@
 // of the bias.
 //
 // Pixels are cut into chunks that are summed on their own. Within one, a block of dy is packed into panels of columns,
-// and the micro-kernel adds outer products of dy with `block_rows` channels of x, read where they lie through one
-// pointer a pixel. Where the channels of a tap are no multiple of block_rows the last block overlaps the one before it.
+// or read in place where its rows are short and whole vectors, and the micro-kernel adds outer products of dy with
+// `block_rows` channels of x, read where they lie through one pointer a pixel. Where the channels of a tap are no
+// multiple of block_rows the last block overlaps the one before it.
+#include <array>
+
 #include "cpu/conv2d.h"
 #include "cpu/vector_io.h"
 
@@ -16,23 +19,23 @@ Chunks::Chunks(std::int64_t total, std::int64_t shortest, std::int64_t most) : t
 
 namespace {
 
-/// tile (+)= sum over `depth` pixels of x[pixel][offset...] times dy[pixel][columns...], `rows` by V vectors.
-template <class T, int rows, int V>
-void outer_kernel(std::int64_t depth, const T* const* pixels, std::int64_t offset, const T* dy, T* tile,
-                  std::int64_t ld, bool first) {
-  Vector<T> sums[rows][V] = {};
-  for (std::int64_t k = 0; k < depth; ++k, dy += micro_cols<T>) {
+/// tile (+)= sum over `depth` pixels of x[pixel][offset...] times dy[pixel][columns...], R by V vectors.
+template <class T, int R, int V>
+void outer_kernel(std::int64_t depth, const T* const* pixels, std::int64_t offset, const T* dy, std::int64_t dy_stride,
+                  T* tile, std::int64_t ld, bool first) {
+  Vector<T> sums[R][V] = {};
+  for (std::int64_t k = 0; k < depth; ++k, dy += dy_stride) {
     const T* x = pixels[k] + offset;
     Vector<T> columns[V];
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) columns[v] = load(dy + v * lanes<T>);
 #pragma GCC unroll 16
-    for (int r = 0; r < rows; ++r)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) sums[r][v] += x[r] * columns[v];
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r)
+  for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) {
       T* to = tile + r * ld + v * lanes<T>;
@@ -40,14 +43,16 @@ void outer_kernel(std::int64_t depth, const T* const* pixels, std::int64_t offse
     }
 }
 
-/// The rows of a micro-kernel that waste least on a run: each block costs its rows and about two more.
+/// outer_kernel for 1 ... micro_rows rows.
+template <class T, int V>
+constexpr auto outer_kernels = []<int... r>(std::integer_sequence<int, r...>) {
+  return std::array{outer_kernel<T, r + 1, V>...};
+}(std::make_integer_sequence<int, micro_rows>{});
+
+/// Blocks of equal rows: as few as there can be, and as low as so many can be.
 std::int64_t rows_for(std::int64_t run) {
-  std::int64_t best = 1, least = 3 * run;
-  for (const std::int64_t rows : {2, 4, vector_registers == 32 ? 8 : 4, micro_rows}) {
-    const std::int64_t cost = (run + rows - 1) / rows * (rows + 2);
-    if (rows <= run && cost <= least) best = rows, least = cost;
-  }
-  return best;
+  const std::int64_t blocks = std::max<std::int64_t>(1, (run + micro_rows - 1) / micro_rows);
+  return std::max<std::int64_t>(1, (run + blocks - 1) / blocks);
 }
 
 /// Writes the pointers of output pixels [first, first + count) at one tap, output row by output row.
@@ -82,7 +87,7 @@ struct WeightGradient<T>::Task {
 
 template <class T>
 WeightGradient<T>::WeightGradient(const Context& context, const Patches<T>& patches, const Conv2dShape& shape,
-                                  Workspace& workspace)
+                                  DType dtype, Workspace& workspace)
     : groups_(shape.groups),
       columns_(shape.group_out()),
       width_(round_up(columns_, micro_cols<T>)),
@@ -91,12 +96,14 @@ WeightGradient<T>::WeightGradient(const Context& context, const Patches<T>& patc
       block_rows_(rows_for(run_)),
       run_blocks_((run_ + block_rows_ - 1) / block_rows_),
       blocks_(taps_ * run_blocks_),
+      reads_in_place_(size_of(dtype) == sizeof(T) && columns_ % lanes<T> == 0 &&
+                      shape.out_channels <= 2 * micro_cols<T>),
       chunks_(0, 1, 1) {
   size_ = groups_ * blocks_ * block_rows_ * width_;
   const std::int64_t most = std::clamp<std::int64_t>(partial_limit / std::max<std::int64_t>(size_, 1), 1, 32);
   chunks_ = Chunks(patches.outputs(), 1024, most);
   parts_ = std::clamp<std::int64_t>(16 / (chunks_.count * groups_), 1, std::max<std::int64_t>(blocks_, 1));
-  pixel_block_ = std::clamp<std::int64_t>((std::int64_t{1} << 16) / std::max<std::int64_t>(width_, 1), 32, depth_block);
+  pixel_block_ = std::clamp<std::int64_t>((std::int64_t{1} << 16) / std::max<std::int64_t>(width_, 1), 32, 128);
   partial_ = workspace.take<T>(chunks_.count * size_);
   packed_ = workspace.take<T>(context.threads * pixel_block_ * width_);
   pointers_ = workspace.take<const T*>(context.threads * pixel_block_);
@@ -123,40 +130,51 @@ void WeightGradient<T>::pack_pixels(T* packed, const Array& dy, std::int64_t fir
 }
 
 template <class T>
-template <int rows>
 void WeightGradient<T>::sum_chunk(const Patches<T>& patches, const Array& dy, const Task& task) const {
   const std::int64_t begin = task.chunk * chunks_.length, end = std::min(chunks_.total, begin + chunks_.length);
+  const std::int64_t channels = groups_ * columns_;
   for (std::int64_t first = begin; first < end; first += pixel_block_) {
     const std::int64_t count = std::min(pixel_block_, end - first);
-    pack_pixels(task.packed, dy, first, count, task.group);
+    const T* in_place = dy.as<const T>() + first * channels + task.group * columns_;
+    if (!reads_in_place_) pack_pixels(task.packed, dy, first, count, task.group);
     for (std::int64_t block = task.first_block; block < task.last_block; ++block) {
       const std::int64_t tap = block / run_blocks_;
       if (block == task.first_block || block % run_blocks_ == 0)
         point_at_tap(patches, tap, task.group * run_, first, count, task.pointers);
-      const std::int64_t offset = std::min(block % run_blocks_ * rows, run_ - rows);
-      T* tile = task.sums + block * rows * width_;
+      const std::int64_t offset = std::min(block % run_blocks_ * block_rows_, run_ - block_rows_);
+      T* tile = task.sums + block * block_rows_ * width_;
       for (std::int64_t column = 0; column < columns_; column += micro_cols<T>) {
-        const auto kernel = columns_ - column > lanes<T> ? outer_kernel<T, rows, 2> : outer_kernel<T, rows, 1>;
-        kernel(count, task.pointers, offset, task.packed + column * count, tile + column, width_, first == begin);
+        const auto& kernels = columns_ - column > lanes<T> ? outer_kernels<T, 2> : outer_kernels<T, 1>;
+        kernels[block_rows_ - 1](count, task.pointers, offset,
+                                 reads_in_place_ ? in_place + column : task.packed + column * count,
+                                 reads_in_place_ ? channels : micro_cols<T>, tile + column, width_, first == begin);
       }
     }
   }
 }
 
+/// Transposes a block's sums into the rows of dweight, squares in registers.
 template <class T>
 void WeightGradient<T>::write_block(const Array& dweight, std::int64_t group, std::int64_t block) const {
   const std::int64_t elements = block_rows_ * width_, begin = (group * blocks_ + block) * elements;
   combine_chunks(partial_, chunks_.count, size_, begin, begin + elements);
-  const T* sums = partial_ + begin;
   const std::int64_t offset = std::min(block % run_blocks_ * block_rows_, run_ - block_rows_);
   const std::int64_t fresh = block % run_blocks_ * block_rows_ - offset;  // rows that the block before has written
   const std::int64_t depth = taps_ * run_, first = block / run_blocks_ * run_ + offset;
   for_floating(dweight.dtype, [&](auto tag) {
     using S = decltype(tag);
     if constexpr (std::is_same_v<Compute<S>, T>)
-      for (std::int64_t column = 0; column < columns_; ++column) {
-        S* to = dweight.as<S>() + (group * columns_ + column) * depth + first;
-        for (std::int64_t r = fresh; r < block_rows_; ++r) to[r] = narrow<S>(sums[r * width_ + column]);
+      for (std::int64_t row = fresh; row < block_rows_; row += lanes<T>) {
+        const int rows = static_cast<int>(std::min<std::int64_t>(lanes<T>, block_rows_ - row));
+        const T* sums = partial_ + begin + row * width_;
+        S* to = dweight.as<S>() + group * columns_ * depth + first + row;
+        for (std::int64_t column = 0; column < columns_; column += lanes<T>) {
+          Vector<T> square[lanes<T>] = {};
+          for (int r = 0; r < rows; ++r) square[r] = load(sums + r * width_ + column);
+          transpose<T>(square);
+          for (int c = 0; c < std::min<std::int64_t>(lanes<T>, columns_ - column); ++c)
+            store_narrow(to + (column + c) * depth, square[c], rows);
+        }
       }
   });
 }
@@ -175,11 +193,7 @@ void WeightGradient<T>::run(const Context& context, const Array& dweight, const 
                     partial_ + chunk * size_ + group * (size_ / groups_),
                     packed_ + worker * pixel_block_ * width_,
                     pointers_ + worker * pixel_block_};
-    if (block_rows_ == micro_rows) return sum_chunk<micro_rows>(patches, dy, task);
-    if (block_rows_ == 8) return sum_chunk<8>(patches, dy, task);
-    if (block_rows_ == 4) return sum_chunk<4>(patches, dy, task);
-    if (block_rows_ == 2) return sum_chunk<2>(patches, dy, task);
-    sum_chunk<1>(patches, dy, task);
+    sum_chunk(patches, dy, task);
   });
   parallel_tasks(context, groups_ * blocks_,
                  [&](std::int64_t task, int) { write_block(dweight, task / blocks_, task % blocks_); });
@@ -190,6 +204,29 @@ BiasGradient<T>::BiasGradient(const Conv2dShape& shape, Workspace& workspace)
     : channels_(shape.out_channels),
       chunks_(shape.batch * shape.height.output() * shape.width.output(), 256, 64),
       partial_(workspace.take<T>(chunks_.count * round_up(channels_, lanes<T>))) {}
+
+namespace {
+
+/// Adds `pixels` pixels to the sums of their channels, four vectors at a time. Short sums lose fewer digits.
+template <class S, class T>
+void sum_pixels(const S* dy, std::int64_t pixels, std::int64_t channels, T* sums) {
+  std::int64_t c = 0;
+  for (; c + 4 * lanes<T> <= channels; c += 4 * lanes<T>) {
+    Vector<T> some[4] = {};
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel)
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) some[v] += load_wide(dy + pixel * channels + c + v * lanes<T>);
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) store(sums + c + v * lanes<T>, load(sums + c + v * lanes<T>) + some[v]);
+  }
+  for_vectors<S>(c, channels, [&](std::int64_t i, int count) {
+    Vector<T> some{};
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel) some += load_wide(dy + pixel * channels + i, count);
+    store(sums + i, load(sums + i) + some);
+  });
+}
+
+}  // namespace
 
 template <class T>
 void BiasGradient<T>::run(const Context& context, const Array& dbias, const Array& dy) const {
@@ -202,12 +239,7 @@ void BiasGradient<T>::run(const Context& context, const Array& dbias, const Arra
       using S = decltype(tag);
       if constexpr (std::is_same_v<Compute<S>, T>)
         for (std::int64_t first = begin; first < end; first += 64)
-          for_vectors<S>(0, channels_, [&](std::int64_t c, int count) {
-            Vector<T> some{};  // short sums first: they lose fewer digits
-            for (std::int64_t pixel = first; pixel < std::min(end, first + 64); ++pixel)
-              some += load_wide(dy.as<const S>() + pixel * channels_ + c, count);
-            store(sums + c, load(sums + c) + some);
-          });
+          sum_pixels(dy.as<const S>() + first * channels_, std::min<std::int64_t>(64, end - first), channels_, sums);
     });
   });
   combine_chunks(partial_, chunks_.count, size, 0, size);

@@ -2,50 +2,21 @@
 #include <type_traits>
 
 #include "cpu/activation.h"
-#include "cpu/norm.h"
+#include "cpu/channel_block.h"
 #include "cpu/parallel.h"
-#include "cpu/row_reduce.h"
+#include "cpu/row_chunks.h"
 #include "ops/norm.h"
 
 namespace imgrec {
 namespace cpu {
 namespace {
 
-constexpr int chunk_sums = 3;     // numbers that a chunk leaves for each channel, at most
+constexpr int chunk_sums = 3;  // numbers that a chunk leaves for each channel, at most
 constexpr std::int64_t rows_a_sum = 16;
-constexpr int coefficients = 4;   // numbers for each channel that the last pass reads
+constexpr int coefficients = 4;  // numbers for each channel that the last pass reads
 
-/// A block of neighbouring channels: some whole vectors, or one that is not `full`.
-template <class S, int vectors, bool full = true>
-struct ChannelBlock {
-  std::int64_t first;
-  int last_lanes;
-
-  static constexpr int size = vectors;
-  int lanes_of() const { return full ? wide_lanes<S> : last_lanes; }
-  std::int64_t channel(int v) const { return first + v * wide_lanes<S>; }
-
-  /// The numbers of the block's channels, from an array with one for each channel.
-  Vectors<Compute<S>, vectors> read(const Compute<S>* numbers) const {
-    Vectors<Compute<S>, vectors> block;
-    for (int v = 0; v < vectors; ++v) block.at[v] = load_wide(numbers + channel(v), lanes_of());
-    return block;
-  }
-  void write(Compute<S>* numbers, const Vectors<Compute<S>, vectors>& block) const {
-    for (int v = 0; v < vectors; ++v) store_narrow(numbers + channel(v), block.at[v], lanes_of());
-  }
-
-  /// Calls body(v, at) for the vectors of some rows: v in the block, `at` in the array.
-  template <class Body>
-  void for_rows(std::int64_t begin, std::int64_t count, std::int64_t channels, Body&& body) const {
-    for (std::int64_t row = begin; row < begin + count; ++row)
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) body(v, row * channels + channel(v));
-  }
-};
-
-/// The sums over some rows of the two vectors that term(v, at) gives. Sixteen rows are added up at a time, and then their
-/// sums: a long chain of additions would lose more digits.
+/// The sums over some rows of the two vectors that term(v, at) gives. Sixteen rows are added up at a time, and then
+/// their sums: a long chain of additions would lose more digits.
 template <class S, class Block, class Term>
 auto sum_rows(const Block& block, std::int64_t rows, std::int64_t channels, Term&& term) {
   using Sums = Vectors<Compute<S>, Block::size>;
@@ -65,16 +36,6 @@ auto sum_rows(const Block& block, std::int64_t rows, std::int64_t channels, Term
     }
   }
   return total;
-}
-
-template <class S, class Body>
-void for_channel_blocks(std::int64_t channels, Body&& body) {
-  constexpr int width = wide_lanes<S>;
-  std::int64_t first = 0;
-  for (; first + 4 * width <= channels; first += 4 * width) body(ChannelBlock<S, 4>{first, width});
-  for (; first + 2 * width <= channels; first += 2 * width) body(ChannelBlock<S, 2>{first, width});
-  for (; first + width <= channels; first += width) body(ChannelBlock<S, 1>{first, width});
-  if (first < channels) body(ChannelBlock<S, 1, false>{first, static_cast<int>(channels - first)});
 }
 
 /// For each channel of the block an approximate mean over some rows, and the sums of the deviations from it and of
@@ -123,7 +84,8 @@ struct Moments {
   double mean, variance_sum;  // the sum of squared deviations
 };
 
-/// Joins the chunks' moments (Chan, Golub and LeVeque, 1979), always in the same order, and calls store(channel, Moments).
+/// Joins the chunks' moments (Chan, Golub and LeVeque, 1979), always in the same order, and calls store(channel,
+/// Moments).
 template <class T, class Store>
 void join_moments(const Context& context, const RowChunks& chunks, const T* partials, Store&& store) {
   for_column_blocks(context, chunks, [&](std::int64_t first, int count) {
@@ -215,17 +177,17 @@ void batch_backward(const Context& context, S* dx, const S* dy, const S* x, cons
 }  // namespace cpu
 
 Plan norm_plan(const Context&, std::int64_t rows, std::int64_t columns, DType dtype) {
-  const cpu::RowChunks batch(rows, columns, cpu::batch_chunk), layer(rows, columns, cpu::layer_chunk);
-  const std::int64_t sums = std::max(cpu::chunk_sums * batch.count + cpu::coefficients, 2 * layer.count);
+  const cpu::RowChunks chunks(rows, columns);
   const std::int64_t item = dtype == DType::float64 ? 8 : 4;
-  return {.algorithm = "chunked", .workspace_bytes = sums * columns * item};
+  return {.algorithm = "chunked",
+          .workspace_bytes = (cpu::chunk_sums * chunks.count + cpu::coefficients) * columns * item};
 }
 
 void batch_norm_forward(const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
                         const Array& running_mean, const Array& running_var, const Array& x, const Array& weight,
                         const Array& bias, const BatchNormOptions& options, Activation activation,
                         const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::batch_chunk);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const std::int64_t channels = chunks.columns;
   cpu::for_floating(x.dtype, [&](auto tag) {
     using S = decltype(tag);
@@ -252,7 +214,7 @@ void batch_norm_forward(const Context& context, const Array& y, const Array& mea
 void batch_norm_backward(const Context& context, const Array& dx, const Array& dweight, const Array& dbias,
                          const Array& dy, const Array& x, const Array& weight, const Array& bias, const Array& mean,
                          const Array& inverse_deviation, bool training, Activation activation, const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::batch_chunk);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const std::int64_t channels = chunks.columns;
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);

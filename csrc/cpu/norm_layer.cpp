@@ -1,8 +1,8 @@
 #include <cmath>
 
 #include "cpu/activation.h"
-#include "cpu/norm.h"
 #include "cpu/parallel.h"
+#include "cpu/row_chunks.h"
 #include "cpu/row_reduce.h"
 #include "ops/norm.h"
 
@@ -10,7 +10,13 @@ namespace imgrec {
 namespace cpu {
 namespace {
 
-constexpr int rows_at_once = 4;  // in backward
+/// Calls body(row, rows) for groups of four rows, and of one where fewer are left; `rows` is a constant.
+template <class Body>
+void for_row_groups(std::int64_t begin, std::int64_t end, Body&& body) {
+  constexpr int group = 4;
+  for (; begin + group <= end; begin += group) body(begin, std::integral_constant<int, group>{});
+  for (; begin < end; ++begin) body(begin, std::integral_constant<int, 1>{});
+}
 
 template <class S, class Kind>
 struct LayerNorm {
@@ -37,27 +43,37 @@ struct LayerNorm {
     return activate_backward_at<T>(load_wide(dy + i, count), affine(z, i, count), activation());
   }
 
-  void forward_row(S* y, const S* x, T& mean, T& inverse_deviation, T eps) const {
+  /// Several rows at once, here and in backward: while a row waits for its sums, the next are read.
+  template <int rows>
+  void forward_rows(S* y, const S* x, T* mean, T* inverse_deviation, T eps) const {
     const auto length = static_cast<T>(columns);
-    const T rough = row_sum<S>(columns, [&](std::int64_t i, auto count) { return load_wide(x + i, count); }) / length;
-    // The deviations' sum is what rounding took from the mean: without it a large mean would cost accuracy.
-    const auto [sum, squares] = two_row_sums<S>(columns, [&](std::int64_t i, auto count) {
-      const Vector<T> deviation = load_wide(x + i, count) - rough;
-      return Vectors<T, 2>{deviation, deviation * deviation};
-    });
-    const T shift = sum / length, center = rough + shift;
-    const T variance = std::max(squares / length - shift * shift, T(0)), inverse = T(1) / std::sqrt(variance + eps);
-    for_vectors<S>(0, columns, [&](std::int64_t i, auto count) {
-      const Vector<T> value = affine((load_wide(x + i, count) - center) * inverse, i, count);
-      store_narrow(y + i, activate<T>(value, activation()), count);
-    });
-    mean = center;
-    inverse_deviation = inverse;
+    T rough[rows], center[rows], inverse[rows];
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; ++row)
+      rough[row] =
+          row_sum<S>(columns, [&](std::int64_t i, auto count) { return load_wide(x + row * columns + i, count); }) /
+          length;
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; ++row) {
+      const auto [sum, squares] = two_row_sums<S>(columns, [&](std::int64_t i, auto count) {
+        const Vector<T> deviation = load_wide(x + row * columns + i, count) - rough[row];
+        return Vectors<T, 2>{deviation, deviation * deviation};
+      });
+      // What rounding took from the rough mean: without it a large mean would cost accuracy.
+      const T shift = sum / length, variance = std::max(squares / length - shift * shift, T(0));
+      mean[row] = center[row] = rough[row] + shift;
+      inverse_deviation[row] = inverse[row] = T(1) / std::sqrt(variance + eps);
+    }
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; ++row)
+      for_vectors<S>(0, columns, [&](std::int64_t i, auto count) {
+        const Vector<T> z = (load_wide(x + row * columns + i, count) - center[row]) * inverse[row];
+        store_narrow(y + row * columns + i, activate<T>(affine(z, i, count), activation()), count);
+      });
   }
 
   /// dx = inverse (g - mean(g) - z mean(g z)) with g = dy weight, z = (x - mean) inverse; dy z joins dweight, dy dbias.
-  /// dy stands for the gradient before the activation. Several rows at once: their sums wait for each other's, and
-  /// dweight and dbias are read and written once for all.
+  /// dy stands for the gradient before the activation. dweight and dbias are read and written once for all rows.
   template <int rows>
   void backward_rows(S* dx, const S* dy, const S* x, const T* mean, const T* inverse, T* dweight, T* dbias) const {
     T shift[rows], slope[rows];
@@ -95,15 +111,16 @@ struct LayerNorm {
 
 void layer_norm_forward(const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
                         const Array& x, const Array& weight, const Array& bias, double eps, Activation activation) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::layer_chunk);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
     const cpu::LayerNorm<S, decltype(kind)> norm{chunks.columns, weight.as<const T>(), bias.as<const T>(), kind};
     cpu::parallel_range(context, chunks.rows, chunks.length, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row)
-        norm.forward_row(y.as<S>() + row * norm.columns, x.as<const S>() + row * norm.columns, mean.as<T>()[row],
-                         inverse_deviation.as<T>()[row], static_cast<T>(eps));
+      cpu::for_row_groups(begin, end, [&](std::int64_t row, auto rows) {
+        norm.template forward_rows<rows>(y.as<S>() + row * norm.columns, x.as<const S>() + row * norm.columns,
+                                         mean.as<T>() + row, inverse_deviation.as<T>() + row, static_cast<T>(eps));
+      });
     });
   };
   cpu::for_floating(x.dtype,
@@ -113,7 +130,7 @@ void layer_norm_forward(const Context& context, const Array& y, const Array& mea
 void layer_norm_backward(const Context& context, const Array& dx, const Array& dweight, const Array& dbias,
                          const Array& dy, const Array& x, const Array& weight, const Array& bias, const Array& mean,
                          const Array& inverse_deviation, Activation activation, const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1], cpu::layer_chunk);
+  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
@@ -122,16 +139,12 @@ void layer_norm_backward(const Context& context, const Array& dx, const Array& d
     cpu::parallel_tasks(context, chunks.count, [&](std::int64_t chunk, int) {
       T *dweight_sum = workspace.as<T>() + 2 * chunk * columns, *dbias_sum = dweight_sum + columns;
       std::fill(dweight_sum, dweight_sum + 2 * columns, T(0));
-      const auto backward = [&](auto count, std::int64_t row) {
-        norm.template backward_rows<count>(dx.as<S>() + row * columns, dy.as<const S>() + row * columns,
-                                           x.as<const S>() + row * columns, mean.as<const T>() + row,
-                                           inverse_deviation.as<const T>() + row, dweight_sum, dbias_sum);
-      };
-      std::int64_t row = chunks.begin(chunk);
-      const std::int64_t end = row + chunks.size(chunk);
-      for (; row + cpu::rows_at_once <= end; row += cpu::rows_at_once)
-        backward(std::integral_constant<int, cpu::rows_at_once>{}, row);
-      for (; row < end; ++row) backward(std::integral_constant<int, 1>{}, row);
+      const std::int64_t begin = chunks.begin(chunk);
+      cpu::for_row_groups(begin, begin + chunks.size(chunk), [&](std::int64_t row, auto rows) {
+        norm.template backward_rows<rows>(dx.as<S>() + row * columns, dy.as<const S>() + row * columns,
+                                          x.as<const S>() + row * columns, mean.as<const T>() + row,
+                                          inverse_deviation.as<const T>() + row, dweight_sum, dbias_sum);
+      });
     });
     const T* partials = workspace.as<const T>();
     cpu::add_chunks(context, chunks, partials, 2 * columns,

@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <limits>
 
-#include "cpu/dtypes.h"
+#include "cpu/channel_block.h"
 #include "cpu/parallel.h"
 
 namespace imgrec {
 namespace cpu {
 namespace {
 
-constexpr std::int64_t channel_block = 256;      // channels worked on at once: their sums stay in the first-level cache
 constexpr std::int64_t task_elements = 1 << 15;  // elements that a task reads, at least
 
 struct Range {
@@ -37,11 +36,18 @@ struct Axis {
     return {std::max<std::int64_t>(start(output), 0), std::min(start(output) + kernel, inputs)};
   }
 
-  /// The outputs whose windows hold an input.
+  /// The outputs whose windows hold an input, where `before` are those of an input that is not greater.
+  Range windows_of(std::int64_t input, Range before) const {
+    while (before.begin < outputs && window(before.begin).end <= input) ++before.begin;
+    while (before.end < outputs && window(before.end).begin <= input) ++before.end;
+    return before;
+  }
+
+  /// The same from nothing.
   Range windows_of(std::int64_t input) const {
-    if (adaptive()) return {input * outputs / inputs, ((input + 1) * outputs + inputs - 1) / inputs};
-    const std::int64_t before = input + padding - kernel;  // the last start that ends before the input
-    return {before < 0 ? 0 : before / stride + 1, std::min((input + padding) / stride + 1, outputs)};
+    const std::int64_t position = adaptive() ? input * outputs / inputs : (input + padding - kernel) / stride;
+    const std::int64_t start = std::clamp<std::int64_t>(position, 0, outputs);
+    return windows_of(input, {start, start});
   }
 };
 
@@ -63,71 +69,119 @@ struct Pooling {
   }
 };
 
-/// A pixel of the array that is written, and the channels [channel, channel + count) of it.
+/// A pixel of the array that is written.
 struct Pixel {
-  std::int64_t image, row, column, channel;
-  int count;
+  std::int64_t image, row, column;
 };
 
-/// Calls body for every pixel of `images` images of rows x columns; a task has some rows. Each pixel collects what
-/// belongs to it, so no two tasks write to the same place and the order of each sum is fixed.
+/// Calls body(image, row) for every row of pixels that is written, `rows` in an image; a task has some. Each pixel
+/// collects what belongs to it, so no two tasks write to the same place and the order of each sum is fixed.
 template <class Body>
-void for_pixels(const Context& context, const Pooling& pooling, std::int64_t rows, std::int64_t columns, Body&& body) {
+void for_pixel_rows(const Context& context, const Pooling& pooling, std::int64_t rows, Body&& body) {
   const std::int64_t read = pooling.horizontal.inputs * pooling.channels *
                             std::max<std::int64_t>(pooling.vertical.inputs / std::max<std::int64_t>(rows, 1), 1);
   const std::int64_t grain = std::max<std::int64_t>(task_elements / std::max<std::int64_t>(read, 1), 1);
   parallel_range(context, pooling.images * rows, grain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row)
-      for (std::int64_t column = 0; column < columns; ++column)
-        for (std::int64_t channel = 0; channel < pooling.channels; channel += channel_block)
-          body(Pixel{row / rows, row % rows, column, channel,
-                     static_cast<int>(std::min(channel_block, pooling.channels - channel))});
+    for (std::int64_t row = begin; row < end; ++row) body(row / rows, row % rows);
   });
+}
+
+/// Calls body(pixel, rows, columns) for every output pixel with the inputs in its window.
+template <class Body>
+void for_outputs(const Context& context, const Pooling& pooling, Body&& body) {
+  for_pixel_rows(context, pooling, pooling.vertical.outputs, [&](std::int64_t image, std::int64_t row) {
+    const Range rows = pooling.vertical.window(row);
+    for (std::int64_t column = 0; column < pooling.horizontal.outputs; ++column)
+      body(Pixel{image, row, column}, rows, pooling.horizontal.window(column));
+  });
+}
+
+/// Calls body(pixel, rows, columns) for every input pixel with the outputs whose windows hold it.
+template <class Body>
+void for_inputs(const Context& context, const Pooling& pooling, Body&& body) {
+  for_pixel_rows(context, pooling, pooling.vertical.inputs, [&](std::int64_t image, std::int64_t row) {
+    const Range rows = pooling.vertical.windows_of(row);
+    Range columns = {0, 0};
+    for (std::int64_t column = 0; column < pooling.horizontal.inputs; ++column) {
+      columns = pooling.horizontal.windows_of(column, columns);
+      body(Pixel{image, row, column}, rows, columns);
+    }
+  });
+}
+
+/// A position for each lane, as it is stored.
+template <class S, class W>
+struct StoredPositions {
+  typedef W type __attribute__((vector_size(wide_lanes<S> * sizeof(W))));
+};
+
+template <class S, class W>
+IntegerVector<Compute<S>> load_positions(const W* from, int count) {
+  typename StoredPositions<S, W>::type stored{};
+  std::memcpy(&stored, from, static_cast<std::size_t>(count) * sizeof(W));
+  return __builtin_convertvector(stored, IntegerVector<Compute<S>>);
+}
+
+template <class S, class W>
+void store_positions(W* to, IntegerVector<Compute<S>> positions, int count) {
+  const auto stored = __builtin_convertvector(positions, typename StoredPositions<S, W>::type);
+  std::memcpy(to, &stored, static_cast<std::size_t>(count) * sizeof(W));
 }
 
 template <class S, class W>
 void max_forward(const Context& context, const Pooling& pooling, S* y, W* winner, const S* x) {
   using T = Compute<S>;
+  using Position = decltype(IntegerVector<T>{}[0] + 0);
   const Axis &vertical = pooling.vertical, &horizontal = pooling.horizontal;
-  for_pixels(context, pooling, vertical.outputs, horizontal.outputs, [&](Pixel pixel) {
-    const Range rows = vertical.window(pixel.row), columns = horizontal.window(pixel.column);
+  for_outputs(context, pooling, [&](Pixel pixel, Range rows, Range columns) {
     const std::int64_t top = vertical.start(pixel.row), left = horizontal.start(pixel.column);
-    T best[channel_block];
-    std::int32_t position[channel_block];
-    std::fill(best, best + pixel.count, -std::numeric_limits<T>::infinity());
-    std::fill(position, position + pixel.count,
-              static_cast<std::int32_t>((rows.begin - top) * horizontal.kernel + columns.begin - left));
-    for (std::int64_t row = rows.begin; row < rows.end; ++row)
-      for (std::int64_t column = columns.begin; column < columns.end; ++column) {
-        const S* from = x + pooling.input(pixel.image, row, column) + pixel.channel;
-        const auto here = static_cast<std::int32_t>((row - top) * horizontal.kernel + column - left);
-        for (int c = 0; c < pixel.count; ++c) {
-          const T value = widen(from[c]);
-          const bool better = (value > best[c]) | (value != value);
-          best[c] = better ? value : best[c];
-          position[c] = better ? here : position[c];
-        }
+    const auto position = [&](std::int64_t row, std::int64_t column) {
+      return static_cast<Position>((row - top) * horizontal.kernel + column - left);
+    };
+    const std::int64_t to = pooling.output(pixel.image, pixel.row, pixel.column);
+    for_channel_blocks<S>(pooling.channels, [&](const auto& block) {
+      constexpr int vectors = std::decay_t<decltype(block)>::size;
+      Vectors<T, vectors> best;
+      IntegerVector<T> found[vectors];
+      for (int v = 0; v < vectors; ++v) {
+        best.at[v] = broadcast(-std::numeric_limits<T>::infinity());
+        found[v] = position(rows.begin, columns.begin) - IntegerVector<T>{};
       }
-    const std::int64_t to = pooling.output(pixel.image, pixel.row, pixel.column) + pixel.channel;
-    for (int c = 0; c < pixel.count; ++c) y[to + c] = narrow<S>(best[c]);
-    for (int c = 0; c < pixel.count; ++c) winner[to + c] = static_cast<W>(position[c]);
+      for (std::int64_t row = rows.begin; row < rows.end; ++row)
+        for (std::int64_t column = columns.begin; column < columns.end; ++column) {
+          const S* from = x + pooling.input(pixel.image, row, column);
+          const IntegerVector<T> here = position(row, column) - IntegerVector<T>{};
+          for (int v = 0; v < vectors; ++v) {
+            const Vector<T> value = load_wide(from + block.channel(v), block.lanes_of());
+            const IntegerVector<T> better = (value > best.at[v]) | (value != value);
+            best.at[v] = better ? value : best.at[v];
+            found[v] = better ? here : found[v];
+          }
+        }
+      for (int v = 0; v < vectors; ++v) {
+        store_narrow(y + to + block.channel(v), best.at[v], block.lanes_of());
+        store_positions<S>(winner + to + block.channel(v), found[v], block.lanes_of());
+      }
+    });
   });
 }
 
-/// dx[pixel] = the sum of what `add` contributes for each window that holds the pixel.
-template <class S, class Add>
-void gather(const Context& context, const Pooling& pooling, S* dx, Add&& add) {
-  using T = Compute<S>;
-  for_pixels(context, pooling, pooling.vertical.inputs, pooling.horizontal.inputs, [&](Pixel pixel) {
-    const Range rows = pooling.vertical.windows_of(pixel.row);
-    const Range columns = pooling.horizontal.windows_of(pixel.column);
-    T sum[channel_block];
-    std::fill(sum, sum + pixel.count, T(0));
-    for (std::int64_t row = rows.begin; row < rows.end; ++row)
-      for (std::int64_t column = columns.begin; column < columns.end; ++column)
-        add(sum, pixel, row, column, pooling.output(pixel.image, row, column) + pixel.channel);
-    S* to = dx + pooling.input(pixel.image, pixel.row, pixel.column) + pixel.channel;
-    for (int c = 0; c < pixel.count; ++c) to[c] = narrow<S>(sum[c]);
+/// dx[pixel] = the sum of term(pixel, row, column, output, count), the vector at y's `output`, for each window that
+/// holds the pixel.
+template <class S, class Term>
+void gather(const Context& context, const Pooling& pooling, S* dx, Term&& term) {
+  for_inputs(context, pooling, [&](Pixel pixel, Range rows, Range columns) {
+    S* to = dx + pooling.input(pixel.image, pixel.row, pixel.column);
+    for_channel_blocks<S>(pooling.channels, [&](const auto& block) {
+      Vectors<Compute<S>, std::decay_t<decltype(block)>::size> sum = {};
+      for (std::int64_t row = rows.begin; row < rows.end; ++row)
+        for (std::int64_t column = columns.begin; column < columns.end; ++column) {
+          const std::int64_t from = pooling.output(pixel.image, row, column);
+          const auto term_at = term(pixel, row, column);
+          for (int v = 0; v < block.size; ++v) sum.at[v] += term_at(from + block.channel(v), block.lanes_of());
+        }
+      for (int v = 0; v < block.size; ++v) store_narrow(to + block.channel(v), sum.at[v], block.lanes_of());
+    });
   });
 }
 
@@ -135,44 +189,40 @@ template <class S, class W>
 void max_backward(const Context& context, const Pooling& pooling, S* dx, const S* dy, const W* winner) {
   using T = Compute<S>;
   const Axis &vertical = pooling.vertical, &horizontal = pooling.horizontal;
-  gather(context, pooling, dx, [&](T* sum, Pixel pixel, std::int64_t row, std::int64_t column, std::int64_t from) {
-    const auto here =
-        static_cast<W>((pixel.row - vertical.start(row)) * horizontal.kernel + pixel.column - horizontal.start(column));
-    const S* gradients = dy + from;
-    const W* winners = winner + from;
-    for (int c = 0; c < pixel.count; ++c) {
-      const T gradient = widen(gradients[c]);
-      sum[c] += winners[c] == here ? gradient : T(0);
-    }
+  gather(context, pooling, dx, [&](Pixel pixel, std::int64_t row, std::int64_t column) {
+    const std::int64_t here =
+        (pixel.row - vertical.start(row)) * horizontal.kernel + pixel.column - horizontal.start(column);
+    return [=](std::int64_t at, int count) {
+      const IntegerVector<T> winners = load_positions<S>(winner + at, count);
+      return winners == static_cast<decltype(winners[0] + 0)>(here) ? load_wide(dy + at, count) : Vector<T>{};
+    };
   });
 }
 
 template <class S>
 void average_forward(const Context& context, const Pooling& pooling, S* y, const S* x) {
   using T = Compute<S>;
-  const Axis &vertical = pooling.vertical, &horizontal = pooling.horizontal;
-  for_pixels(context, pooling, vertical.outputs, horizontal.outputs, [&](Pixel pixel) {
-    const Range rows = vertical.window(pixel.row), columns = horizontal.window(pixel.column);
-    T sum[channel_block];
-    std::fill(sum, sum + pixel.count, T(0));
-    for (std::int64_t row = rows.begin; row < rows.end; ++row)
-      for (std::int64_t column = columns.begin; column < columns.end; ++column) {
-        const S* from = x + pooling.input(pixel.image, row, column) + pixel.channel;
-        for (int c = 0; c < pixel.count; ++c) sum[c] += widen(from[c]);
-      }
-    const T divisor = static_cast<T>(vertical.divisor(pixel.row) * horizontal.divisor(pixel.column));
-    S* to = y + pooling.output(pixel.image, pixel.row, pixel.column) + pixel.channel;
-    for (int c = 0; c < pixel.count; ++c) to[c] = narrow<S>(sum[c] / divisor);
+  for_outputs(context, pooling, [&](Pixel pixel, Range rows, Range columns) {
+    const T divisor = static_cast<T>(pooling.vertical.divisor(pixel.row) * pooling.horizontal.divisor(pixel.column));
+    S* to = y + pooling.output(pixel.image, pixel.row, pixel.column);
+    for_channel_blocks<S>(pooling.channels, [&](const auto& block) {
+      Vectors<T, std::decay_t<decltype(block)>::size> sum = {};
+      for (std::int64_t row = rows.begin; row < rows.end; ++row)
+        for (std::int64_t column = columns.begin; column < columns.end; ++column) {
+          const S* from = x + pooling.input(pixel.image, row, column);
+          for (int v = 0; v < block.size; ++v) sum.at[v] += load_wide(from + block.channel(v), block.lanes_of());
+        }
+      for (int v = 0; v < block.size; ++v) store_narrow(to + block.channel(v), sum.at[v] / divisor, block.lanes_of());
+    });
   });
 }
 
 template <class S>
 void average_backward(const Context& context, const Pooling& pooling, S* dx, const S* dy) {
   using T = Compute<S>;
-  const Axis &vertical = pooling.vertical, &horizontal = pooling.horizontal;
-  gather(context, pooling, dx, [&](T* sum, Pixel pixel, std::int64_t row, std::int64_t column, std::int64_t from) {
-    const T weight = T(1) / static_cast<T>(vertical.divisor(row) * horizontal.divisor(column));
-    for (int c = 0; c < pixel.count; ++c) sum[c] += weight * widen(dy[from + c]);
+  gather(context, pooling, dx, [&](Pixel, std::int64_t row, std::int64_t column) {
+    const T weight = T(1) / static_cast<T>(pooling.vertical.divisor(row) * pooling.horizontal.divisor(column));
+    return [=](std::int64_t at, int count) { return weight * load_wide(dy + at, count); };
   });
 }
 

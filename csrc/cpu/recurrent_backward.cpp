@@ -1,4 +1,5 @@
 #include "cpu/recurrent.h"
+#include "cpu/vector_io.h"
 
 namespace imgrec {
 namespace cpu {
@@ -7,55 +8,82 @@ namespace {
 /// The scratch memory of one call. `packed` serves one product after the other.
 template <class T>
 struct Memory {
-  T *slots, *packed, *packed_hh, *gemm, *sums, *first, *dh_n, *carry, *state;
+  T *slots, *packed, *packed_hh, *scratch, *sums, *first, *dh_n, *carry, *state;
+  std::int64_t scratch_size;  // of a thread
 
   Memory(const Context& context, const Extent<T>& extent, const CellLayout& layout, Workspace& workspace) {
     const std::int64_t depth = layout.gates * extent.width;
     const Schedule schedule(context, extent.batch, extent.width / micro_cols<T>);
-    const GemmTiling<T> tilings[] = {{context, extent.rows, extent.input, depth},
-                                     {context, depth, extent.input, extent.rows},
-                                     {context, depth, extent.hidden, extent.rows}};
-    std::int64_t packed_size = 0, scratch_size = 0;
-    for (const GemmTiling<T>& tiling : tilings) {
-      packed_size = std::max(packed_size, tiling.packed_size());
-      scratch_size = std::max(scratch_size, tiling.scratch_size());
-    }
+    packed = workspace.take<T>(std::max(round_up(extent.input + extent.hidden, micro_cols<T>) * extent.rows,
+                                        round_up(extent.input, micro_cols<T>) * depth));
+    scratch_size = rows_together(depth) / micro_rows * state_panel_size<T>(depth);
+    for (const std::int64_t columns : {extent.input, extent.hidden, extent.input + extent.hidden})
+      scratch_size = std::max(scratch_size, GemmTiling<T>(context, depth, columns, extent.rows).scratch_size());
+    scratch = workspace.take<T>(context.threads * scratch_size);
     slots = workspace.take<T>(extent.rows * layout.gradients * extent.width);
-    packed = workspace.take<T>(packed_size);
     packed_hh = workspace.take<T>(depth * extent.width);
-    gemm = workspace.take<T>(context.threads * scratch_size);
     sums = workspace.take<T>(layout.gradients * extent.width);
     first = workspace.take<T>(extent.batch * extent.width);
     dh_n = workspace.take<T>(extent.batch * extent.width);
     carry = workspace.take<T>(extent.batch * extent.width);
-    state = workspace.take<T>(2 * schedule.panels * state_panel_size(depth));
+    state = workspace.take<T>(2 * schedule.panels * state_panel_size<T>(depth));
+  }
+
+  /// How many rows of gradients, `depth` wide, a thread multiplies at once: as many as stay in the L2 cache.
+  static std::int64_t rows_together(std::int64_t depth) {
+    constexpr std::int64_t elements = (1 << 18) / static_cast<std::int64_t>(sizeof(T));
+    return micro_rows * std::clamp<std::int64_t>(elements / state_panel_size<T>(depth), 1, 8);
   }
 };
 
-/// One step of one sample for a block of micro_cols units; passed by value, so that stores cannot change it. A pointer
-/// is to its first unit; slots lie `width` apart, the gates of `next_state` too, each a column of micro_rows rows.
+/// One step of a panel of samples for a block of micro_cols units. A pointer is to the block's first unit; that to a
+/// sample's saved slots is null where the sample takes no part in the step.
 template <class T>
-struct Units {
-  const T *saved, *previous, *dh, *doutput;
-  T *slots, *next_state, *carry;
-  std::int64_t width;
-  bool last;
+struct CellStep {
+  int rows, units;     // units: how many the block has
+  std::int64_t width;  // how far slots and the gates of next_state lie apart
+  T* next_state;       // a panel, as state_offset says
+  const T* saved[micro_rows] = {};  // [slot][unit]
+  const T *previous[micro_rows] = {}, *dh[micro_rows] = {};
+  const void* doutput[micro_rows] = {};  // null for zeros
+  T *slots[micro_rows] = {}, *carry[micro_rows] = {};
+  bool last[micro_rows] = {};
 };
 
-template <class T, class Cell>
-void differentiate_cell(Units<T> units) {
+template <class S, class Cell>
+void differentiate_cell(const CellStep<Compute<S>>& step) {
+  using T = Compute<S>;
   constexpr CellLayout layout = Cell::layout;
-  for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
-    Vector<T> slot[layout.saved], gradient[layout.gradients], carry = load(units.carry + v);
-    for (int i = 0; i < layout.saved; ++i) slot[i] = load(units.saved + i * units.width + v);
-    Vector<T> dh = load(units.dh + v) + load(units.doutput + v);
-    if (layout.adds_carry && !units.last) dh += carry;
-    Cell::backward(gradient, slot, dh, load(units.previous + v), carry);
-    store(units.carry + v, carry);
-    for (int i = 0; i < layout.gradients; ++i) store(units.slots + i * units.width + v, gradient[i]);
-    for (int i = 0; i < layout.gates; ++i)
-      store(units.next_state + (i * units.width + v) * micro_rows, gradient[layout.hidden_slot + i]);
+  for (int r = 0; r < step.rows; ++r) {
+    if (!step.saved[r]) continue;
+    for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
+      Vector<T> slot[layout.saved], gradient[layout.gradients], carry = load(step.carry[r] + v);
+      for (int i = 0; i < layout.saved; ++i) slot[i] = load(step.saved[r] + i * micro_cols<T> + v);
+      Vector<T> dh = load(step.dh[r] + v);
+      if (step.doutput[r] && v < step.units)
+        dh += load_wide(static_cast<const S*>(step.doutput[r]) + v, std::min(lanes<T>, step.units - v));
+      if (layout.adds_carry && !step.last[r]) dh += carry;
+      Cell::backward(gradient, slot, dh, load(step.previous[r] + v), carry);
+      store(step.carry[r] + v, carry);
+      for (int i = 0; i < layout.gradients; ++i) store(step.slots[r] + i * step.width + v, gradient[i]);
+      for (int i = 0; i < layout.gates; ++i)
+        store(step.next_state + state_offset<T>(r, i * step.width + v), gradient[layout.hidden_slot + i]);
+    }
   }
+}
+
+template <class T>
+using CellFunction = void (*)(const CellStep<T>&);
+
+template <class T>
+CellFunction<T> cell_function(RecurrentCell cell, DType dtype) {
+  CellFunction<T> function = nullptr;
+  for_floating(dtype, [&](auto tag) {
+    using S = decltype(tag);
+    if constexpr (std::is_same_v<Compute<S>, T>)
+      function = for_cell<T>(cell, [](auto kind) -> CellFunction<T> { return &differentiate_cell<S, decltype(kind)>; });
+  });
+  return function;
 }
 
 template <class T>
@@ -71,7 +99,7 @@ class Backward {
         output_(output),
         layout_(layout_of(in.cell)),
         gates_(layout_.gates),
-        differentiate_(for_cell<T>(in.cell, [](auto kind) { return &differentiate_cell<T, decltype(kind)>; })),
+        differentiate_(cell_function<T>(in.cell, in.x.dtype)),
         extent_(shape_of(in)),
         order_(in),
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
@@ -85,22 +113,18 @@ class Backward {
   void run() {
     prepare();
     // Step s undoes step T - 1 - s of the forward pass; one more brings the gradients to the initial states.
-    schedule_.run(context_, extent_.steps + 1, [&](const Part& part, std::int64_t s) {
-      const std::int64_t step = extent_.steps - 1 - s;
-      if (step >= order_.longest(schedule_.sample(part.panel), schedule_.rows_of(part.panel))) return;
-      for (std::int64_t block = part.first; block < part.last; ++block) retreat(part.panel, block, step);
+    schedule_.run(context_, extent_.steps + 1, [&](const Part& part, std::int64_t s, int) {
+      for (std::int64_t block = part.first_block; block < part.last_block; block += blocks_together)
+        for (std::int64_t panel = part.first_panel; panel < part.last_panel; ++panel)
+          retreat(panel, block, std::min(part.last_block, block + blocks_together), extent_.steps - 1 - s);
     });
     if (gradients_.x) input_gradient();
-    if (gradients_.weight_ih)
-      weight_gradient(gradients_.weight_ih, 0, layout_.rotation,
-                      [&](T* to, std::int64_t row, std::int64_t column, std::int64_t count) {
-                        load_input(to, row, column, count);
-                      });
-    if (gradients_.weight_hh)
-      weight_gradient(gradients_.weight_hh, layout_.hidden_slot, 0,
-                      [&](T* to, std::int64_t row, std::int64_t column, std::int64_t count) {
-                        load_previous_h(to, row, column, count);
-                      });
+    if (layout_.hidden_slot == 0) {
+      weight_gradients(gradients_.weight_ih, gradients_.weight_hh, 0, 0);
+    } else {
+      weight_gradients(gradients_.weight_ih, {}, 0, layout_.rotation);
+      weight_gradients({}, gradients_.weight_hh, layout_.hidden_slot, 0);
+    }
     if (gradients_.bias_ih || gradients_.bias_hh) bias_gradients();
   }
 
@@ -111,7 +135,7 @@ class Backward {
                  [&](T* to, std::int64_t k, std::int64_t column, int count) {
                    load_weight_row(to, weight, k / extent_.width, k % extent_.width, extent_.hidden, column, count);
                  });
-    std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size(gates_ * extent_.width), T(0));
+    std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size<T>(gates_ * extent_.width), T(0));
     const std::int64_t stride = layout_.gradients * extent_.width;
     for (std::int64_t row = 0; in_.lengths && row < extent_.rows; ++row)
       if (order_.step(row) < 0) std::fill_n(memory_.slots + row * stride, stride, T(0));
@@ -126,42 +150,53 @@ class Backward {
       std::fill_n(to, count, T(0));
   }
 
-  /// One step of one panel of samples for one block of units: dh from the gates of the step after, then these gates.
-  void retreat(std::int64_t panel, std::int64_t block, std::int64_t step) {
-    alignas(64) T tile[micro_rows * micro_cols<T>];
+  static constexpr std::int64_t blocks_together = 4;
+
+  /// One step of one panel of samples for blocks [first, last): dh from the gates of the step after, then these gates.
+  void retreat(std::int64_t panel, std::int64_t first, std::int64_t last, std::int64_t step) {
+    alignas(64) T tile[micro_rows * blocks_together * micro_cols<T>];
+    T* dh[micro_rows];
+    for (int r = 0; r < micro_rows; ++r) dh[r] = tile + r * blocks_together * micro_cols<T>;
     const int rows = schedule_.rows_of(panel);
-    const std::int64_t sample = schedule_.sample(panel), unit = block * micro_cols<T>;
-    for (int r = 0; r < rows; ++r)
-      if (step >= 0 && step < order_.length(sample + r))
-        prefetch(saved_ + order_.row(sample + r, step) * layout_.saved * extent_.width + unit, layout_.saved,
-                 extent_.width);
-    if (step + 1 < order_.longest(sample, rows))
-      state_product<T>(rows, 1, gates_ * extent_.width, state(step + 1, panel),
-                       memory_.packed_hh + gates_ * extent_.width * unit, tile, micro_cols<T>);
-    for (int r = 0; r < rows; ++r) {
-      T* dh = tile + r * micro_cols<T>;
-      if (step < 0)
-        finish(sample + r, unit, dh);
-      else if (step < order_.length(sample + r))
-        differentiate(sample + r, unit, step, dh, state(step, panel) + state_offset<T>(r, unit));
+    const std::int64_t sample = schedule_.sample(panel), longest = order_.longest(sample, rows);
+    if (step >= longest) return;
+    const std::int64_t depth = gates_ * extent_.width;
+    if (step + 1 < longest)
+      state_product<T>(rows, static_cast<int>(last - first), depth, state(step + 1, panel),
+                       memory_.packed_hh + depth * first * micro_cols<T>, nullptr, dh, 0);
+    for (std::int64_t block = first; block < last; ++block) {
+      for (int r = 0; step < 0 && r < rows; ++r) finish(sample + r, block * micro_cols<T>, dh[r]);
+      if (step >= 0) differentiate(panel, block, step, dh);
+      for (T*& row : dh) row += micro_cols<T>;
     }
   }
 
-  /// The gates' gradients of one sample and block; `dh` is what came through weight_hh, `to` the sample's next state.
-  void differentiate(std::int64_t sample, std::int64_t unit, std::int64_t step, T* dh, T* to) {
-    const std::int64_t row = order_.row(sample, step), place = sample * extent_.width + unit;
-    alignas(64) T given[micro_cols<T>] = {};
-    if (doutput_)
-      Elements<T>{doutput_}.load(given, row * extent_.hidden + unit,
-                                 std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit));
-    const bool last = step == order_.length(sample) - 1;
-    if (last) std::copy_n(memory_.dh_n + place, micro_cols<T>, dh);
-    const T* previous = memory_.first + place;
-    if (step > 0)
-      previous = saved_ + (order_.row(sample, step - 1) * layout_.saved + layout_.saved - 1) * extent_.width + unit;
-    const T* saved = saved_ + row * layout_.saved * extent_.width + unit;
-    T* slots = memory_.slots + row * layout_.gradients * extent_.width + unit;
-    differentiate_({saved, previous, dh, given, slots, to, memory_.carry + place, extent_.width, last});
+  const T* saved(std::int64_t row, std::int64_t block, int slot) const {
+    return saved_ + ((row * schedule_.blocks + block) * layout_.saved + slot) * micro_cols<T>;
+  }
+
+  /// The gates' gradients of one panel and block; `dh` is what came through weight_hh.
+  void differentiate(std::int64_t panel, std::int64_t block, std::int64_t step, T* const* dh) {
+    const std::int64_t unit = block * micro_cols<T>;
+    CellStep<T> cell{.rows = schedule_.rows_of(panel),
+                     .units = static_cast<int>(std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit)),
+                     .width = extent_.width,
+                     .next_state = state(step, panel) + state_offset<T>(0, unit)};
+    for (int r = 0; r < cell.rows; ++r) {
+      const std::int64_t sample = schedule_.sample(panel) + r, length = order_.length(sample);
+      if (step >= length) continue;
+      const std::int64_t row = order_.row(sample, step), place = sample * extent_.width + unit;
+      cell.last[r] = step == length - 1;
+      cell.dh[r] = cell.last[r] ? memory_.dh_n + place : dh[r];
+      cell.saved[r] = saved(row, block, 0);
+      cell.previous[r] = memory_.first + place;
+      if (step > 0) cell.previous[r] = saved(order_.row(sample, step - 1), block, layout_.saved - 1);
+      if (doutput_)
+        cell.doutput[r] = doutput_.as<char>() + (row * extent_.hidden + unit) * size_of(doutput_.dtype);
+      cell.slots[r] = memory_.slots + row * layout_.gradients * extent_.width + unit;
+      cell.carry[r] = memory_.carry + place;
+    }
+    differentiate_(cell);
   }
 
   /// The gradients of the initial states.
@@ -176,37 +211,55 @@ class Backward {
 
   /// dx = gradients of the gates times weight_ih.
   void input_gradient() {
-    const GemmTiling<T> tiling(context_, extent_.rows, extent_.input, gates_ * extent_.width);
-    const Elements<T> weight{in_.weight_ih}, dx{gradients_.x};
-    pack_columns(context_, memory_.packed, tiling.n, tiling.k,
+    const std::int64_t depth = gates_ * extent_.width, together = Memory<T>::rows_together(depth);
+    const Elements<T> weight{in_.weight_ih};
+    pack_columns(context_, memory_.packed, extent_.input, depth,
                  [&](T* to, std::int64_t k, std::int64_t column, int count) {
                    const std::int64_t gate = (k / extent_.width + layout_.rotation) % gates_;
                    load_weight_row(to, weight, gate, k % extent_.width, extent_.input, column, count);
                  });
-    const T* slots = memory_.slots;
-    const std::int64_t stride = layout_.gradients * extent_.width;
-    gemm(
-        context_, tiling, memory_.packed, memory_.gemm,
-        [&](T* panel, std::int64_t row, int rows, std::int64_t k, std::int64_t depth) {
-          for (int r = 0; r < rows; ++r)
-            for (std::int64_t i = 0; i < depth; ++i) panel[i * micro_rows + r] = slots[(row + r) * stride + k + i];
-        },
-        [&](const T* tile, std::int64_t ld, std::int64_t row, std::int64_t rows, std::int64_t column,
-            std::int64_t count) {
-          for (std::int64_t r = 0; r < rows; ++r) dx.store(tile + r * ld, (row + r) * extent_.input + column, count);
-        });
+    parallel_tasks(context_, Schedule::divide(extent_.rows, together), [&](std::int64_t task, int worker) {
+      T* const panels = memory_.scratch + worker * memory_.scratch_size;
+      const std::int64_t first = task * together, count = std::min(together, extent_.rows - first);
+      for (std::int64_t i = 0; i < count; ++i) {
+        const T* from = memory_.slots + (first + i) * layout_.gradients * extent_.width;
+        T* to = panels + i / micro_rows * state_panel_size<T>(depth) + state_offset<T>(i % micro_rows, 0);
+        for (std::int64_t k = 0; k < depth; k += lanes<T>) store(to + state_offset<T>(0, k), load(from + k));
+      }
+      for (std::int64_t column = 0; column < extent_.input; column += micro_cols<T>)
+        for (std::int64_t i = 0; i < count; i += micro_rows)
+          multiply_input_gradient(panels + i / micro_rows * state_panel_size<T>(depth), first + i,
+                                  static_cast<int>(std::min<std::int64_t>(micro_rows, count - i)), column);
+    });
   }
 
-  /// to = weight's gradient: the gates' gradients, from `first_slot` on, transposed, times what they were multiplied
-  /// with. load(to, row, column, count) gives that for one row of (N T).
-  template <class Load>
-  void weight_gradient(const Array& to, int first_slot, int rotation, Load&& load) {
-    const GemmTiling<T> tiling(context_, gates_ * extent_.width, to.shape[1], extent_.rows);
-    pack_columns(context_, memory_.packed, tiling.n, tiling.k, load);
+  /// `rows` rows of dx from `row` on, columns [column, column + micro_cols).
+  void multiply_input_gradient(const T* panel, std::int64_t row, int rows, std::int64_t column) {
+    alignas(64) T tile[micro_rows * micro_cols<T>];
+    T* to[micro_rows];
+    for (int r = 0; r < micro_rows; ++r) to[r] = tile + r * micro_cols<T>;
+    const std::int64_t depth = gates_ * extent_.width;
+    state_product<T>(rows, 1, depth, panel, memory_.packed + column * depth, nullptr, to, 0);
+    for (int r = 0; r < rows; ++r)
+      Elements<T>{gradients_.x}.store(to[r], (row + r) * extent_.input + column,
+                                      std::min<std::int64_t>(micro_cols<T>, extent_.input - column));
+  }
+
+  /// The gradients of both weights, or of that which is not absent, in one product: the gates' gradients, from
+  /// `first_slot` on, transposed, times what the weights were multiplied with, x and h side by side.
+  void weight_gradients(const Array& weight_ih, const Array& weight_hh, int first_slot, int rotation) {
+    const std::int64_t inputs = weight_ih ? extent_.input : 0, columns = inputs + (weight_hh ? extent_.hidden : 0);
+    if (columns == 0) return;
+    const GemmTiling<T> tiling(context_, gates_ * extent_.width, columns, extent_.rows);
+    pack_rows(columns, [&](T* to, std::int64_t row, std::int64_t column, std::int64_t count) {
+      const std::int64_t here = std::clamp<std::int64_t>(inputs - column, 0, count);
+      if (here > 0) load_input(to, row, column, here);
+      if (here < count) load_previous_h(to + here, row, column + here - inputs, count - here);
+    });
     const T* slots = memory_.slots + first_slot * extent_.width;
     const std::int64_t stride = layout_.gradients * extent_.width;
     gemm(
-        context_, tiling, memory_.packed, memory_.gemm,
+        context_, tiling, memory_.packed, memory_.scratch,
         [&](T* panel, std::int64_t row, int rows, std::int64_t k, std::int64_t depth) {
           const T* from = slots + k * stride + row;
           if (rows == micro_rows)  // runs of a length that the compiler knows
@@ -219,10 +272,36 @@ class Backward {
             std::int64_t count) {
           for (std::int64_t r = 0; r < rows; ++r) {
             const std::int64_t gate = ((row + r) / extent_.width + rotation) % gates_, unit = (row + r) % extent_.width;
-            if (unit < extent_.hidden)
-              Elements<T>{to}.store(tile + r * ld, (gate * extent_.hidden + unit) * tiling.n + column, count);
+            if (unit >= extent_.hidden) continue;
+            const std::int64_t to = gate * extent_.hidden + unit;
+            const std::int64_t here = std::clamp<std::int64_t>(inputs - column, 0, count);
+            if (here > 0) Elements<T>{weight_ih}.store(tile + r * ld, to * inputs + column, here);
+            if (here < count)
+              Elements<T>{weight_hh}.store(tile + r * ld + here, to * extent_.hidden + column + here - inputs,
+                                           count - here);
           }
         });
+  }
+
+  /// Packs all rows of (N T, columns) for gemm, whole lines at a time.
+  template <class Load>
+  void pack_rows(std::int64_t columns, Load&& load_line) {
+    parallel_tasks(context_, Schedule::divide(extent_.rows, depth_block), [&](std::int64_t slice, int) {
+      T line[depth_block];
+      for (std::int64_t first = 0; first < columns; first += depth_block) {
+        const std::int64_t count = std::min(depth_block, columns - first), padded = round_up(count, micro_cols<T>);
+        std::fill(line + count, line + padded, T(0));
+        const std::int64_t end = std::min(extent_.rows, (slice + 1) * depth_block);
+        for (std::int64_t row = slice * depth_block; row < end; ++row) {
+          load_line(line, row, first, count);
+          for (std::int64_t i = 0; i < padded; i += micro_cols<T>) {
+            T* to = memory_.packed + (first + i) * extent_.rows + row * micro_cols<T>;
+            store(to, load(line + i));
+            store(to + lanes<T>, load(line + i + lanes<T>));
+          }
+        }
+      }
+    });
   }
 
   /// x, or zeros past the sample's length: what stands there, NaN or not, has no part in the sums.
@@ -267,7 +346,7 @@ class Backward {
 
   /// The gates' gradients of step `step`: steps read one half of the memory and write the other.
   T* state(std::int64_t step, std::int64_t panel) const {
-    return memory_.state + (step % 2 * schedule_.panels + panel) * state_panel_size(gates_ * extent_.width);
+    return memory_.state + (step % 2 * schedule_.panels + panel) * state_panel_size<T>(gates_ * extent_.width);
   }
 
   const Context& context_;
@@ -277,7 +356,7 @@ class Backward {
   const Array& output_;
   const CellLayout layout_;
   const std::int64_t gates_;
-  void (*const differentiate_)(Units<T>);
+  const CellFunction<T> differentiate_;
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;

@@ -27,7 +27,7 @@ struct RnnTanh {
   static constexpr CellLayout layout = {
       .gates = 1, .saved = 1, .gradients = 1, .hidden_slot = 0, .rotation = 0, .adds_carry = false};
 
-  static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T>, Vector<T>, Vector<T>&) {
+  static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T>, Vector<T>&) {
     return slots[0] = tanh(slots[0] + product[0]);
   }
   static void backward(Vector<T>* gradients, const Vector<T>* slots, Vector<T> dh, Vector<T>, Vector<T>&) {
@@ -37,7 +37,7 @@ struct RnnTanh {
 
 template <class T>
 struct RnnRelu : RnnTanh<T> {
-  static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T>, Vector<T>, Vector<T>&) {
+  static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T>, Vector<T>&) {
     const Vector<T> sum = slots[0] + product[0];
     return slots[0] = sum < T(0) ? Vector<T>{} : sum;  // NaN passes
   }
@@ -51,7 +51,7 @@ struct Lstm {  // slots: i, f, g, o, c
   static constexpr CellLayout layout = {
       .gates = 4, .saved = 5, .gradients = 4, .hidden_slot = 0, .rotation = 0, .adds_carry = false};
 
-  static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T>, Vector<T>, Vector<T>& c) {
+  static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T>, Vector<T>& c) {
     const Vector<T> i = slots[0] = sigmoid(slots[0] + product[0]);
     const Vector<T> f = slots[1] = sigmoid(slots[1] + product[1]);
     const Vector<T> g = slots[2] = tanh(slots[2] + product[2]);
@@ -76,10 +76,10 @@ struct Gru {  // slots: n, r, z, weight_hn h + bias_hn, h; products: r, z, n
   static constexpr CellLayout layout = {
       .gates = 3, .saved = 5, .gradients = 4, .hidden_slot = 1, .rotation = 2, .adds_carry = true};
 
-  static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T> bias, Vector<T> h, Vector<T>&) {
+  static Vector<T> forward(Vector<T>* slots, const Vector<T>* product, Vector<T> h, Vector<T>&) {
     const Vector<T> r = slots[1] = sigmoid(slots[1] + product[0]);
     const Vector<T> z = slots[2] = sigmoid(slots[2] + product[1]);
-    slots[3] = product[2] + bias;
+    slots[3] = product[2];
     const Vector<T> n = slots[0] = tanh(slots[0] + r * slots[3]);
     return slots[4] = n + z * (h - n);
   }

@@ -1,59 +1,43 @@
 #include "cpu/recurrent.h"
+#include "cpu/vector_io.h"
 
 namespace imgrec {
 namespace cpu {
 namespace {
 
-/// Both weights as the products read them: columns of weight_ih by gates, of weight_hh by blocks of units.
+/// Both weights transposed, as the products read them: [block of micro_cols units][gate][k][unit]. weight_ih's gates
+/// come in the order of the slots.
 template <class T>
 struct PackedWeights {
   T *ih, *hh;
 
   PackedWeights(const Extent<T>& extent, int gates, Workspace& packed)
       : ih(packed.take<T>(gates * extent.width * extent.input)),
-        hh(packed.take<T>(gates * extent.width * extent.width)) {}
+        hh(packed.take<T>(gates * extent.width * extent.hidden)) {}
 };
 
-/// The scratch memory of one call. The projections move to the reserve where there is one.
-template <class T>
-struct Memory {
-  T *projections = nullptr, *gemm, *bias, *hidden_bias, *carry, *state;
-
-  Memory(const Context& context, const Extent<T>& extent, int gates, bool training, Workspace& workspace) {
-    const std::int64_t columns = gates * extent.width;
-    const Schedule schedule(context, extent.batch, extent.width / micro_cols<T>);
-    const GemmTiling<T> tiling(context, extent.rows, columns, extent.input);
-    if (!training) projections = workspace.take<T>(extent.rows * columns);
-    gemm = workspace.take<T>(context.threads * tiling.scratch_size());
-    bias = workspace.take<T>(columns);
-    hidden_bias = workspace.take<T>(extent.width);
-    carry = workspace.take<T>(extent.batch * extent.width);
-    state = workspace.take<T>(2 * schedule.panels * state_panel_size(extent.width));
-  }
-};
-
-/// Packs the transposed weight (G H, depth) into panels of micro_cols units, zero for k in [depth, padded) and past H.
-/// place(panel, gate, unit) says which gate a panel belongs to and at which unit it begins.
-template <class T, class Place>
-void pack_weight(const Context& context, T* packed, const Array& weight, std::int64_t panels, std::int64_t hidden,
-                 std::int64_t padded, Place&& place) {
-  const std::int64_t depth = weight.shape[1], slices = Schedule::divide(padded, depth_block);
+/// Squares of lanes x lanes elements are transposed in registers; what lies past the last unit is zero.
+template <class S>
+void pack_weight(const Context& context, Compute<S>* packed, const Array& weight, std::int64_t hidden,
+                 const CellLayout& layout, int rotation) {
+  using T = Compute<S>;
+  const std::int64_t depth = weight.shape[1], slices = std::max<std::int64_t>(1, Schedule::divide(depth, depth_block));
+  const std::int64_t panels = Schedule::divide(hidden, micro_cols<T>) * layout.gates;
   parallel_tasks(context, panels * slices, [&](std::int64_t task, int) {
     const std::int64_t panel = task / slices, begin = task % slices * depth_block;
-    std::int64_t gate, unit;
-    place(panel, gate, unit);
-    const std::int64_t count = std::clamp<std::int64_t>(hidden - unit, 0, micro_cols<T>);
-    T* to = packed + (panel * padded + begin) * micro_cols<T>;
-    T block[micro_cols<T>][lanes<T>] = {};
-    for (std::int64_t k = begin; k < std::min(padded, begin + depth_block); k += lanes<T>) {
-      const std::int64_t given = std::clamp<std::int64_t>(depth - k, 0, lanes<T>);
-      for (std::int64_t j = 0; j < count; ++j) {
-        std::fill(block[j] + given, block[j] + lanes<T>, T(0));
-        Elements<T>{weight}.load(block[j], (gate * hidden + unit + j) * depth + k, given);
+    const std::int64_t gate = (panel + rotation) % layout.gates, unit = panel / layout.gates * micro_cols<T>;
+    for (std::int64_t k = begin; k < std::min(depth, begin + depth_block); k += lanes<T>) {
+      const int given = static_cast<int>(std::min<std::int64_t>(lanes<T>, depth - k));
+      for (std::int64_t half = 0; half < micro_cols<T>; half += lanes<T>) {
+        Vector<T> square[lanes<T>];
+        for (std::int64_t i = 0, j = unit + half; i < lanes<T>; ++i, ++j) {
+          const S* from = weight.as<const S>() + (gate * hidden + j) * depth + k;
+          square[i] = j < hidden ? load_wide(from, given) : Vector<T>{};
+        }
+        transpose<T>(square);
+        T* to = packed + (panel * depth + k) * micro_cols<T> + half;
+        for (int i = 0; i < given; ++i) store(to + i * micro_cols<T>, square[i]);
       }
-      const std::int64_t lines = std::min<std::int64_t>(lanes<T>, padded - k);
-      for (std::int64_t i = 0; i < lines; ++i, to += micro_cols<T>)
-        for (std::int64_t j = 0; j < micro_cols<T>; ++j) to[j] = block[j][i];
     }
   });
 }
@@ -62,50 +46,93 @@ template <class T>
 void pack_weights(const Context& context, const Array& packed, const Array& weight_ih, const Array& weight_hh,
                   const RecurrentShape& shape, RecurrentCell cell) {
   const CellLayout layout = layout_of(cell);
-  const Extent<T> extent(shape);
-  const std::int64_t blocks = extent.width / micro_cols<T>;
   Workspace memory(packed.data);
-  const PackedWeights<T> weights(extent, layout.gates, memory);
-  pack_weight<T>(context, weights.ih, weight_ih, layout.gates * blocks, extent.hidden, extent.input,
-                 [&](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
-                   gate = (panel / blocks + layout.rotation) % layout.gates;
-                   unit = panel % blocks * micro_cols<T>;
-                 });
-  pack_weight<T>(context, weights.hh, weight_hh, layout.gates * blocks, extent.hidden, extent.width,
-                 [&](std::int64_t panel, std::int64_t& gate, std::int64_t& unit) {
-                   gate = panel % layout.gates;
-                   unit = panel / layout.gates * micro_cols<T>;
-                 });
+  const PackedWeights<T> weights(Extent<T>(shape), layout.gates, memory);
+  for_floating(weight_hh.dtype, [&](auto tag) {
+    using S = decltype(tag);
+    if constexpr (std::is_same_v<Compute<S>, T>) {
+      pack_weight<S>(context, weights.ih, weight_ih, shape.hidden, layout, layout.rotation);
+      pack_weight<S>(context, weights.hh, weight_hh, shape.hidden, layout, 0);
+    }
+  });
 }
 
-/// One step of one sample for a block of micro_cols units; passed by value, so that stores cannot change it. A pointer
-/// is to its first unit; slots lie `width` apart, products micro_cols, and the vectors of a state as state_offset says.
+/// The scratch memory of one call. The projections move to the reserve where there is one. A thread's own arrays stand
+/// one behind the other; those that follow the samples are shared.
 template <class T>
-struct Units {
-  T* slots;
-  std::int64_t width;
-  bool keeps_slots;
-  const T *product, *bias, *state;
-  T *next_state, *carry, *h;
+struct Memory {
+  T *projections = nullptr, *inputs, *bias, *hidden_bias, *carry, *state;
+  T** rows;
+  std::int64_t chunk_rows;  // of a thread
+
+  Memory(const Context& context, const Extent<T>& extent, const Schedule& schedule, int gates, bool training,
+         Workspace& workspace) {
+    const std::int64_t columns = gates * extent.width;
+    chunk_rows = schedule.task_rows * schedule.chunk(extent.steps);
+    if (!training) projections = workspace.take<T>(context.threads * chunk_rows * columns);
+    inputs = workspace.take<T>(context.threads * inputs_size(extent));
+    bias = workspace.take<T>(columns);
+    hidden_bias = workspace.take<T>(columns);
+    carry = workspace.take<T>(extent.batch * extent.width);
+    state = workspace.take<T>(2 * schedule.panels * state_panel_size<T>(extent.width));
+    rows = workspace.take<T*>(context.threads * chunk_rows);
+  }
+
+  /// Elements of a thread's panels of x.
+  std::int64_t inputs_size(const Extent<T>& extent) const {
+    return Schedule::divide(chunk_rows, micro_rows) * state_panel_size<T>(extent.input);
+  }
 };
 
-template <class T, class Cell>
-void apply_cell(Units<T> units) {
+/// One step of a panel of samples for a block of micro_cols units. A pointer is to the block's first unit; that to a
+/// sample's slots is null where the sample takes no part in the step.
+template <class T>
+struct CellStep {
+  int rows, units;  // units: how many the block has
+  bool keeps_slots;
+  const T* state;  // panels, as state_offset says
+  T* next_state;
+  const T* products[micro_rows] = {};  // [gate][unit]
+  T* slots[micro_rows] = {};           // [slot][unit]
+  T* carry[micro_rows] = {};
+  void* output[micro_rows] = {};
+};
+
+template <class S, class Cell>
+void apply_cell(const CellStep<Compute<S>>& step) {
+  using T = Compute<S>;
   constexpr CellLayout layout = Cell::layout;
-  for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
-    Vector<T> slot[layout.saved], sums[layout.gates], c = load(units.carry + v);
-    for (int gate = 0; gate < layout.gates; ++gate) {
-      slot[gate] = load(units.slots + gate * units.width + v);
-      sums[gate] = load(units.product + gate * micro_cols<T> + v);
+  for (int r = 0; r < step.rows; ++r) {
+    if (!step.slots[r]) continue;
+    for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
+      T* const from = step.slots[r] + v;
+      Vector<T> slot[layout.saved], product[layout.gates], carry = load(step.carry[r] + v);
+      for (int gate = 0; gate < layout.gates; ++gate) {
+        slot[gate] = load(from + gate * micro_cols<T>);
+        product[gate] = load(step.products[r] + gate * micro_cols<T> + v);
+      }
+      const std::int64_t place = state_offset<T>(r, v);
+      const Vector<T> h = Cell::forward(slot, product, load(step.state + place), carry);
+      store(step.carry[r] + v, carry);
+      store(step.next_state + place, h);
+      if (v < step.units) store_narrow(static_cast<S*>(step.output[r]) + v, h, std::min(lanes<T>, step.units - v));
+      for (int i = 0; step.keeps_slots && i < layout.saved; ++i) store(from + i * micro_cols<T>, slot[i]);
     }
-    const std::int64_t place = state_offset<T>(0, v);
-    const Vector<T> h = Cell::forward(slot, sums, load(units.bias + v), load(units.state + place), c);
-    store(units.carry + v, c);
-    store(units.next_state + place, h);
-    store(units.h + v, h);
-    if (units.keeps_slots)
-      for (int i = 0; i < layout.saved; ++i) store(units.slots + i * units.width + v, slot[i]);
   }
+}
+
+template <class T>
+using CellFunction = void (*)(const CellStep<T>&);
+
+template <class T>
+CellFunction<T> cell_function(RecurrentCell cell, DType dtype) {
+  CellFunction<T> function = nullptr;
+  for_floating(dtype, [&](auto tag) {
+    using S = decltype(tag);
+    if constexpr (std::is_same_v<Compute<S>, T>)
+      function = for_cell<T>(cell, [](auto kind) -> CellFunction<T> { return &apply_cell<S, decltype(kind)>; });
+  });
+  return function;
 }
 
 template <class T>
@@ -119,119 +146,145 @@ class Forward {
         h_n_(h_n),
         c_n_(c_n),
         layout_(layout_of(in.cell)),
-        apply_(for_cell<T>(in.cell, [](auto kind) { return &apply_cell<T, decltype(kind)>; })),
+        apply_(cell_function<T>(in.cell, in.x.dtype)),
         extent_(shape_of(in)),
         order_(in),
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
         weights_(extent_, layout_.gates, packed),
-        memory_(context, extent_, layout_.gates, static_cast<bool>(reserve), workspace),
-        training_(static_cast<bool>(reserve)),
-        slots_kept_(training_ ? layout_.saved : layout_.gates),
-        stride_(slots_kept_ * extent_.width),
-        slots_(training_ ? reserve.as<T>() : memory_.projections) {}
+        memory_(context, extent_, schedule_, layout_.gates, static_cast<bool>(reserve), workspace),
+        reserve_(reserve.as<T>()),
+        chunk_(schedule_.chunk(extent_.steps)),
+        slots_kept_(reserve ? layout_.saved : layout_.gates) {}
 
   void run() {
     sum_biases();
-    project_inputs();
     prepare_states();
-    schedule_.run(context_, extent_.steps, [&](const Part& part, std::int64_t step) {
-      if (step >= order_.longest(schedule_.sample(part.panel), schedule_.rows_of(part.panel))) return;
-      for (std::int64_t block = part.first; block < part.last; ++block) advance(part.panel, block, step);
+    schedule_.run(context_, extent_.steps, [&](const Part& part, std::int64_t step, int worker) {
+      if (step % chunk_ == 0) project_inputs(part, step, worker);
+      for (std::int64_t block = part.first_block; block < part.last_block; ++block)
+        for (std::int64_t panel = part.first_panel; panel < part.last_panel; ++panel)
+          advance(panel, block, step, worker);
     });
   }
 
  private:
   /// Both biases go into the projections, but for gru's n: there bias_hh is multiplied by the reset gate.
   void sum_biases() {
-    for (int slot = layout_.gates - 1; slot >= 0; --slot) {
-      T* sum = memory_.bias + slot * extent_.width;
-      const std::int64_t from = (slot + layout_.rotation) % layout_.gates * extent_.hidden;
-      std::fill(sum, sum + extent_.width, T(0));
-      std::fill(memory_.hidden_bias, memory_.hidden_bias + extent_.width, T(0));
-      if (in_.bias_ih) Elements<T>{in_.bias_ih}.load(sum, from, extent_.hidden);
-      if (in_.bias_hh) Elements<T>{in_.bias_hh}.load(memory_.hidden_bias, from, extent_.hidden);
-      if (slot >= layout_.hidden_slot)
-        for (std::int64_t unit = 0; unit < extent_.hidden; ++unit) sum[unit] += memory_.hidden_bias[unit];
+    std::fill_n(memory_.bias, layout_.gates * extent_.width, T(0));
+    std::fill_n(memory_.hidden_bias, layout_.gates * extent_.width, T(0));
+    for (std::int64_t panel = 0; panel < schedule_.blocks * layout_.gates; ++panel) {
+      const std::int64_t unit = panel / layout_.gates * micro_cols<T>, block = panel / layout_.gates * layout_.gates;
+      const std::int64_t count = std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit);
+      const std::int64_t slot = panel % layout_.gates, gate = (slot + layout_.rotation) % layout_.gates;
+      T* sum = memory_.bias + panel * micro_cols<T>;
+      T* hidden = memory_.hidden_bias + (block + gate) * micro_cols<T>;
+      if (in_.bias_ih) Elements<T>{in_.bias_ih}.load(sum, gate * extent_.hidden + unit, count);
+      if (in_.bias_hh) Elements<T>{in_.bias_hh}.load(hidden, gate * extent_.hidden + unit, count);
+      if (slot < layout_.hidden_slot) continue;
+      for (std::int64_t i = 0; i < count; ++i) sum[i] += std::exchange(hidden[i], T(0));
     }
   }
 
-  /// weight_ih x + bias for all steps of all samples, in one product.
-  void project_inputs() {
-    const std::int64_t columns = layout_.gates * extent_.width;
-    const Elements<T> x{in_.x};
-    gemm(
-        context_, GemmTiling<T>(context_, extent_.rows, columns, extent_.input), weights_.ih, memory_.gemm,
-        [&](T* panel, std::int64_t row, int rows, std::int64_t k, std::int64_t depth) {
-          fill_rows(panel, rows, depth, [&](int r, T* line) { x.load(line, (row + r) * extent_.input + k, depth); });
-        },
-        [&](const T* tile, std::int64_t ld, std::int64_t row, std::int64_t rows, std::int64_t column,
-            std::int64_t count) {
-          for (std::int64_t r = 0; r < rows; ++r)
-            for (std::int64_t j = 0; j < count; ++j)
-              slots_[(row + r) * stride_ + column + j] = tile[r * ld + j] + memory_.bias[column + j];
-        });
-  }
-
   void prepare_states() {
-    std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size(extent_.width), T(0));
-    load_states(memory_.carry, in_.h_0, extent_);
-    for (std::int64_t panel = 0; panel < schedule_.panels; ++panel)
-      for (int r = 0; r < schedule_.rows_of(panel); ++r)
-        for (std::int64_t unit = 0; unit < extent_.width; unit += lanes<T>)
-          store(state(0, panel) + state_offset<T>(r, unit),
-                load(memory_.carry + (schedule_.sample(panel) + r) * extent_.width + unit));
+    std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size<T>(extent_.width), T(0));
     load_states(memory_.carry, in_.c_0, extent_);
+    for (std::int64_t panel = 0; in_.h_0 && panel < schedule_.panels; ++panel)
+      for (int r = 0; r < schedule_.rows_of(panel); ++r)
+        load_row(state(0, panel), r, Elements<T>{in_.h_0}, (schedule_.sample(panel) + r) * extent_.hidden,
+                 extent_.hidden);
     for (std::int64_t row = 0; in_.lengths && row < extent_.rows; ++row)
       if (order_.step(row) < 0) Elements<T>{output_}.clear(row * extent_.hidden, extent_.hidden);
   }
 
+  /// weight_ih x + bias for the steps [step, step + chunk_) of a part.
+  void project_inputs(const Part& part, std::int64_t step, int worker) {
+    T* const inputs = memory_.inputs + worker * memory_.inputs_size(extent_);
+    T** const rows = memory_.rows + worker * memory_.chunk_rows;
+    std::int64_t count = 0;
+    for (std::int64_t panel = part.first_panel; panel < part.last_panel; ++panel)
+      for (int r = 0; r < schedule_.rows_of(panel); ++r) {
+        const std::int64_t sample = schedule_.sample(panel) + r;
+        for (std::int64_t s = step; s < std::min(step + chunk_, order_.length(sample)); ++s, ++count) {
+          rows[count] = slots(panel, r, s, worker);
+          load_row(inputs + count / micro_rows * state_panel_size<T>(extent_.input),
+                   static_cast<int>(count % micro_rows), Elements<T>{in_.x}, order_.row(sample, s) * extent_.input,
+                   extent_.input);
+        }
+      }
+    const std::int64_t columns = layout_.gates * micro_cols<T>;  // of a block; its matrix serves all rows
+    for (std::int64_t block = part.first_block; block < part.last_block; ++block)
+      for (std::int64_t first = 0; first < count; first += micro_rows)
+        state_product<T>(static_cast<int>(std::min<std::int64_t>(micro_rows, count - first)), layout_.gates,
+                         extent_.input, inputs + first / micro_rows * state_panel_size<T>(extent_.input),
+                         weights_.ih + block * columns * extent_.input, memory_.bias + block * columns, rows + first,
+                         block * slots_kept_ * micro_cols<T>);
+  }
+
   /// One step of one panel of samples for one block of hidden units: the product, then the gates while it is in L1.
-  void advance(std::int64_t panel, std::int64_t block, std::int64_t step) {
+  void advance(std::int64_t panel, std::int64_t block, std::int64_t step, int worker) {
     alignas(64) T tile[micro_rows * most_gates * micro_cols<T>];
-    const std::int64_t ld = layout_.gates * micro_cols<T>;
+    T* products[micro_rows];
+    for (int r = 0; r < micro_rows; ++r) products[r] = tile + r * most_gates * micro_cols<T>;
     const int rows = schedule_.rows_of(panel);
-    const std::int64_t unit = block * micro_cols<T>;
-    for (std::int64_t sample = schedule_.sample(panel), end = sample + rows; sample < end; ++sample)
-      if (step < order_.length(sample))
-        prefetch(slots_ + order_.row(sample, step) * stride_ + unit, slots_kept_, extent_.width);
-    state_product<T>(rows, layout_.gates, extent_.width, state(step, panel), weights_.hh + block * ld * extent_.width,
-                     tile, ld);
-    const std::int64_t count = std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit);
+    const std::int64_t sample = schedule_.sample(panel), unit = block * micro_cols<T>;
+    if (step >= order_.longest(sample, rows)) return;
+    const std::int64_t columns = layout_.gates * micro_cols<T>;
+    const std::int64_t depth = step == 0 && !in_.h_0 ? 0 : extent_.hidden;  // zeros need no product
+    state_product<T>(rows, layout_.gates, depth, state(step, panel), weights_.hh + block * columns * extent_.hidden,
+                     memory_.hidden_bias + block * columns, products, 0);
+    CellStep<T> cell{.rows = rows,
+                     .units = static_cast<int>(std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit)),
+                     .keeps_slots = reserve_ != nullptr,
+                     .state = state(step, panel) + state_offset<T>(0, unit),
+                     .next_state = state(step + 1, panel) + state_offset<T>(0, unit)};
     for (int r = 0; r < rows; ++r) {
-      const std::int64_t sample = schedule_.sample(panel) + r, length = order_.length(sample);
-      if (step >= length) continue;
-      const std::int64_t row = order_.row(sample, step);
-      T* carry = memory_.carry + sample * extent_.width + unit;
-      alignas(64) T h[micro_cols<T>];
-      const std::int64_t place = state_offset<T>(r, unit);
-      apply_({slots_ + row * stride_ + unit, extent_.width, training_, tile + r * ld, memory_.hidden_bias + unit,
-              state(step, panel) + place, state(step + 1, panel) + place, carry, h});
-      Elements<T>{output_}.store(h, row * extent_.hidden + unit, count);
-      if (step < length - 1) continue;
-      Elements<T>{h_n_}.store(h, sample * extent_.hidden + unit, count);
-      if (c_n_) Elements<T>{c_n_}.store(carry, sample * extent_.hidden + unit, count);
+      cell.products[r] = products[r];
+      cell.carry[r] = memory_.carry + (sample + r) * extent_.width + unit;
+      if (step >= order_.length(sample + r)) continue;
+      cell.slots[r] = slots(panel, r, step, worker) + block * slots_kept_ * micro_cols<T>;
+      const std::int64_t element = order_.row(sample + r, step) * extent_.hidden + unit;
+      cell.output[r] = output_.as<char>() + element * size_of(output_.dtype);
     }
+    apply_(cell);
+    for (int r = 0; r < rows; ++r)
+      if (step == order_.length(sample + r) - 1) finish(sample + r, unit, cell.next_state + state_offset<T>(r, 0));
+  }
+
+  /// The states of one sample and block after its last step.
+  void finish(std::int64_t sample, std::int64_t unit, const T* state) {
+    for (std::int64_t v = unit; v < std::min(unit + micro_cols<T>, extent_.hidden); v += lanes<T>) {
+      const std::int64_t count = std::min<std::int64_t>(lanes<T>, extent_.hidden - v), to = sample * extent_.hidden + v;
+      Elements<T>{h_n_}.store(state + state_offset<T>(0, v - unit), to, count);
+      if (c_n_) Elements<T>{c_n_}.store(memory_.carry + sample * extent_.width + v, to, count);
+    }
+  }
+
+  /// The slots of a sample's step, [block][slot][unit]: in the reserve, or in the memory of a thread for one chunk.
+  T* slots(std::int64_t panel, int r, std::int64_t step, int worker) const {
+    const std::int64_t sample = schedule_.sample(panel) + r, stride = slots_kept_ * extent_.width;
+    if (reserve_) return reserve_ + order_.row(sample, step) * stride;
+    const std::int64_t first = schedule_.by_rows ? worker * memory_.chunk_rows : 0;
+    return memory_.projections + (first + sample % schedule_.task_rows * chunk_ + step % chunk_) * stride;
   }
 
   /// The panel's h before step `step`: steps read one half of the memory and write the other.
   T* state(std::int64_t step, std::int64_t panel) const {
-    return memory_.state + (step % 2 * schedule_.panels + panel) * state_panel_size(extent_.width);
+    return memory_.state + (step % 2 * schedule_.panels + panel) * state_panel_size<T>(extent_.width);
   }
 
   const Context& context_;
   const RecurrentInputs& in_;
   const Array &output_, &h_n_, &c_n_;
   const CellLayout layout_;
-  void (*const apply_)(Units<T>);
+  const CellFunction<T> apply_;
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;
   const PackedWeights<T> weights_;
   const Memory<T> memory_;
-  const bool training_;
+  T* const reserve_;  // (N T, blocks, layout_.saved, micro_cols), or null
+  const std::int64_t chunk_;
   const int slots_kept_;
-  const std::int64_t stride_;
-  T* const slots_;  // (N T, slots_kept_, width)
 };
 
 }  // namespace
@@ -244,12 +297,12 @@ Plan recurrent_forward_plan(const Context& context, const RecurrentShape& shape,
   cpu::for_compute(dtype, [&](auto tag) {
     using T = decltype(tag);
     const cpu::Extent<T> extent(shape);
-    cpu::Workspace workspace;
-    cpu::Memory<T>(context, extent, layout.gates, training, workspace);
-    plan.workspace_bytes = workspace.used();
-    cpu::Workspace packed;
-    cpu::PackedWeights<T>(extent, layout.gates, packed);
+    const cpu::Schedule schedule(context, extent.batch, extent.width / cpu::micro_cols<T>);
+    cpu::Workspace packed, workspace;
+    const cpu::PackedWeights<T> weights(extent, layout.gates, packed);
+    const cpu::Memory<T> memory(context, extent, schedule, layout.gates, training, workspace);
     plan.packed_bytes = packed.used();
+    plan.workspace_bytes = workspace.used();
     if (training) plan.reserve_bytes = cpu::reserve_bytes(extent, layout);
   });
   return plan;

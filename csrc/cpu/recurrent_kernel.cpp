@@ -3,20 +3,30 @@
 namespace imgrec::cpu {
 namespace {
 
-/// tile[0..R) [0..P micro_cols) = state panel times P matrix panels, each `depth` deep and one behind the other.
+/// R is `rows`, rounded up to a number that is compiled.
 template <class T, int R, int P>
-void multiply_panels(std::int64_t depth, const T* state, const T* matrix, T* tile, std::int64_t ld) {
-  Vector<T> low[P][R] = {}, high[P][R] = {};
+void multiply_panels(int rows, std::int64_t depth, const T* state, const T* matrix, const T* initial, T* const* to,
+                     std::int64_t column) {
+  Vector<T> low[P][R], high[P][R];
+#pragma GCC unroll 4
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      low[p][r] = initial ? load(initial + p * micro_cols<T>) : Vector<T>{};
+      high[p][r] = initial ? load(initial + p * micro_cols<T> + lanes<T>) : Vector<T>{};
+    }
+  }
   for (std::int64_t k = 0; k < depth; k += lanes<T>, state += micro_rows * lanes<T>) {
-    for (int lane = 0; lane < lanes<T>; ++lane, matrix += micro_cols<T>) {
+    const T* const end = state + std::min<std::int64_t>(lanes<T>, depth - k);
+    for (const T* from = state; from < end; ++from, matrix += micro_cols<T>) {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        const T* from = matrix + p * depth * micro_cols<T>;
-        const Vector<T> b_low = load(from), b_high = load(from + lanes<T>);
+        const Vector<T> b_low = load(matrix + p * depth * micro_cols<T>);
+        const Vector<T> b_high = load(matrix + p * depth * micro_cols<T> + lanes<T>);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
-          low[p][r] += state[r * lanes<T> + lane] * b_low;
-          high[p][r] += state[r * lanes<T> + lane] * b_high;
+          low[p][r] += from[r * lanes<T>] * b_low;
+          high[p][r] += from[r * lanes<T>] * b_high;
         }
       }
     }
@@ -25,38 +35,50 @@ void multiply_panels(std::int64_t depth, const T* state, const T* matrix, T* til
   for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      store(tile + r * ld + p * micro_cols<T>, low[p][r]);
-      store(tile + r * ld + p * micro_cols<T> + lanes<T>, high[p][r]);
+      if (r >= rows) break;
+      store(to[r] + column + p * micro_cols<T>, low[p][r]);
+      store(to[r] + column + p * micro_cols<T> + lanes<T>, high[p][r]);
     }
   }
 }
 
 /// Few rows take several panels at once: only so are there enough independent sums to hide the latency of the
-/// additions.
+/// additions, and enough of them for each element of the state that is read.
+template <int R>
+constexpr int panels_together() {
+  constexpr int fit = (vector_registers - vector_registers / 8) / (2 * R);
+  return fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+}
+
 template <class T, int R>
-void multiply_rows(int rows, int panels, std::int64_t depth, const T* state, const T* matrix, T* tile,
-                   std::int64_t ld) {
+void multiply_rows(int rows, int panels, std::int64_t depth, const T* state, const T* matrix, const T* initial,
+                   T* const* to, std::int64_t column) {
   if constexpr (R > 1)
     if (constexpr int fewer = R > 2 ? R - 2 : 1; rows <= fewer)
-      return multiply_rows<T, fewer>(rows, panels, depth, state, matrix, tile, ld);
-  constexpr int together = R == 1 ? 4 : R == 2 ? 2 : 1;
+      return multiply_rows<T, fewer>(rows, panels, depth, state, matrix, initial, to, column);
+  constexpr int together = panels_together<R>();
+  const auto at = [&](int panel) { return initial ? initial + panel * micro_cols<T> : nullptr; };
   int panel = 0;
   for (; panel + together <= panels; panel += together)
-    multiply_panels<T, R, together>(depth, state, matrix + panel * depth * micro_cols<T>, tile + panel * micro_cols<T>,
-                                    ld);
+    multiply_panels<T, R, together>(rows, depth, state, matrix + panel * depth * micro_cols<T>, at(panel), to,
+                                    column + panel * micro_cols<T>);
   for (; panel < panels; ++panel)
-    multiply_panels<T, R, 1>(depth, state, matrix + panel * depth * micro_cols<T>, tile + panel * micro_cols<T>, ld);
+    multiply_panels<T, R, 1>(rows, depth, state, matrix + panel * depth * micro_cols<T>, at(panel), to,
+                             column + panel * micro_cols<T>);
 }
 
 }  // namespace
 
 template <class T>
-void state_product(int rows, int panels, std::int64_t depth, const T* state, const T* matrix, T* tile,
-                   std::int64_t ld) {
-  multiply_rows<T, micro_rows>(rows, panels, depth, state, matrix, tile, ld);
+void state_product(int rows, int panels, std::int64_t depth, const T* state, const T* matrix, const T* initial,
+                   T* const* to, std::int64_t column) {
+  multiply_rows<T, micro_rows>(rows, panels, depth, state, matrix, initial, to, column);
 }
 
-template void state_product(int, int, std::int64_t, const float*, const float*, float*, std::int64_t);
-template void state_product(int, int, std::int64_t, const double*, const double*, double*, std::int64_t);
+#define IMGREC_INSTANTIATE(T)                                                                                       \
+  template void state_product(int, int, std::int64_t, const T*, const T*, const T*, T* const*, std::int64_t);
+IMGREC_INSTANTIATE(float)
+IMGREC_INSTANTIATE(double)
+#undef IMGREC_INSTANTIATE
 
 }  // namespace imgrec::cpu

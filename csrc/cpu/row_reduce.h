@@ -7,11 +7,6 @@
 
 namespace imgrec::cpu {
 
-template <class T, int count>
-struct Vectors {
-  Vector<T> at[count];
-};
-
 /// Several folds of a row in one pass: `combine` joins, lane by lane, what term(i, count) gives for the vectors at
 /// i = 0, wide_lanes<S>, ... < length; lanes beyond `count` are left out. `start` is what combine leaves unchanged.
 template <class S, int folds, class Combine, class Term>
@@ -42,9 +37,9 @@ template <class S, class Term>
 inline Compute<S> row_sum(std::int64_t length, Term&& term) {
   using T = Compute<S>;
   const auto add = [](Vector<T> a, Vector<T> b) { return a + b; };
-  return horizontal_sum<T>(
-      fold_vectors<S, 1>(length, T(0), add, [&](std::int64_t i, auto count) { return Vectors<T, 1>{term(i, count)}; })
-          .at[0]);
+  return horizontal_sum<T>(fold_vectors<S, 1>(length, T(0), add, [&](std::int64_t i, auto count) {
+                             return Vectors<T, 1>{term(i, count)};
+                           }).at[0]);
 }
 
 template <class T>

@@ -91,6 +91,17 @@ inline void store_partial(T* to, Vector<T> v, int count) {
 #endif
 }
 
+/// The first `count` <= lanes elements.
+template <class T>
+inline Vector<T> load_first(const T* from, int count) {
+  return count == lanes<T> ? load(from) : load_partial(from, count);
+}
+
+template <class T>
+inline void store_first(T* to, Vector<T> v, int count) {
+  count == lanes<T> ? store(to, v) : store_partial(to, v, count);
+}
+
 template <class V>
 inline V maximum(V a, V b) {
   return a > b ? a : b;

@@ -12,8 +12,8 @@ namespace {
 
 constexpr std::int64_t grain = 1 << 14;  // elements a task
 
-/// y = exp(x - greatest) and its sum, then y / sum. What is stored in 16 bits would lose its digits before the division:
-/// there exp is computed twice.
+/// y = exp(x - greatest) and its sum, then y / sum. What is stored in 16 bits would lose its digits before the
+/// division: there exp is computed twice.
 template <class S>
 void softmax_row(S* y, const S* x, std::int64_t length) {
   using T = Compute<S>;
@@ -35,7 +35,8 @@ template <class S>
 void log_softmax_row(S* y, const S* x, std::int64_t length) {
   using T = Compute<S>;
   const T greatest = row_max(x, length);
-  const T total = row_sum<S>(length, [&](std::int64_t i, auto count) { return exp(load_wide(x + i, count) - greatest); });
+  const T total =
+      row_sum<S>(length, [&](std::int64_t i, auto count) { return exp(load_wide(x + i, count) - greatest); });
   const T logarithm = log(broadcast(total))[0];
   for_vectors<S>(0, length, [&](std::int64_t i, auto count) {
     store_narrow(y + i, load_wide(x + i, count) - greatest - logarithm, count);

@@ -89,6 +89,11 @@ inline void store_narrow(S* to, Vector<Compute<S>> v, int count = wide_lanes<S>)
   }
 }
 
+template <class T, int count>
+struct Vectors {
+  Vector<T> at[count];
+};
+
 /// 0, 1, 2, ... in the lanes.
 template <class T>
 inline Vector<T> lane_numbers() {

@@ -24,6 +24,8 @@ struct Format<float> {
   static constexpr float round_magic = 0x1.8p23f;  // adding it leaves the nearest whole number in the low bits
   static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
   static constexpr float exp_least = -104.0f, exp_greatest = 89.0f;  // beyond them exp is 0 and infinite
+  static constexpr float exp_normal = -87.0f;                        // below it results are subnormal
+  static constexpr float tanh_greatest = 9.5f;                       // beyond it tanh is 1
   static constexpr float exp_terms[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                                         4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
   static constexpr int log_terms = 5;
@@ -35,6 +37,8 @@ struct Format<double> {
   static constexpr double round_magic = 0x1.8p52;
   static constexpr double ln2_high = 0x1.62e42fefa3800p-1, ln2_low = 0x1.ef35793c76730p-45;
   static constexpr double exp_least = -746.0, exp_greatest = 710.0;
+  static constexpr double exp_normal = -708.0;
+  static constexpr double tanh_greatest = 20.0;
   static constexpr double exp_terms[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
                                          1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
                                          1.0 / 120,        1.0 / 24,        1.0 / 6,        1.0 / 2};
@@ -65,10 +69,9 @@ inline Vector<T> power_of_two(IntegerVector<T> n) {
   return bits_as<Vector<T>>((n + Format<T>::exponent_bias) << Format<T>::fraction_bits);
 }
 
-/// y 2^n for a whole number n = shifted - round_magic. 2^n is multiplied in two parts, so that results below the least
-/// normal number are rounded correctly and the greatest ones do not overflow early.
+/// y 2^n for a whole number n = shifted - round_magic whose power of two is a normal number, or infinite.
 template <class T>
-inline Vector<T> scale_by_power(Vector<T> y, Vector<T> shifted) {
+inline Vector<T> scale_by_normal_power(Vector<T> y, Vector<T> shifted) {
 #if defined(__AVX512F__)
   constexpr int all_lanes = -1, current_rounding = 4;
   const Vector<T> n = shifted - Format<T>::round_magic;
@@ -78,22 +81,49 @@ inline Vector<T> scale_by_power(Vector<T> y, Vector<T> shifted) {
     return __builtin_ia32_scalefpd512_mask(y, n, y, all_lanes, current_rounding);
 #else
   const auto n = bits_as<IntegerVector<T>>(shifted) - bits_as<IntegerVector<T>>(broadcast<T>(Format<T>::round_magic));
+  return y * power_of_two<T>(n);
+#endif
+}
+
+/// The same for any n: 2^n is multiplied in two parts, so that results below the least normal number are rounded
+/// correctly and the greatest ones do not overflow early.
+template <class T>
+inline Vector<T> scale_by_power(Vector<T> y, Vector<T> shifted) {
+#if defined(__AVX512F__)
+  return scale_by_normal_power<T>(y, shifted);
+#else
+  const auto n = bits_as<IntegerVector<T>>(shifted) - bits_as<IntegerVector<T>>(broadcast<T>(Format<T>::round_magic));
   const IntegerVector<T> half = n >> 1;
   return y * power_of_two<T>(half) * power_of_two<T>(n - half);
 #endif
 }
 
-/// exp(x) = 2^n exp(r) with n = round(x / ln 2), |r| <= ln 2 / 2.
+/// exp(x) = 2^n value: n = shifted - round_magic = round(x / ln 2) and value = exp(r) for what is left,
+/// |r| <= ln 2 / 2.
+template <class T>
+struct ReducedExp {
+  Vector<T> shifted, value;
+
+  explicit ReducedExp(Vector<T> x) {
+    using F = Format<T>;
+    shifted = x * T(1.44269504088896340736) + F::round_magic;
+    const Vector<T> whole = shifted - F::round_magic;
+    const Vector<T> r = (x - whole * F::ln2_high) - whole * F::ln2_low;
+    value = polynomial(r, F::exp_terms) * (r * r) + r + T(1);
+  }
+};
+
+/// x within [least, greatest]; NaN passes.
+template <class T>
+inline Vector<T> clamp(Vector<T> x, T least, T greatest) {
+  x = x < least ? broadcast<T>(least) : x;
+  return x > greatest ? broadcast<T>(greatest) : x;
+}
+
 template <class T>
 inline Vector<T> exp(Vector<T> x) {
-  using F = Format<T>;
-  x = x < F::exp_least ? broadcast<T>(F::exp_least) : x;
-  x = x > F::exp_greatest ? broadcast<T>(F::exp_greatest) : x;
-  const Vector<T> shifted = x * T(1.44269504088896340736) + F::round_magic;
-  const Vector<T> whole = shifted - F::round_magic;
-  const Vector<T> r = (x - whole * F::ln2_high) - whole * F::ln2_low;
-  const Vector<T> y = polynomial(r, F::exp_terms) * (r * r) + r + T(1);
-  return scale_by_power<T>(y, shifted);
+  const ReducedExp<T> reduced(clamp<T>(x, Format<T>::exp_least, Format<T>::exp_greatest));
+  return scale_by_power<T>(reduced.value, reduced.shifted);
 }
 
 /// log(x) = e ln 2 + 2 artanh(s) for x = 2^e m with m in [sqrt(1/2), sqrt(2)) and s = (m - 1) / (m + 1).
@@ -138,19 +168,23 @@ inline Vector<T> tanh(Vector<T> x) {
     constexpr T below[] = {1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3};
     inner = x + x * z * (polynomial(z, above) / polynomial(z, below));
   }
-  const Vector<T> size = absolute<T>(x), outer = T(1) - T(2) / (exp<T>(T(2) * size) + T(1));
+  const Vector<T> size = absolute<T>(x);
+  const ReducedExp<T> e(size > Format<T>::tanh_greatest ? broadcast<T>(2 * Format<T>::tanh_greatest) : size + size);
+  const Vector<T> outer = T(1) - T(2) / (T(1) + scale_by_normal_power<T>(e.value, e.shifted));
   return size < T(0.625) ? inner : (x < T(0) ? -outer : outer);
 }
 
+/// 1 / (1 + exp(-x)). Where exp(-x) passes the greatest power of two, 2^n has the bits of infinity.
 template <class T>
 inline Vector<T> sigmoid(Vector<T> x) {
-  return T(1) / (T(1) + exp<T>(-x));
+  const ReducedExp<T> reduced(clamp<T>(-x, Format<T>::exp_normal, Format<T>::exp_greatest));
+  return T(1) / (T(1) + scale_by_normal_power<T>(reduced.value, reduced.shifted));
 }
 
 /// erfc(x) = t exp(-x^2) P(2 t - 1) for x >= 0 with t = 2 / (2 + x), and 2 - erfc(-x) for x < 0.
-/// The rounding of x^2 grows with x: some 5 units in the last place near 0, 20 near 5.
+/// `bell` is exp(-x^2). The rounding of x^2 grows with x: some 5 units in the last place near 0, 20 near 5.
 template <class T>
-inline Vector<T> erfc(Vector<T> x) {
+inline Vector<T> erfc(Vector<T> x, Vector<T> bell) {
   const Vector<T> size = absolute<T>(x), t = T(2) / (T(2) + size), u = t + t - T(1);
   Vector<T> y;
   if constexpr (sizeof(T) == 4) {
@@ -169,7 +203,7 @@ inline Vector<T> erfc(Vector<T> x) {
         0.510791352621011499};
     y = polynomial(u, terms);
   }
-  y *= t * exp<T>(-(x * x));
+  y *= t * bell;
   return x < T(0) ? T(2) - y : y;
 }
 
@@ -183,7 +217,6 @@ IMGREC_VECTOR_FUNCTION(exp)
 IMGREC_VECTOR_FUNCTION(log)
 IMGREC_VECTOR_FUNCTION(tanh)
 IMGREC_VECTOR_FUNCTION(sigmoid)
-IMGREC_VECTOR_FUNCTION(erfc)
 
 #undef IMGREC_VECTOR_FUNCTION
 

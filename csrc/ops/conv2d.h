@@ -23,8 +23,9 @@ struct Conv2dAxis {
   }
 };
 
-/// What the caller asks for: `automatic` leaves the choice among the kernels to the plan, `direct` sums the products.
-enum class Conv2dAlgorithm : std::uint8_t { automatic, direct };
+/// What the caller asks for: `automatic` leaves the choice among the kernels to the plan, `direct` sums the products,
+/// `winograd` is the CPU's fast algorithm, with larger rounding errors.
+enum class Conv2dAlgorithm : std::uint8_t { automatic, direct, winograd };
 
 struct Conv2dShape {
   std::int64_t batch, in_channels, out_channels, groups;
@@ -40,6 +41,7 @@ struct Conv2dShape {
 
 enum class Conv2dPass : std::uint8_t { forward, backward_input, backward_weight };
 
+/// Throws std::invalid_argument where the asked algorithm cannot serve.
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass);
 
 /// Packs the weights for one pass, forward or backward_input; nothing where the plan asks for no packed bytes.

@@ -56,7 +56,12 @@ class Preprocessing:
     def compose(self, augmentations: Sequence[Transform] = ()) -> Compose:
         """Return the transform: channels, size, then `augmentations` (only in training), mean and std."""
         own = [Standardize()] if self.per_image else []
-        return Compose([*self._geometry(), *augmentations, *own, Normalize(self.mean, self.std)])
+        return Compose([self.geometry(), *augmentations, *own, Normalize(self.mean, self.std)])
+
+    def geometry(self) -> Compose:
+        """Return the first part of `compose`, which keeps pixels what they are: channels, then size."""
+        colour: dict[int, list[Transform]] = {1: [ToGrey()], 3: [ToRGB()]}
+        return Compose([*colour.get(self.channels, []), Resize(self.image_size)])
 
     @classmethod
     def measure(
@@ -75,7 +80,7 @@ class Preprocessing:
         if channels is None:
             sampled = shape[-1:] if shape else {dataset[int(index)][0].shape[-1] for index in indices}
             channels = max(sampled)
-        geometry = Compose(cls(image_size, channels, (0.0,) * channels, (1.0,) * channels)._geometry())
+        geometry = cls(image_size, channels, (0.0,) * channels, (1.0,) * channels).geometry()
         moments = np.zeros((2, channels))
         for index in indices:
             pixels = to_float(geometry(dataset[int(index)][0])).reshape(-1, channels).astype(np.float64)
@@ -94,7 +99,7 @@ class Preprocessing:
         shape = (*self.image_size, self.channels)
         if dataset.image_shape == shape or len(dataset) * math.prod(shape) > _MEMORY_VALUES:
             return dataset
-        geometry = Compose(self._geometry())
+        geometry = self.geometry()
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             images = list(pool.map(lambda n: geometry(dataset.gather([n])[0][0]), range(len(dataset))))
         return ArrayDataset(np.stack(images), dataset.labels, dataset.classes)
@@ -116,7 +121,3 @@ class Preprocessing:
         if not isinstance(config, Mapping) or config.keys() != expected:
             raise DataError(f"a preprocessing configuration has the keys {sorted(expected)}, not {config!r}")
         return cls(**config)
-
-    def _geometry(self) -> list[Transform]:
-        colour: dict[int, list[Transform]] = {1: [ToGrey()], 3: [ToRGB()]}
-        return [*colour.get(self.channels, []), Resize(self.image_size)]

@@ -21,8 +21,9 @@ class MultiheadAttention(Module):
 
     ``output, weights = attention(query, key, value)``: query (N, S_q, embed_dim), key and value (N, S_k, embed_dim),
     output (N, S_q, embed_dim). ``weights`` is always None, as with PyTorch's ``need_weights=False``: the kernel never
-    forms the S_q x S_k matrix. Masks mean what they mean in PyTorch's layer, where a boolean True *hides* a position
-    (the opposite of `functional.scaled_dot_product_attention`). State keys and initialisation are PyTorch's.
+    forms the S_q x S_k matrix; ``attention.weights(query, key)`` does, to look at. Masks mean what they mean in
+    PyTorch's layer, where a boolean True *hides* a position (the opposite of
+    `functional.scaled_dot_product_attention`). State keys and initialisation are PyTorch's.
 
     >>> import imgrec_engine as ie
     >>> x = ie.randn(2, 7, 16)
@@ -36,6 +37,7 @@ class MultiheadAttention(Module):
             raise ValueError(f"MultiheadAttention: num_heads={num_heads} must divide embed_dim={embed_dim}")
         self.embed_dim = embed_dim
         self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
         self.dropout = dropout
         self.in_proj_weight = Parameter(zeros((3 * embed_dim, embed_dim)))
         self.in_proj_bias = Parameter(zeros(3 * embed_dim)) if bias else None
@@ -61,26 +63,38 @@ class MultiheadAttention(Module):
         for name, x in [("query", query), ("key", key), ("value", value)]:
             if x.ndim != 3 or x.shape[2] != self.embed_dim:
                 raise ShapeError(f"MultiheadAttention: {name} has shape {x.shape}, expected (N, S, {self.embed_dim})")
-        q, k, v = (self._heads(x) for x in self._project(query, key, value))
+        q, k, v = self._project(query, key, value)
         mask = self._mask(attn_mask, key_padding_mask, query.shape[0])
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
         return self.out_proj(y.reshape(*y.shape[:2], self.embed_dim)), None
 
+    def weights(self, query: Tensor, key: Tensor) -> Tensor:
+        """How much each query position attends to each key where nothing is masked: (N, num_heads, S_q, S_k).
+
+        softmax(q k^T / sqrt(head_dim)), computed anew; each row sums to 1.
+        """
+        q, k, _ = self._project(query, key, key)
+        scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1)
+        return F.softmax(scores * self.head_dim**-0.5)
+
     def _project(self, *inputs: Tensor) -> list[Tensor]:
-        """Query, key and value times their thirds of the weight; in one product where all three are the same."""
+        """The heads (N, S, num_heads, head_dim) of query, key and value: each times its third of the weight.
+
+        In one product where all three are the same.
+        """
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
-        thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
         if all(x is inputs[0] for x in inputs):
-            joint = F.linear(inputs[0], weight, bias)
-            return [joint[:, :, third] for third in thirds]
+            joint = F.linear(inputs[0], weight, bias).reshape(*inputs[0].shape[:2], -1, self.head_dim)
+            return list(F.split(joint, self.num_heads, axis=2))
+        thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
         return [
-            F.linear(x, weight[third], None if bias is None else bias[third])
+            self._heads(F.linear(x, weight[third], None if bias is None else bias[third]))
             for x, third in zip(inputs, thirds, strict=True)
         ]
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads)
+        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim)
 
     def _mask(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, batch: int) -> Tensor | None:
         """Both masks as one that broadcasts to (N, heads, S_q, S_k): boolean and True where attended, or additive."""

@@ -24,7 +24,7 @@ class Dropout(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """X with some elements dropped."""
-        return F.dropout(x, self.p, self.training)
+        return F.dropout(x, self.p) if self.training else x
 
     def extra_repr(self) -> str:
         """The probability."""

@@ -50,6 +50,18 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+class RemovableHandle:
+    """A hook of a module; ``remove`` takes it away again."""
+
+    def __init__(self, module: Module, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> None:
+        self.module = module
+        self.hook = hook
+
+    def remove(self) -> None:
+        """The module calls the hook no longer."""
+        self.module._forward_hooks = tuple(handle for handle in self.module._forward_hooks if handle is not self)
+
+
 class Module:
     """Base class of every layer and model. A subclass sets its parts as attributes and defines ``forward``.
 
@@ -68,14 +80,19 @@ class Module:
     """
 
     training = True
+    _forward_hooks: tuple[RemovableHandle, ...] = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Computes the result; calling the module calls this."""
         raise NotImplementedError(f"{type(self).__name__} has no forward method")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs ``forward``."""
-        return self.forward(*args, **kwargs)
+        """Runs ``forward``, then the hooks."""
+        output = self.forward(*args, **kwargs)
+        for handle in self._forward_hooks:
+            replaced = handle.hook(self, args, output)
+            output = output if replaced is None else replaced
+        return output
 
     def __setattr__(self, name: str, value: Any) -> None:
         current = vars(self).get(name)
@@ -92,6 +109,20 @@ class Module:
     def register_buffer(self, name: str, tensor: Tensor) -> None:
         """Sets an attribute that is saved with the state and follows ``to``, but is not learned."""
         setattr(self, name, Buffer(tensor))
+
+    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> RemovableHandle:
+        """Calls ``hook(module, args, output)`` after each ``forward``; what it returns, if not None, is the new output.
+
+        >>> import imgrec_engine as ie
+        >>> layer = ie.nn.ReLU()
+        >>> handle = layer.register_forward_hook(lambda module, args, output: print(output.shape))
+        >>> y = layer(ie.zeros((2, 3)))
+        (2, 3)
+        >>> handle.remove()
+        """
+        handle = RemovableHandle(self, hook)
+        self._forward_hooks = (*self._forward_hooks, handle)
+        return handle
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 

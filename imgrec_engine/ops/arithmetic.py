@@ -13,7 +13,7 @@ from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiab
 from imgrec_engine.device import empty
 from imgrec_engine.dtypes import bool_, float32, int64, is_floating, promote
 from imgrec_engine.errors import DTypeError, ShapeError
-from imgrec_engine.ops.reduction import total
+from imgrec_engine.ops.reduction import has_kernels, total
 
 __all__ = ["add", "divide", "maximum", "minimum", "multiply", "negative", "power", "subtract"]
 
@@ -65,6 +65,23 @@ def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
     return total(dy, axes).reshape(shape)
 
 
+def plus(x: Array, y: Array, out: Array) -> Array:
+    """Writes x + y, which broadcast, to ``out``, which may be one of them; returns it."""
+    if x.size < y.size:
+        x, y = y, x
+    is_tail = 0 < y.ndim <= x.ndim and x.shape[x.ndim - y.ndim :] == y.shape
+    if is_tail and x.shape == out.shape and has_kernels(x) and _alike(x, y, out):
+        module, context = kernels.of(x)
+        module.add(context, out, x, y)
+        return out
+    return np.add(x, y, out=out)
+
+
+def _alike(*arrays: Array) -> bool:
+    """Whether all are contiguous and of one dtype."""
+    return all(array.flags.c_contiguous and array.dtype == arrays[0].dtype for array in arrays)
+
+
 def _apply(function: Callable[..., Any], name: str, x: Any, y: Any) -> tuple[Array, Array, Array]:
     x, y, shape = operands(name, x, y)
     return x, y, function(x, y, out=empty(shape, x.dtype, y if isinstance(x, np.generic) else x))
@@ -78,7 +95,7 @@ def add(x: Array | float, y: Array | float) -> Result:
     >>> (ie.ones((2, 1)) + ie.ones(3)).shape
     (2, 3)
     """
-    x, y, z = _apply(np.add, "add", x, y)
+    x, y, z = _apply(plus, "add", x, y)
     shapes = x.shape, y.shape
 
     def backward(dz: Array, needs: Needs) -> Gradients:

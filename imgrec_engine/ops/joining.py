@@ -89,7 +89,10 @@ def split(x: Array, sizes: int | Sequence[int], axis: int = 0) -> Results:
     places = [(*lead, slice(begin, end)) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
 
     def backward(dys: tuple[Array | None, ...], needs: Needs) -> Gradients:
-        given = next(dy for dy in dys if dy is not None)
+        parts = [dy for dy in dys if dy is not None]
+        given = parts[0]
+        if len(parts) == len(dys):
+            return (np.concatenate(parts, axis=along, out=empty(shape, given.dtype, given)),)
         dx = zeros(shape, given.dtype, given)
         for place, dy in zip(places, dys, strict=True):
             if dy is not None:

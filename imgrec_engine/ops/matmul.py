@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -10,45 +9,53 @@ import numpy as np
 
 from imgrec_engine import kernels, packing
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
-from imgrec_engine.device import empty
+from imgrec_engine.device import empty, place
 from imgrec_engine.dtypes import is_floating, promote
 from imgrec_engine.errors import DTypeError, ShapeError
-from imgrec_engine.ops.arithmetic import unbroadcast
+from imgrec_engine.ops.arithmetic import plus, unbroadcast
 
 __all__ = ["linear", "matmul"]
 
 
-@functools.lru_cache(maxsize=1024)
-def matmul_plan(module: Any, context: Any, *sizes: Any) -> Any:
-    """The plan of a product; plans are kept."""
-    return module.matmul_plan(context, *sizes)
+def _multiply(a: Array, b: Array, weight: Array | None = None, versions: Any = None) -> Array:
+    """The kernel on arrays: a (B, M, K) with b (B, K, N) gives (B, M, N).
 
-
-def product(a: Array, b: Array, weight: Array | None = None, versions: Any = None) -> Array:
-    """The kernel on arrays: a (..., M, K) with b (..., K, N) gives (..., M, N); leading dimensions broadcast.
-
-    Where b is a transposed weight, b packed is kept for its versions.
+    Where b is a view of a weight, and its versions are given, packed b is kept with them.
     """
-    if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:  # one product of many rows instead of many products
-        return product(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+    module, context = kernels.of(a)
+    batch, m, k = a.shape
+    n = b.shape[2]
+    c = empty((batch, m, n), a.dtype, a)
+    plan = kernels.plan(module.matmul_plan, context, batch, m, n, k, a.dtype)
+    packed = None
+    if plan.packed_bytes:
+        weights = (b if weight is None else weight,)
+        packed = packing.packed(weights, versions, plan, "", lambda to: module.matmul_pack(context, to, b, m))
+    module.matmul(context, c, a, b, packed, kernels.workspace(plan, a))
+    return c
+
+
+def product(a: Array, b: Array) -> Array:
+    """The product of a (..., M, K) with b (..., K, N), (..., M, N); leading dimensions broadcast."""
+    if b.ndim == 2:
+        if a.ndim == 2:
+            return _multiply(a[None], b[None])[0]
+        if a.flags.c_contiguous:  # one product of many rows instead of many products
+            rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+            return product(rows, b).reshape(*a.shape[:-1], b.shape[-1])
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    count = int(np.prod(batch, dtype=np.int64))
-    a3 = np.broadcast_to(a, (*batch, m, k)).reshape(count, m, k)
-    b3 = np.broadcast_to(b, (*batch, k, n)).reshape(count, k, n)
-    c = empty((count, m, n), a.dtype, a)
-    module, context = kernels.of(a)
-    plan = matmul_plan(module, context, count, m, n, k, a.dtype)
-    packed = packing.packed(
-        (b if weight is None else weight,), versions, plan, "matmul", lambda to: module.matmul_pack(context, to, b3, m)
-    )
-    module.matmul(context, c, a3, b3, packed, kernels.workspace(plan, a))
-    return c.reshape(*batch, m, n)
+    count = math.prod(batch)
+    a3 = place(np.broadcast_to(a, (*batch, m, k)).reshape(count, m, k), type(a))
+    b3 = place(np.broadcast_to(b, (*batch, k, n)).reshape(count, k, n), type(b))
+    return _multiply(a3, b3).reshape(*batch, m, n)
 
 
 def _operands(name: str, a: Array, b: Array) -> tuple[Array, Array]:
     if not (is_floating(a.dtype) and is_floating(b.dtype)):
         raise DTypeError(f"{name}: the operands are {a.dtype.name} and {b.dtype.name}, expected floating dtypes")
+    if a.dtype == b.dtype:
+        return a, b
     dtype = promote(a.dtype, b.dtype)
     return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
 
@@ -73,7 +80,8 @@ def matmul(a: Array, b: Array) -> Result:
     try:
         if a_rows.shape[-1] != b_columns.shape[-2]:
             raise ValueError
-        np.broadcast_shapes(a_rows.shape[:-2], b_columns.shape[:-2])
+        if a_rows.ndim > 2 or b_columns.ndim > 2:
+            np.broadcast_shapes(a_rows.shape[:-2], b_columns.shape[:-2])
     except ValueError:
         raise ShapeError(
             f"matmul: shapes {a.shape} and {b.shape} do not fit; expected (..., M, K) and (..., K, N)"
@@ -104,10 +112,10 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Result:
         raise ShapeError(f"linear: bias is {bias.shape}, expected {weight.shape[:1]}")
     versions = packing.lasting_versions(weight)
     x, weight = _operands("linear", x, weight)
-    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = product(rows, weight.T, weight, versions)
+    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    y = _multiply(rows[None], weight.T[None], weight, versions)[0]
     if bias is not None:
-        y += bias
+        plus(y, bias, y)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dy_rows = dy.reshape(rows.shape[0], weight.shape[0])
@@ -116,4 +124,4 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Result:
         dbias = unbroadcast(dy_rows, weight.shape[:1]) if needs[2] else None
         return dx, dweight, dbias
 
-    return y.reshape(*x.shape[:-1], weight.shape[0]), backward
+    return (y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[0])), backward

@@ -28,7 +28,8 @@ def _rows(op: str, x: Array) -> Array:
         raise DTypeError(f"{op}: x is {x.dtype.name}, expected a floating dtype")
     if x.ndim == 0:
         raise ShapeError(f"{op}: x has no dimensions, expected one at least")
-    return contiguous(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    x = contiguous(x)
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -42,7 +43,8 @@ def _per_column(op: str, name: str, values: Array | None, rows: Array) -> Array 
         return None
     if values.shape != rows.shape[1:]:
         raise ShapeError(f"{op}: {name} is {values.shape}, expected {rows.shape[1:]}, the length of x's last axis")
-    return contiguous(values.astype(_wide(rows.dtype), copy=False))
+    wide = _wide(rows.dtype)
+    return contiguous(values if values.dtype == wide else values.astype(wide))
 
 
 def _announces_writes(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -112,9 +114,9 @@ def batch_norm(
         for name, values in zip(("running_mean", "running_var"), running, strict=True)
     ]
     w, b = _per_column("batch_norm", "weight", weight, rows), _per_column("batch_norm", "bias", bias, rows)
-    mean, inverse_deviation = (empty(rows.shape[1:], _wide(rows.dtype), rows) for _ in range(2))
+    mean, inverse_deviation = [empty(rows.shape[1:], _wide(rows.dtype), rows) for _ in range(2)]
     module, context = kernels.of(rows)
-    plan = module.norm_plan(context, *rows.shape, rows.dtype)
+    plan = kernels.plan(module.norm_plan, context, *rows.shape, rows.dtype)
     y, workspace = empty_like(rows), kernels.workspace(plan, rows)
     module.batch_norm_forward(
         context, y, mean, inverse_deviation, *moving, rows, w, b, training, momentum, eps, kind, workspace
@@ -156,7 +158,7 @@ def layer_norm(
     """
     rows, shape, kind = _rows("layer_norm", x), x.shape, activation_name("layer_norm", activation)
     w, b = _per_column("layer_norm", "weight", weight, rows), _per_column("layer_norm", "bias", bias, rows)
-    mean, inverse_deviation = (empty(rows.shape[:1], _wide(rows.dtype), rows) for _ in range(2))
+    mean, inverse_deviation = [empty(rows.shape[:1], _wide(rows.dtype), rows) for _ in range(2)]
     module, context = kernels.of(rows)
     y = empty_like(rows)
     module.layer_norm_forward(context, y, mean, inverse_deviation, rows, w, b, eps, kind)
@@ -164,7 +166,7 @@ def layer_norm(
     def backward(dy: Array, needs: Needs) -> Gradients:
         dx = empty_like(rows)
         dweight, dbias = (empty(rows.shape[1:], mean.dtype, rows) for _ in range(2))
-        workspace = kernels.workspace(module.norm_plan(context, *rows.shape, rows.dtype), rows)
+        workspace = kernels.workspace(kernels.plan(module.norm_plan, context, *rows.shape, rows.dtype), rows)
         dy_rows = contiguous(dy).reshape(rows.shape)
         module.layer_norm_backward(
             context, dx, dweight, dbias, dy_rows, rows, w, b, mean, inverse_deviation, kind, workspace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -25,12 +24,6 @@ def _lengths(name: str, lengths: Any) -> Any:
     return array.astype(np.int64)  # a copy: the backward pass reads it again
 
 
-@functools.lru_cache(maxsize=1024)
-def _plan(plan: Any, *sizes: Any) -> Any:
-    """What a plan function of the bindings gives; plans are kept."""
-    return plan(*sizes)
-
-
 def _run(name: str, cell: str, operands: tuple[Any, ...], lengths: Any, reverse: bool) -> Results:
     """Runs a cell over x; operands are x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, of which lstm has all."""
     versions = packing.lasting_versions(*operands[3:5])
@@ -46,7 +39,7 @@ def _run(name: str, cell: str, operands: tuple[Any, ...], lengths: Any, reverse:
     has_cell_state, training = cell == "lstm", is_recording()
     output = empty((batch, steps, hidden), x.dtype, x)
     states = tuple(empty((batch, hidden), x.dtype, x) for _ in range(1 + has_cell_state))
-    plan = _plan(module.recurrent_forward_plan, *sizes, training)
+    plan = kernels.plan(module.recurrent_forward_plan, *sizes, training)
     reserve = empty((plan.reserve_bytes,), np.dtype(np.uint8), x) if training else None
     h_n, c_n = (*states, None)[:2]
     workspace = kernels.workspace(plan, x)
@@ -62,7 +55,7 @@ def _run(name: str, cell: str, operands: tuple[Any, ...], lengths: Any, reverse:
         for slot, needed in zip(slots, needs, strict=True):
             if needed:
                 gradients[slot] = empty_like(operands[slot])
-        plan = _plan(module.recurrent_backward_plan, *sizes)
+        plan = kernels.plan(module.recurrent_backward_plan, *sizes)
         workspace = kernels.workspace(plan, x)
         module.recurrent_backward(context, gradients, *given, inputs, cell, reverse, output, reserve, workspace)
         return tuple(gradients[slot] for slot in slots)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from imgrec_engine import kernels
 from imgrec_engine.arrays import comparable, where
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import empty
@@ -15,6 +18,15 @@ __all__ = ["all", "any", "argmax", "argmin", "cumsum", "max", "mean", "min", "st
 Axis = int | tuple[int, ...] | None
 
 
+_LEAST = 1 << 14  # elements: NumPy's functions are as fast below
+_LEAST_COLUMNS = 16
+
+
+def has_kernels(x: Array) -> bool:
+    """Whether the kernels for large sums (csrc/ops/arithmetic.h) take x; on GPUs they are CuPy's."""
+    return isinstance(x, np.ndarray) and x.size >= _LEAST and is_floating(x.dtype) and x.flags.c_contiguous
+
+
 def total(x: Array, axes: tuple[int, ...]) -> Array:
     """The sum over axes, kept with length 1: of floating numbers in x's dtype, else in int64.
 
@@ -22,8 +34,20 @@ def total(x: Array, axes: tuple[int, ...]) -> Array:
     and the result hardly depends on the layout.
     """
     floating = is_floating(x.dtype)
+    if axes == tuple(range(len(axes))) and has_kernels(x) and math.prod(x.shape[len(axes) :]) >= _LEAST_COLUMNS:
+        return _sum_rows(x, len(axes))
     y = x.sum(axis=axes, keepdims=True, dtype=float64 if floating else int64)
     return y.astype(x.dtype, copy=False) if floating else y
+
+
+def _sum_rows(x: Array, lead: int) -> Array:
+    """The sum over the first dimensions by the kernel."""
+    columns = math.prod(x.shape[lead:])
+    rows = x.reshape(x.size // columns, columns)
+    module, context = kernels.of(x)
+    y = empty((columns,), x.dtype, x)
+    module.sum_rows(context, y, rows, kernels.workspace(module.sum_rows_plan(context, *rows.shape, x.dtype), x))
+    return y.reshape((1,) * lead + x.shape[lead:])
 
 
 def _axes(name: str, x: Array, axis: Axis) -> tuple[int, ...]:

@@ -16,7 +16,8 @@ def _normalise(name: str, x: Array, axis: int) -> Result:
     """Runs one of the kernels along the axis, which is moved to the end for it."""
     if not -x.ndim <= axis < x.ndim:
         raise ShapeError(f"{name}: axis {axis} is out of range for x of shape {x.shape}")
-    rows = contiguous(np.moveaxis(x, axis, -1))
+    is_last = axis in (-1, x.ndim - 1)
+    rows = contiguous(x if is_last else np.moveaxis(x, axis, -1))
     y = empty_like(rows)
     module, context = kernels.of(rows)
     logarithmic = name == "log_softmax"
@@ -24,10 +25,11 @@ def _normalise(name: str, x: Array, axis: int) -> Result:
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dx = empty_like(y)
-        module.softmax_backward(context, dx, contiguous(np.moveaxis(dy, axis, -1)), y, logarithmic)
-        return (np.moveaxis(dx, -1, axis),)
+        dy_rows = contiguous(dy if is_last else np.moveaxis(dy, axis, -1))
+        module.softmax_backward(context, dx, dy_rows, y, logarithmic)
+        return (dx if is_last else np.moveaxis(dx, -1, axis),)
 
-    return np.moveaxis(y, -1, axis), backward
+    return (y if is_last else np.moveaxis(y, -1, axis)), backward
 
 
 @differentiable(precision="full")

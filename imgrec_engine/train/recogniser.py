@@ -19,6 +19,7 @@ from imgrec_engine.metrics import Evaluation
 from imgrec_engine.models import ImageModel
 from imgrec_engine.tensor import tensor
 from imgrec_engine.train.evaluation import device_of, evaluate
+from imgrec_engine.train.explain import Explanation, heat_map
 
 BEST = "best.safetensors"
 
@@ -117,3 +118,20 @@ class Recogniser:
             order = np.argsort(-row, kind="stable")
             predictions.append(Prediction(tuple(self.classes[i] for i in order), tuple(float(row[i]) for i in order)))
         return predictions
+
+    def explain(self, image: NDArray[Any]) -> Explanation:
+        """What one image shows, and where in it that rests on; ModelError for a model that cannot be explained.
+
+        The image is (H, W, C), or a clip (T, H, W, C), of any size: uint8, or float32 in 0...1.
+
+        >>> import imgrec_engine as ie
+        >>> model = ie.models.create("resnet20", num_classes=2, in_channels=3, image_size=32)
+        >>> recogniser = Recogniser(model, ("cat", "dog"), Preprocessing((32, 32), 3, (0.5,) * 3, (0.5,) * 3))
+        >>> explanation = recogniser.explain(np.zeros((100, 80, 3), np.uint8))
+        >>> explanation.method, explanation.heat.shape
+        ('Grad-CAM', (100, 80))
+        """
+        prepared = self.preprocessing.compose()(image)
+        heat, method, probabilities = heat_map(self.model, prepared, (image.shape[-3], image.shape[-2]))
+        best = int(probabilities.argmax())
+        return Explanation(image, heat, method, self.classes[best], float(probabilities[best]))

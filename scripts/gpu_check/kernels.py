@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 
 import imgrec_engine as ie
-from benchmarks import cases
+from benchmarks import frameworks
+from benchmarks.cases import FAMILIES
+from benchmarks.cases.case import BOTH, FORWARD, Case, Program
 from gpu_check.stage import Rows, Setting, Skip
 from imgrec_engine import cuda, kernels
 
 REPEATS = 15
 QUEUED = 2 << 30  # bytes that are written before each run: the caches are cold, and the host gets ahead of the GPU
 TOLERANCES = {"float32": 1e-3, "bfloat16": 3e-2}
+REHEARSED = ("8x8x8", "layer_norm")  # parts of the names of the cases for a rehearsal
 
 Work = Callable[[], Any]
 Clock = Callable[[Work], float]
@@ -32,22 +35,20 @@ Clock = Callable[[Work], float]
 def run(setting: Setting, rows: Rows) -> str:
     """Rows: the ceilings, then times for each case and dtype, forward and with the backward pass."""
     try:
-        torch = importlib.import_module("torch")
+        importlib.import_module("torch")
     except ImportError as error:
         raise Skip("PyTorch is not installed; there is nothing to compare with") from error
-    torch.backends.cudnn.allow_tf32 = False  # as ours: float32 is float32
-    torch.backends.cudnn.benchmark = True  # cuDNN's best algorithm
     kernels.load(setting.device)
     clock = host_seconds if setting.rehearsal else gpu_clock()
     ceilings = {dtype: measure_ceilings(setting, dtype, clock) for dtype in TOLERANCES}
     for dtype, (bandwidth, rate) in ceilings.items():
         rows.add(f"ceilings, {dtype}", bytes_per_second=bandwidth, flop_per_second=rate)
-    chosen = [cases.conv2d(1, 8, 8, 8, 3, 1), cases.layer_norm(16, 32)] if setting.rehearsal else cases.gpu_cases()
+    small = [case for case in FAMILIES["tiny"] if any(part in case.name for part in REHEARSED)]
     ratios = []
-    for case in chosen:
+    for case in small if setting.rehearsal else FAMILIES["gpu"]:
         for dtype in ("bfloat16", "float32"):
-            found = compare(case, dtype, setting, torch, clock, ceilings[dtype])
-            rows.add(f"{case.family} {case.name}, {dtype}", **found)
+            found = compare(case, dtype, setting, clock, ceilings[dtype])
+            rows.add(f"{case.name}, {dtype}", **found)
             if "ratio" in found:
                 ratios.append(found["ratio"])
     if not ratios:
@@ -57,52 +58,44 @@ def run(setting: Setting, rows: Rows) -> str:
     return f"{len(ratios)} cases: PyTorch's time / ours from {min(ratios):.2f} to {max(ratios):.2f} (forward)"
 
 
-def compare(
-    case: cases.Case, dtype: str, setting: Setting, torch: Any, clock: Clock, ceilings: tuple[float, float]
-) -> dict[str, Any]:
+def compare(case: Case, dtype: str, setting: Setting, clock: Clock, ceilings: tuple[float, float]) -> dict[str, Any]:
     """Times of both, once their results agree; bytes and operations are those of the forward pass."""
-    place = "cpu" if setting.rehearsal else "cuda"
-    ours = [ie.tensor(array, dtype, setting.device, requires_grad=True) for array in case.inputs]
-    leaves = [torch.from_numpy(array).to(place, getattr(torch, dtype)).requires_grad_() for array in case.inputs]
-    forward = case.theirs(torch)
-    y, reference = case.ours(*ours), case.from_theirs(forward(*case.to_theirs(leaves)))
-    theirs = reference.detach().float().cpu().numpy()
-    error = float(np.abs(y.numpy().astype(np.float32) - theirs).max() / np.abs(theirs).max())
+    programs = {mode: pair(case, mode, dtype, setting) for mode in (FORWARD, BOTH)}
+    ours, theirs = (program.results()["output"] for program in programs[FORWARD])
+    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
     if not error <= TOLERANCES[dtype]:
         return {"held": False, "error": error, "refused": "our result is not PyTorch's, and is not timed"}
-
-    def our_step() -> None:
-        for tensor in ours:
-            tensor.grad = None
-        case.ours(*ours).backward(dy)
-
-    def their_step() -> None:
-        for leaf in leaves:
-            leaf.grad = None
-        case.from_theirs(forward(*case.to_theirs(leaves))).backward(their_dy)
-
-    def without_gradients(context: Any, work: Work) -> None:
-        with context():
-            work()
-
-    dy, their_dy = ie.ones(*y.shape, dtype=dtype, device=setting.device), torch.ones_like(reference)
-    our_forward = functools.partial(without_gradients, ie.no_grad, lambda: case.ours(*ours))
-    their_forward = functools.partial(without_gradients, torch.no_grad, lambda: forward(*case.to_theirs(leaves)))
-    moved = y.dtype.itemsize * sum(tensor.size for tensor in (*ours, y))
-    floor = max(moved / ceilings[0], case.flops / ceilings[1])
-    times = {name: clock(work) for name, work in (("ours", our_forward), ("theirs", their_forward))}
-    both = {name: clock(work) for name, work in (("ours", our_step), ("theirs", their_step))}
+    once, both = (
+        {"ours": clock(functools.partial(_within, mine)), "theirs": clock(functools.partial(_within, other))}
+        for mine, other in programs.values()
+    )
+    work = case.work(FORWARD)
+    assert work is not None
+    moved = work.bytes * ie.dtypes.as_dtype(dtype).itemsize / 4  # of float32 are what cases count
+    floor = max(moved / ceilings[0], work.flop / ceilings[1])
     return {
         "error": error,
-        "seconds": times,
-        "ratio": times["theirs"] / times["ours"],
+        "seconds": once,
+        "ratio": once["theirs"] / once["ours"],
         "bytes": moved,
-        "flop": case.flops,
+        "flop": work.flop,
         "floor": floor,
-        "share_of_floor": floor / times["ours"],
+        "share_of_floor": floor / once["ours"],
         "seconds_with_backward": both,
         "ratio_with_backward": both["theirs"] / both["ours"],
     }
+
+
+def pair(case: Case, mode: str, dtype: str, setting: Setting) -> list[Program]:
+    """The case made ready for us and for PyTorch, in the first of its variants."""
+    both = [frameworks.create(name, setting.device, dtype) for name in ("ours", "torch")]
+    return [case.program(one, mode, case.variants(one.name, mode)[0], {}) for one in both]
+
+
+def _within(program: Program) -> None:
+    """One call in the program's context."""
+    with program.context():
+        program.run()
 
 
 def measure_ceilings(setting: Setting, dtype: str, clock: Clock) -> tuple[float, float]:

@@ -33,7 +33,16 @@ POWERS = (
 )
 
 CASES = (
-    case(F.add, np.add, (*SAMPLES, sample(normal(3, 1), normal(1, 50_000)))),
+    case(
+        F.add,
+        np.add,
+        (
+            *SAMPLES,
+            sample(normal(3, 1), normal(1, 50_000)),
+            *(sample(normal(60, 7, 50), normal(*tail)) for tail in [(60, 7, 50), (7, 50), (50,)]),  # by the kernel
+            sample(normal(50), normal(400, 50)),
+        ),
+    ),
     case(F.subtract, np.subtract, refused=(bad(DTypeError, "expected numbers", booleans(2), booleans(2)),)),
     case(F.multiply, np.multiply),
     case(F.divide, np.divide),

@@ -63,7 +63,18 @@ def logic(op, reference):
 
 
 CASES = (
-    OpCase(F.sum, np.sum, (*OVER_AXES, *NO_ELEMENTS, *LONG, sample(integers(4, 5, high=9), axis=0)), REFUSED),
+    OpCase(
+        F.sum,
+        np.sum,
+        (
+            *OVER_AXES,
+            *NO_ELEMENTS,
+            *LONG,
+            sample(integers(4, 5, high=9), axis=0),
+            *(sample(normal(11, 90, 37), axis=axes, keepdims=kept) for axes, kept in [(0, False), ((0, 1), True)]),
+        ),
+        REFUSED,
+    ),
     OpCase(F.mean, np.mean, (*OVER_AXES, NO_ELEMENTS[1], *LONG), (*REFUSED, WHOLE)),
     deviations(F.var, np.var),
     deviations(F.std, np.std),

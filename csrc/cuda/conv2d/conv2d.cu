@@ -1,4 +1,6 @@
 // The convolution's contract on GPUs: which kernel serves a call, and the scratch memory it gets.
+#include <stdexcept>
+
 #include "cpu/workspace.h"
 #include "cuda/conv2d/kernels.h"
 
@@ -76,6 +78,8 @@ void run(const Context& context, const Arrays& arrays, const Conv2dShape& shape,
 }  // namespace cuda
 
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
+  if (shape.algorithm == Conv2dAlgorithm::winograd)
+    throw std::invalid_argument("conv2d: algorithm is 'winograd', which only the CPU has; expected None or 'direct'");
   cuda::check_extents(shape);
   const cuda::Algorithm algorithm = cuda::algorithm_of(context, shape, dtype, pass);
   Plan plan{.algorithm = cuda::name_of(algorithm)};

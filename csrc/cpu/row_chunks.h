@@ -1,5 +1,5 @@
-// What batch and layer normalisation share: rows are cut into chunks by shape alone, each chunk leaves its sums in the
-// workspace, and these are added up in float64 in the order of the chunks.
+// Sums over the rows of a matrix: rows are cut into chunks by shape alone, each chunk leaves its sums in the workspace,
+// and these are added up in float64 in the order of the chunks.
 #pragma once
 
 #include <algorithm>
@@ -9,18 +9,17 @@
 
 namespace imgrec::cpu {
 
-constexpr std::int64_t layer_chunk = 1 << 14, batch_chunk = 1 << 15;  // elements
 constexpr int column_block = 64;  // columns whose chunks are added up at once
 
 struct RowChunks {
   std::int64_t rows, columns, length, count;
 
-  /// Chunks of some `elements`, but of so few rows that float32 sums stay exact to a few units in the last place, and
-  /// of so many that the chunks' sums are small beside x.
-  RowChunks(std::int64_t rows, std::int64_t columns, std::int64_t elements)
+  /// So few rows that float32 sums stay exact to a few units in the last place, and so many that the chunks' sums are
+  /// small beside x.
+  RowChunks(std::int64_t rows, std::int64_t columns)
       : rows(rows),
         columns(columns),
-        length(std::clamp<std::int64_t>(elements / std::max<std::int64_t>(columns, 1), 8, 512)),
+        length(std::clamp<std::int64_t>((1 << 14) / std::max<std::int64_t>(columns, 1), 8, 512)),
         count((rows + length - 1) / length) {}
 
   std::int64_t begin(std::int64_t chunk) const { return chunk * length; }
