@@ -75,6 +75,7 @@ class Run:
         DataError where ``settings``, what a person asks for once more, is not what it was started with.
         """
         run = cls(folder, cls.check_settings(folder, settings))
+        checkpoint.clear_parts(folder)
         if (folder / LAST).exists():
             tensors, metadata = checkpoint.load(folder / LAST)
             try:
