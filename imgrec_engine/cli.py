@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from PIL import Image
 
@@ -76,6 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("data", nargs="?", help="default: what the run was trained on")
     export.set_defaults(command=_export)
 
+    _add_inspect(commands)
+    for name, help_, command in (
+        ("info", "what this build has", _info),
+        ("models", "the models that can be trained", _models),
+        ("datasets", "the data sets that are known by name", _datasets),
+        ("recipes", "the recipes that training can follow", _recipes),
+    ):
+        commands.add_parser(name, help=help_).set_defaults(command=command)
+    return parser
+
+
+def _add_inspect(commands: Any) -> None:
     inspect = commands.add_parser("inspect", help="what each line of an op's CUDA kernels costs, by the simulator")
     inspect.add_argument("op", metavar="OP", help="conv2d, relu, lstm, ... (another name lists them)")
     inspect.add_argument(
@@ -87,15 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--html", type=Path, metavar="FILE", help="write a page with heat colours instead")
     inspect.set_defaults(command=_inspect)
-
-    for name, help_, command in (
-        ("info", "what this build has", _info),
-        ("models", "the models that can be trained", _models),
-        ("datasets", "the data sets that are known by name", _datasets),
-        ("recipes", "the recipes that training can follow", _recipes),
-    ):
-        commands.add_parser(name, help=help_).set_defaults(command=command)
-    return parser
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ Report = Callable[[str, dict[str, Any]], None]
 
 
 class Run:
-    """One run in its folder: made new by ``start`` or continued by ``resume``, then trained by ``train``."""
+    """One run in its folder: made new by ``start`` or continued by ``resume``, then trained and judged by ``fit``."""
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder = folder
