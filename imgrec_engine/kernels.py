@@ -32,6 +32,7 @@ KINDS = (*HOST_TYPES, "cuda")
 
 ARRAYS: Any = (np.ndarray,)  # the types that arrays are instances of
 EMPTY: dict[type, Callable[[Sequence[int], np.dtype[Any]], Any]] = {np.ndarray: _cpu.empty}  # an array of this type
+POOL_MEMORY = type(_cpu.empty((1,), np.dtype(np.uint8)).base)  # what owns the memory of the host pool's arrays
 _OF_TYPE: dict[type, tuple[Any, Any]] = {np.ndarray: (_cpu, _cpu.Context(threads=1))}
 _loading = threading.Lock()
 
