@@ -102,7 +102,7 @@ def is_writable(array: Any) -> bool:
 def has_own_memory(array: Any) -> bool:
     """Whether the memory was made for an array that is no view: by a pool or NumPy, not by another library."""
     if isinstance(array, np.ndarray):
-        return bool(array.flags.owndata) or type(array.base) is kernels.POOL_MEMORY
+        return bool(array.flags.owndata) or kernels.pool_owns(array.base)
     return cuda.has_own_memory(array)
 
 

@@ -6,8 +6,8 @@ of the memory that they were made from: they go when it is written to, and with 
 are kept
 
 - of weights that are being trained: they change before they are used again;
-- of memory that others may write to unseen: what ``Tensor.numpy()`` or DLPack has handed out or taken in, and what
-  is not the pool's, such as NumPy arrays that were given to an op.
+- of memory that others may write to unseen: what ``Tensor.numpy()`` or DLPack has handed out, and what is not the
+  pool's, such as NumPy arrays that were given to an op and what came through DLPack.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def packed(
 def _is_private(array: Any) -> bool:
     """Whether nobody writes to the array unseen: its memory is the pool's, and was not handed out."""
     owner = owner_of(array)
-    return type(owner.base) is kernels.POOL_MEMORY and id(owner) not in _handed_out
+    return kernels.pool_owns(owner.base) and id(owner) not in _handed_out
 
 
 def _make(weights: tuple[Any, ...], plan: Any, pack: Callable[[Any], None]) -> Any:

@@ -203,6 +203,7 @@ HELD_BY_OTHERS = array("f", range(2))
         lambda dy: dy,  # the caller's
         lambda dy: np.asarray(HELD_BY_OTHERS),  # through a buffer that nobody else holds
         lambda dy: np.lib.stride_tricks.as_strided(KEPT, (2,)),
+        lambda dy: np.from_dlpack(KEPT[:2]),  # a capsule is its base
     ],
 )
 def test_a_leaf_copies_any_other_gradient(give):
