@@ -25,6 +25,7 @@ from imgrec_engine.autograd import Version, given_tensors, is_recording, owner_o
 MOST_LAYOUTS = 4  # of one weight: a forward and a backward pass, each under two settings
 _BYTES = np.dtype(np.uint8)
 _POOL_MEMORY = type(kernels.EMPTY[np.ndarray]((1,), _BYTES).base)  # what owns the memory of the pool's arrays
+_NOTHING: dict[Any, Any] = {}
 _handed_out: dict[int, weakref.ref[Any]] = {}  # owners of memory, by id
 
 
@@ -32,7 +33,8 @@ class _Packed(NamedTuple):
     """Packed weights and what they were made from."""
 
     arrays: tuple[Any, ...]
-    stamps: tuple[int, ...]
+    owners: tuple[int, ...]  # of their memory, by id
+    stamps: list[int]
     memory: Any
 
 
@@ -45,22 +47,23 @@ def hand_out(array: Any) -> Any:
     return array
 
 
-def lasting_versions(*weights: Any) -> tuple[Version, ...] | None:
+def lasting_versions(*weights: Any) -> list[Version] | None:
     """The versions of arguments of the operation that runs; None where packed copies of them are not worth keeping."""
     found = []
+    given = given_tensors()
     for weight in weights:
-        for tensor in given_tensors():
+        for tensor in given:
             if tensor._array is weight and not (tensor.requires_grad and is_recording()):
                 found.append(tensor._version)
                 break
         else:
             return None
-    return tuple(found)
+    return found
 
 
 def packed(
     weights: tuple[Any, ...],
-    versions: tuple[Version, ...] | None,
+    versions: list[Version] | None,
     plan: Any,
     layout: Hashable,
     pack: Callable[[Any], None],
@@ -71,20 +74,22 @@ def packed(
     """
     if plan.packed_bytes == 0:
         return None
-    if versions is None or not all(map(_is_private, weights)):
+    if versions is None:
         return _make(weights, plan, pack)
-    stamps = tuple([version.stamp for version in versions])  # read before the weights are
+    stamps = [version.stamp for version in versions]  # read before the weights are
     key = (layout, plan.algorithm, plan.packed_bytes)
-    kept = (versions[0].packed or {}).get(key)
-    if kept is None or kept.stamps != stamps or not all(map(operator.is_, kept.arrays, weights)):
-        kept = _Packed(weights, stamps, _make(weights, plan, pack))
-        _keep(versions[0], key, kept)
-    return kept.memory
+    kept: _Packed | None = (versions[0].packed or _NOTHING).get(key)
+    if kept is not None and kept.stamps == stamps and all(map(operator.is_, kept.arrays, weights)):
+        return kept.memory if _handed_out.keys().isdisjoint(kept.owners) else _make(weights, plan, pack)
+    memory = _make(weights, plan, pack)
+    owners = [owner_of(array) for array in weights]
+    if all(map(_is_private, owners)):
+        _keep(versions[0], key, _Packed(weights, tuple(map(id, owners)), stamps, memory))
+    return memory
 
 
-def _is_private(array: Any) -> bool:
+def _is_private(owner: Any) -> bool:
     """Whether nobody writes to the array unseen: its memory is the pool's, and was not handed out."""
-    owner = owner_of(array)
     return type(owner.base) is _POOL_MEMORY and id(owner) not in _handed_out
 
 
