@@ -113,11 +113,12 @@ void multiply_panels(std::int64_t rows, std::int64_t columns, std::int64_t k, Ro
 template <class S>
 void finish(S* c, std::int64_t c_pitch, const Compute<S>* sums, std::int64_t pitch, std::int64_t rows,
             std::int64_t columns, Activation activation) {
-  for (std::int64_t r = 0; r < rows; ++r)
-    for_vectors<S>(0, columns, [&](std::int64_t i, auto count) {
-      const auto value = activate<Compute<S>>(load_wide(sums + r * pitch + i, count), activation);
-      store_narrow(c + r * c_pitch + i, value, count);
-    });
+  for_activation(activation, [&](auto kind) {
+    for (std::int64_t r = 0; r < rows; ++r)
+      for_vectors<S>(0, columns, [&](std::int64_t i, auto count) {
+        store_narrow(c + r * c_pitch + i, activate<Compute<S>>(load_wide(sums + r * pitch + i, count), kind()), count);
+      });
+  });
 }
 
 /// One tile of c = activation(a b + bias).
