@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,13 +29,13 @@ _NOTHING: dict[Any, Any] = {}
 _handed_out: dict[int, weakref.ref[Any]] = {}  # owners of memory, by id
 
 
-class _Packed(NamedTuple):
-    """Packed weights and what they were made from."""
+class _Kept(NamedTuple):
+    """Something and the arrays that it was made from."""
 
-    arrays: tuple[Any, ...]
-    owners: tuple[int, ...]  # of their memory, by id
+    arrays: Sequence[Any]
+    owners: list[int]  # of their memory, by id
     stamps: list[int]
-    memory: Any
+    made: Any
 
 
 def hand_out(array: Any) -> Any:
@@ -76,16 +76,26 @@ def packed(
         return None
     if versions is None:
         return _make(weights, plan, pack)
-    stamps = [version.stamp for version in versions]  # read before the weights are
     key = (layout, plan.algorithm, plan.packed_bytes)
-    kept: _Packed | None = (versions[0].packed or _NOTHING).get(key)
-    if kept is not None and kept.stamps == stamps and all(map(operator.is_, kept.arrays, weights)):
-        return kept.memory if _handed_out.keys().isdisjoint(kept.owners) else _make(weights, plan, pack)
-    memory = _make(weights, plan, pack)
-    owners = [owner_of(array) for array in weights]
-    if all(map(_is_private, owners)):
-        _keep(versions[0], key, _Packed(weights, tuple(map(id, owners)), stamps, memory))
-    return memory
+    memory = kept(weights, versions, key, lambda: _make(weights, plan, pack))
+    return _make(weights, plan, pack) if memory is None else memory
+
+
+def kept(arrays: Sequence[Any], versions: Sequence[Version], key: Hashable, make: Callable[[], Any]) -> Any:
+    """What ``make`` gives for these arrays, made anew once one of them was written to; None where that may go unseen.
+
+    It lies with the first version, under the key.
+    """
+    stamps = [version.stamp for version in versions]  # read before the arrays are
+    found: _Kept | None = (versions[0].packed or _NOTHING).get(key)
+    if found is not None and found.stamps == stamps and all(map(operator.is_, found.arrays, arrays)):
+        return found.made if _handed_out.keys().isdisjoint(found.owners) else None
+    owners = [owner_of(array) for array in arrays]
+    if not all(map(_is_private, owners)):
+        return None
+    made = make()
+    _keep(versions[0], key, _Kept(arrays, [id(owner) for owner in owners], stamps, made))
+    return made
 
 
 def _is_private(owner: Any) -> bool:
@@ -99,7 +109,7 @@ def _make(weights: tuple[Any, ...], plan: Any, pack: Callable[[Any], None]) -> A
     return memory
 
 
-def _keep(version: Version, key: Hashable, made: _Packed) -> None:
+def _keep(version: Version, key: Hashable, made: _Kept) -> None:
     kept = version.packed
     if kept is None:
         kept = version.packed = {}

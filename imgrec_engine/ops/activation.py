@@ -8,7 +8,14 @@ from imgrec_engine.device import contiguous, empty_like
 
 __all__ = ["gelu", "relu", "sigmoid", "silu", "tanh"]
 
-_NAMES = {None: "", **{kind: kind for kind in ("relu", "gelu", "silu", "sigmoid", "tanh")}}
+_NAMES: dict[str | None, str] = {
+    None: "",
+    "relu": "relu",
+    "gelu": "gelu",
+    "silu": "silu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+}
 NEEDS_INPUT = ("gelu", "silu")  # they find their gradient from what they were applied to, the others from the result
 
 
@@ -30,7 +37,7 @@ def activated(kind: str, x: Array) -> Array:
 
 
 def activation_gradient(kind: str, dy: Array, saved: Array) -> Array:
-    """dy times the derivative of an activation; ``saved`` is its result, or what NEEDS_INPUT were applied to."""
+    """Dy times the derivative of an activation; ``saved`` is its result, or what NEEDS_INPUT were applied to."""
     module, context = kernels.of(saved)
     dx = empty_like(saved)
     module.activation_backward(context, dx, contiguous(dy), saved, kind)
