@@ -1,4 +1,4 @@
-"""A convolution and the batch normalisation after it, folded into one: equal but for rounding, and never out of date."""
+"""A convolution and batch normalisation folded into one: equal but for rounding, and never out of date."""
 
 import operator
 
