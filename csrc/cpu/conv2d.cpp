@@ -269,8 +269,8 @@ std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dt
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   if (shape.algorithm == Conv2dAlgorithm::winograd && !cpu::winograd_serves(shape, dtype))
     throw std::invalid_argument(
-        "conv2d: algorithm is 'winograd', which serves stride 1, dilation 1, one group, filters of 3x3 or 5x5, 16 "
-        "channels or more on both sides, and no float64; expected None or 'direct' for this convolution");
+        "conv2d: algorithm is 'winograd', which serves stride 1, filters of 3x3 or 5x5, 16 channels or more on both "
+        "sides of each group, and no float64; expected None or 'direct' for this convolution");
   if (cpu::winograd_chosen(shape, dtype, pass)) {
     cpu::Workspace workspace;
     if (pass == Conv2dPass::backward_weight)
