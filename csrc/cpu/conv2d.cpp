@@ -12,10 +12,10 @@ namespace {
 
 bool is_depthwise(const Conv2dShape& shape) { return shape.groups > 1 && shape.group_in() == 1; }
 
-/// The channel count that a depthwise kernel works on: whole vectors.
+/// The channel count that a depthwise kernel works on: a vector or more.
 template <class T>
 std::int64_t depthwise_channels(const Conv2dShape& shape) {
-  return round_up(shape.out_channels, lanes<T>);
+  return std::max<std::int64_t>(shape.out_channels, lanes<T>);
 }
 
 /// Elements in the type that is computed in: the array's own, or a copy.

@@ -223,7 +223,7 @@ template <class T>
 void pack_narrow_weights(T* packed, const T* weight, const Conv2dShape& shape);
 
 /// conv2d_depthwise.cpp: each channel has its own filter, weights [tap][channel]; patches.run is the channel count,
-/// a multiple of the vector's lanes.
+/// a vector's lanes or more.
 template <class T>
 struct DepthwiseScratch {
   T* tiles;
@@ -287,7 +287,7 @@ class DepthwiseWeightGradient {
   void run(const Context& context, const Array& dweight, const Patches<T>& patches, const Patches<T>& dy) const;
 
  private:
-  std::int64_t channels_, taps_;
+  std::int64_t channels_, taps_;  // channels_: rounded up to whole vectors
   Chunks chunks_;
   T* partial_;
 };
