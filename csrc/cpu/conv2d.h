@@ -163,13 +163,26 @@ alignas(64) inline constexpr T no_bias[micro_cols<T>] = {};
 template <class T>
 void multiply_rows(int rows, bool wide, const Depth& depth, const StridedRows<T>& a, const T* b, const Sums<T>& sums);
 
-/// For each group, (outputs x depth) patches times a packed (depth x columns) matrix.
+/// Whether a forward product has so few columns that its vectors run along the depth: then weights stay as they are.
+template <class T>
+bool runs_along_depth(const Conv2dShape& shape) {
+  return shape.group_out() <= lanes<T> / 2 && shape.group_in() >= lanes<T>;
+}
+
+/// For each group, (outputs x depth) patches times a packed (depth x columns) matrix, or one [column][depth].
 template <class T>
 struct PatchProduct {
   Patches<T> patches;
   std::int64_t groups, columns;
   const T* packed;
+  bool along_depth;
 };
+
+/// conv2d_narrow.cpp: a product of up to micro_rows rows, behind pointers [tap][micro_rows], and `columns` columns of
+/// weights [column][tap][run].
+template <class T>
+void multiply_along_depth(const T* const* pointers, int rows, std::int64_t taps, std::int64_t run, const T* weights,
+                          std::int64_t columns, const Sums<T>& sums);
 
 template <class T>
 struct PatchScratch {

@@ -258,6 +258,13 @@ struct Tile {
     } while ((depth.tap += depth.taps) < taps);
   }
 
+  /// The same with vectors along the depth; weights [column][depth].
+  void multiply_narrow(const T* weights) const {
+    for (std::int64_t i = 0; i < count; ++i)
+      multiply_along_depth(blocks[i].pointers, blocks[i].rows, patches.taps(), patches.run, weights, columns,
+                           sums(i, 0, true));
+  }
+
   void write() const {
     for (std::int64_t i = 0; i < count; ++i) {
       const auto& [pixel, rows, first, pointers] = blocks[i];
@@ -283,7 +290,7 @@ void multiply_patches(const Context& context, const PatchProduct<T>& product, co
   const std::int64_t pixels = patches.outputs(), taps = patches.taps();
   if (pixels == 0) return;
   const StridedPatches<T> strided(patches);
-  const bool is_strided = patches.width.taps == 1 && taps > 0 && patches.inside();
+  const bool is_strided = !product.along_depth && patches.width.taps == 1 && taps > 0 && patches.inside();
   const std::int64_t blocks = is_strided ? strided.blocks() : (pixels + micro_rows - 1) / micro_rows;
   const GemmTiling<T> tiling(context, blocks * micro_rows, product.columns, patches.depth(), product.groups);
   parallel_tasks(context, product.groups * tiling.count(), [&](std::int64_t task, int worker) {
@@ -308,7 +315,10 @@ void multiply_patches(const Context& context, const PatchProduct<T>& product, co
                      : Block<T>{pixel + i * micro_rows,
                                 static_cast<int>(std::min<std::int64_t>(micro_rows, pixels - pixel - i * micro_rows)),
                                 nullptr, pointers + i * micro_rows * taps};
-    tile.multiply(product.packed + group * tiling.packed_size() + column * patches.depth());
+    if (product.along_depth)
+      tile.multiply_narrow(product.packed + tile.column * patches.depth());
+    else
+      tile.multiply(product.packed + group * tiling.packed_size() + column * patches.depth());
     tile.write();
   });
 }
