@@ -22,6 +22,7 @@ from imgrec_engine.tensor import Tensor, tensor
 
 _METADATA = "imgrec_engine"  # safetensors' metadata maps strings to strings: everything of ours is JSON under this key
 _FORMAT = 1
+_PART = ".part"  # how the names of files end that are not whole yet
 
 
 def save(path: str | Path, state_dict: Mapping[str, Tensor | NDArray[Any]], metadata: Any = None) -> None:
@@ -100,7 +101,7 @@ def _digest(array: NDArray[Any]) -> str:
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A file to write; it takes the place of ``path`` once all of it is on the disk. An error leaves ``path`` alone."""
     place = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part")
+    descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=_PART)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -116,6 +117,12 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def clear_parts(folder: str | Path) -> None:
+    """Removes what a process that was killed while it wrote left in a folder; nobody may be writing there."""
+    for path in Path(folder).glob(f".*{_PART}"):
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

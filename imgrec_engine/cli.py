@@ -1,26 +1,21 @@
-"""The command line: imgrec train | evaluate | predict | export | inspect | info | models | datasets."""
+"""The command line: imgrec train | reproduce | tune | evaluate | predict | export | inspect | info | models | ..."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from PIL import Image
 
-from imgrec_engine import info
+from imgrec_engine import cli_train, info
+from imgrec_engine.argument_types import positive
 from imgrec_engine.errors import DataError, ImgrecError
-
-if TYPE_CHECKING:
-    from imgrec_engine.train import Run
-
-Number = TypeVar("Number", int, float)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,34 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="imgrec", description="Train and use image recognisers.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser(
-        "train", help="train a model on a data set", argument_default=argparse.SUPPRESS
-    )  # what is not given keeps RunConfig's default
-    train.add_argument(
-        "data", nargs="?", type=_place, help="a folder with a folder of images per class, an IDX or npz file, or a name"
-    )
-    train.add_argument("--model", help="see `imgrec models` (default cnn, for clips video_lstm)")
-    train.add_argument("--out", type=Path, help="the run's folder (default runs/DATA-MODEL)")
-    train.add_argument(
-        "--resume", type=Path, nargs="?", const=None, metavar="RUN", help="continue the run in this folder, or in --out"
-    )
-    train.add_argument("--epochs", type=_positive, help="default 10, more for small sets")
-    train.add_argument("--batch-size", type=_positive, help="default 64")
-    train.add_argument("--learning-rate", type=_amount, help="default 0.002")
-    train.add_argument("--weight-decay", type=_amount, help="default 0.01")
-    train.add_argument("--label-smoothing", type=_share, help="default 0")
-    train.add_argument("--augment", type=_names, help="crop, flip, both with a comma, or none (default crop)")
-    train.add_argument("--image-size", type=_size, help="N or HxW (default: the images' own, 64 where it varies)")
-    train.add_argument("--grey", dest="channels", action="store_const", const=1, help="turn colour images to grey")
-    train.add_argument("--seed", type=_natural, help="default 0")
-    train.add_argument("--workers", type=_natural, help="threads that prepare batches ahead (default 0)")
-    train.add_argument("--device", help="see `imgrec info` (default cpu)")
-    train.add_argument(
-        "--precision", choices=("float32", "bfloat16", "float16"), help="of the forward pass (default float32)"
-    )
-    train.add_argument("--capture", action="store_true", help="repeat steps on a GPU as graphs (docs/cuda.md)")
-    train.add_argument("--strict", action="store_true", help="stop at a file that is no image")
-    train.set_defaults(command=_train)
+    cli_train.add_commands(commands)
 
     evaluate = commands.add_parser("evaluate", help="accuracy per class and confusion matrix")
     evaluate.add_argument("run", type=Path)
@@ -92,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="say what photos show")
     predict.add_argument("run", type=Path)
     predict.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
-    predict.add_argument("--top", type=_positive, default=1)
+    predict.add_argument("--top", type=positive, default=1)
     predict.add_argument("--device", default="cpu")
     predict.add_argument(
         "--explain", type=Path, nargs="?", const=Path("explained"), metavar="DIR",
@@ -108,6 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("data", nargs="?", help="default: what the run was trained on")
     export.set_defaults(command=_export)
 
+    _add_inspect(commands)
+    for name, help_, command in (
+        ("info", "what this build has", _info),
+        ("models", "the models that can be trained", _models),
+        ("datasets", "the data sets that are known by name", _datasets),
+        ("recipes", "the recipes that training can follow", _recipes),
+    ):
+        commands.add_parser(name, help=help_).set_defaults(command=command)
+    return parser
+
+
+def _add_inspect(commands: Any) -> None:
     inspect = commands.add_parser("inspect", help="what each line of an op's CUDA kernels costs, by the simulator")
     inspect.add_argument("op", metavar="OP", help="conv2d, relu, lstm, ... (another name lists them)")
     inspect.add_argument(
@@ -120,50 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--html", type=Path, metavar="FILE", help="write a page with heat colours instead")
     inspect.set_defaults(command=_inspect)
 
-    for name, help_, command in (
-        ("info", "what this build has", _info),
-        ("models", "the models that can be trained", _models),
-        ("datasets", "the data sets that are known by name", _datasets),
-    ):
-        commands.add_parser(name, help=help_).set_defaults(command=command)
-    return parser
-
-
-def _train(options: argparse.Namespace) -> int:
-    from imgrec_engine.train import Run
-    from imgrec_engine.train.console import Console
-
-    settings = {name: value for name, value in vars(options).items() if name not in ("command", "out", "resume")}
-    out = getattr(options, "out", None)
-    if hasattr(options, "resume"):
-        folder = options.resume or out
-        if folder is None:
-            raise DataError("train: --resume needs a run: --resume RUN, or --out RUN --resume")
-        run = Run.resume(folder, settings)
-    elif "data" not in settings:
-        raise DataError("train: DATA is missing: name a folder, a file or a data set (`imgrec datasets` lists them)")
-    else:
-        run = _start(out, settings)
-    return run.fit(Console(run))
-
-
-def _start(out: Path | None, settings: dict[str, Any]) -> Run:
-    """A new run with a model that suits the data where none is named."""
-    from imgrec_engine.data import load
-    from imgrec_engine.train import Run, RunConfig
-
-    data = settings["data"]
-    if "model" not in settings:
-        shape = load(data, strict=settings.get("strict", False)).image_shape
-        settings["model"] = "video_lstm" if shape is not None and len(shape) == 4 else "cnn"
-    folder = out or Path("runs") / f"{Path(data).name or 'data'}-{settings['model']}"
-    return Run.start(folder, RunConfig(**settings))
-
 
 def _evaluate(options: argparse.Namespace) -> int:
     from imgrec_engine.data import load
     from imgrec_engine.train import Recogniser
-    from imgrec_engine.train.run import read_config
+    from imgrec_engine.train.config import read_config
 
     recogniser = Recogniser.load(options.run, options.device)
     data = options.data or read_config(options.run).data
@@ -221,7 +162,7 @@ def _export(options: argparse.Namespace) -> int:
     from imgrec_engine import onnx
     from imgrec_engine.data import load
     from imgrec_engine.train import Recogniser
-    from imgrec_engine.train.run import read_config
+    from imgrec_engine.train.config import read_config
 
     recogniser = Recogniser.load(options.run)
     parity = onnx.export_recogniser(
@@ -274,6 +215,14 @@ def _models(options: argparse.Namespace) -> int:
     return 0
 
 
+def _recipes(options: argparse.Namespace) -> int:
+    from imgrec_engine.train.recipes import load_recipe, recipe_names
+
+    for name in recipe_names():
+        print(f"{name:<17} {load_recipe(name).summary}")
+    return 0
+
+
 def _datasets(options: argparse.Namespace) -> int:
     from imgrec_engine.data import embedded, shared
 
@@ -285,46 +234,6 @@ def _datasets(options: argparse.Namespace) -> int:
         except DataError as error:
             print(f"{name:<15} not here: {error}")
     return 0
-
-
-def _number(kind: Callable[[str], Number], what: str, accepts: Callable[[Number], bool]) -> Callable[[str], Number]:
-    """How argparse reads a number of some kind, and what it says of another one."""
-
-    def read(text: str) -> Number:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not accepts(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return value
-
-    return read
-
-
-_positive = _number(int, "a whole number of 1 or more", lambda value: value >= 1)
-_natural = _number(int, "a whole number of 0 or more", lambda value: 0 <= value < 2**63)
-_amount = _number(float, "a number of 0 or more", lambda value: 0 <= value < math.inf)
-_share = _number(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
-
-
-def _place(text: str) -> str:
-    return str(Path(text))  # without the slash that a shell's completion leaves
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(text.split(","))
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    try:
-        size = int(height), int(width or height)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither N nor HxW") from None
-    if not all(8 <= length <= 4096 for length in size):
-        raise argparse.ArgumentTypeError(f"{text!r}: 8 to 4096 pixels are possible")
-    return size
 
 
 if __name__ == "__main__":

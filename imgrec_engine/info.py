@@ -15,7 +15,7 @@ from imgrec_engine.errors import DeviceError
 
 def report() -> str:
     """Versions, devices (and why one is absent), threads and optional packages, one to a line."""
-    optional = ("matplotlib", "sklearn", "skimage", "cupy")
+    optional = ("matplotlib", "sklearn", "skimage", "tensorboardX", "optuna", "cupy")
     found = [name for name in optional if importlib.util.find_spec(name) is not None]
     return "\n".join(
         [

@@ -118,6 +118,17 @@ class Evaluation:
         """False and true positives of the second of two classes, as `roc_curve` gives them."""
         return roc_curve(self.probabilities[:, 1], self.labels == 1)
 
+    def merged(self, classes: Sequence[int]) -> Evaluation:
+        """The same where some classes count as one: ``classes`` gives each class's number among the new ones.
+
+        The probabilities of classes that become one are added.
+        """
+        numbers = np.asarray(classes)
+        probabilities = self.probabilities @ np.eye(numbers.max() + 1, dtype=self.probabilities.dtype)[numbers]
+        labels = numbers[self.labels]
+        likely = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
+        return Evaluation(float(-np.log(likely).mean()) if len(labels) else self.loss, probabilities, labels)
+
     def summary(self) -> dict[str, float]:
         """The figures for metrics.jsonl; the area under the curve where there are two classes."""
         figures = {

@@ -9,12 +9,16 @@ import pytest
 
 from imgrec_engine.data import (
     ArrayDataset,
+    ColorJitter,
     Compose,
     Cutout,
     DataLoader,
     Dataset,
+    Mixing,
     Normalize,
+    RandomAffine,
     RandomCrop,
+    RandomErasing,
     RandomHorizontalFlip,
     RandomRotation,
     Resize,
@@ -27,6 +31,9 @@ AUGMENT = Compose(
         RandomCrop((8, 8), 2),
         RandomHorizontalFlip(),
         RandomRotation(20),
+        RandomAffine(10, 0.1, 5, 0.1),
+        ColorJitter(0.2, 0.2, 0.2),
+        RandomErasing(),
         Cutout(3),
         Normalize((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)),
     ]
@@ -106,10 +113,11 @@ def test_length_and_last_batch(drop_last, sizes):
     assert [len(labels) for _, labels in arrays(loader)] == sizes
 
 
+@pytest.mark.parametrize("mixing", [None, Mixing(mixup=0.4, cutmix=1.0)], ids=["plain", "mixed"])
 @pytest.mark.parametrize(("num_workers", "workers"), [(1, "thread"), (3, "thread"), (1, "process"), (2, "process")])
-def test_workers_do_not_change_a_bit(num_workers, workers, threads_before):
+def test_workers_do_not_change_a_bit(num_workers, workers, mixing, threads_before):
     def loader(dataset, **options):
-        return DataLoader(dataset, 5, shuffle=True, seed=7, transform=AUGMENT, **options)
+        return DataLoader(dataset, 5, shuffle=True, seed=7, transform=AUGMENT, mixing=mixing, **options)
 
     expected = arrays(loader(in_memory()))
     assert_same_bits(arrays(loader(Listed(), num_workers=num_workers, workers=workers)), expected)

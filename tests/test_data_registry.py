@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgrec_engine.data import data_root, leave_group_out, load, load_train_test, names, read_fir_actions
+from imgrec_engine.data import Preprocessing, data_root, leave_group_out, load, load_train_test, names, read_fir_actions
 from imgrec_engine.errors import DataError
 
 REAL = {
@@ -18,7 +18,7 @@ REAL = {
     "pneumonia-xray": (4708, 624, 2, (28, 28, 1), "pneumonia"),
     "bccd-cells": (823, 290, 3, (32, 32, 3), "platelet"),
     "elpv-solar": (1970, 654, 2, (60, 60, 1), "defective"),
-    "deeppcb": (8847, 4137, 7, (64, 64, 1), "pin-hole"),
+    "deeppcb": (8847, 4137, 7, (64, 64, 2), "pin-hole"),
     "fir-actions": (1680, 840, 7, (16, 16, 16, 1), "stand"),
 }
 
@@ -89,6 +89,50 @@ def test_fir_actions_by_subject(shared):
     np.testing.assert_array_equal(whole[clip][0][0, ..., 0], (frames[0] - room) / 255)
     np.testing.assert_array_equal(whole[clip][0][-1, ..., 0], (frames[-1] - room) / 255)
     assert read_fir_actions(path, frames=5).image_shape == (5, 16, 16, 1)
+
+
+def save_pairs(path, **changes):
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 6), ("test", 4)):
+        arrays[f"{split}_images"] = generator.integers(0, 256, (count, 8, 9), np.uint8)
+        arrays[f"{split}_templates"] = generator.integers(0, 256, (count, 8, 9), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count) % 7
+        arrays[f"{split}_board"] = np.arange(count) // 2
+    np.savez(path, **{**arrays, **changes})
+    return arrays
+
+
+def test_templates_are_a_second_channel(tmp_path):
+    arrays = save_pairs(tmp_path / "pairs.npz")
+    train, test = load_train_test(tmp_path / "pairs.npz")
+    assert train.image_shape == (8, 9, 2)
+    assert train.classes[0] == "no defect"
+    np.testing.assert_array_equal(train.images[..., 0], arrays["train_images"])
+    np.testing.assert_array_equal(test.images[..., 1], arrays["test_templates"])
+    assert train.groups.tolist() == [0, 0, 1, 1, 2, 2]
+    save_pairs(tmp_path / "bad.npz", test_templates=np.zeros((4, 8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"bad\.npz: templates of test are uint8"):
+        load_train_test(tmp_path / "bad.npz")
+
+
+def test_two_channels_stay_what_they_are(tmp_path):
+    save_pairs(tmp_path / "pairs.npz")
+    train, _ = load_train_test(tmp_path / "pairs.npz")
+    preprocessing = Preprocessing.measure(train, image_size=(16, 18))
+    assert (preprocessing.channels, len(preprocessing.mean)) == (2, 2)
+    doubled = preprocessing.compose()(train[0][0])
+    assert doubled.shape == (16, 18, 2)
+    with pytest.raises(DataError, match="2 means but the images have 3 channels"):
+        preprocessing.compose()(np.zeros((16, 18, 3), np.uint8))
+
+
+def test_clips_in_a_file_of_ones_own(tmp_path, shared):
+    path = shared / "fir-actions" / "fir-actions.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} does not exist")
+    (tmp_path / "clips.npz").symlink_to(path)
+    np.testing.assert_array_equal(load(tmp_path / "clips.npz", "all").labels, load("fir-actions", "all").labels)
 
 
 @pytest.mark.parametrize(("name", "total", "held_out"), [("digits", 1797, 445), ("faces", 200, 50)])

@@ -7,6 +7,7 @@ from pathlib import Path
 import imgrec_engine as ie
 
 HEAVY = ("cupy", "matplotlib", "sklearn", "skimage", "scipy", "torch", "tqdm", "hypothesis", "onnx", "onnxruntime")
+HEAVY += ("optuna", "tensorboardX")
 LIMIT = 0.25  # seconds on top of what a bare interpreter and NumPy take
 
 TIMED = """

@@ -230,7 +230,8 @@ struct Tile {
     if (strided)
       multiply_rows<T>(block.rows, wide, depth, {block.first, strided->stride(), strided->tap_stride()}, b, sums);
     else
-      (wide ? pointer_kernel<T, 2> : pointer_kernel<T, 1>)(depth, block.pointers, ahead(number, c), block.rows, b, sums);
+      (wide ? pointer_kernel<T, 2> : pointer_kernel<T, 1>)(depth, block.pointers, ahead(number, c), block.rows, b,
+                                                           sums);
   }
 
   /// Where the next block's pointers are, if its pixels are to be asked for: the first panel of columns is the first to

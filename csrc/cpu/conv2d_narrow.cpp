@@ -51,14 +51,18 @@ template <class T>
 void multiply_along_depth(const T* const* pointers, int rows, std::int64_t taps, std::int64_t run, const T* weights,
                           std::int64_t columns, const Sums<T>& sums) {
   for (std::int64_t c = 0; c < columns; c += 2)
-    (columns - c > 1 ? depth_kernel<T, 2> : depth_kernel<T, 1>)(
-        pointers, rows, taps, run, weights + c * taps * run,
-        {sums.to + c, sums.ld, sums.start + c, sums.start_ld, sums.last});
+    (columns - c > 1 ? depth_kernel<T, 2>
+                     : depth_kernel<T, 1>)(pointers, rows, taps, run, weights + c * taps * run,
+                                           {sums.to + c, sums.ld, sums.start + c, sums.start_ld, sums.last});
 }
 
 template <class T>
 bool NarrowInputGradient<T>::serves(const Conv2dShape& shape) {
-  return shape.groups == 1 && shape.in_channels <= lanes<T> / 2;
+  // Every row of z has room for the largest shift on each side.
+  constexpr std::int64_t largest_shift = 256;
+  const std::int64_t reach = (shape.width.kernel - 1) * shape.width.dilation;
+  return shape.groups == 1 && shape.in_channels <= lanes<T> / 2 &&
+         std::max(reach, shape.width.padding_before) <= largest_shift;
 }
 
 namespace {

@@ -65,7 +65,7 @@ PositionKernel kernel_for(std::int64_t rows, std::int64_t columns) {
 
 WinogradAxis axis_of(const Conv2dAxis& axis, Conv2dPass pass) {
   const std::int64_t step = axis.dilation, size = (7 - axis.kernel) * step;
-  const auto tiles = [&](std::int64_t count) { return (count + size - 1) / size * step; };
+  const auto tiles = [&](std::int64_t count) { return (count + size - 1) / size * std::min(step, count); };
   if (pass == Conv2dPass::backward_input)
     return {axis.output(), axis.input, axis.padding_before - (axis.kernel - 1) * step, step, tiles(axis.input)};
   return {axis.input, axis.output(), -axis.padding_before, step, tiles(axis.output())};
@@ -75,9 +75,9 @@ WinogradAxis axis_of(const Conv2dAxis& axis, Conv2dPass pass) {
 template <int taps>
 using Filters = Vector<float>[taps * taps][lanes<float>];
 
-/// Reads `count` depths of `columns` columns of a weight's group. Forward a filter's columns are its output channels: they are far apart in
-/// memory, so rows of taps are read along the depth and transposed. Backwards they are its input channels, and the taps
-/// are turned round.
+/// Reads `count` depths of `columns` columns of a weight's group. Forward a filter's columns are its output channels:
+/// they are far apart in memory, so rows of taps are read along the depth and transposed. Backwards they are its input
+/// channels, and the taps are turned round.
 template <int taps, class S>
 void read_filters(const Array& weight, Conv2dPass pass, std::int64_t depth, int count, std::int64_t column, int columns,
                   Filters<taps>& filters) {
@@ -264,7 +264,11 @@ void WinogradProduct::run_by_tiles(const Context& context, const Array& source, 
       });
       parallel_tasks(context, (tiles_.count() + rows_ - 1) / rows_, [&](std::int64_t task, int worker) {
         float* transformed = sources_ + worker * source_layout_.size();
-        Block block{task * rows_, std::min(rows_, tiles_.count() - task * rows_), 0, 0, transformed,
+        Block block{task * rows_,
+                    std::min(rows_, tiles_.count() - task * rows_),
+                    0,
+                    0,
+                    transformed,
                     sums_ + worker * sums_layout_.size()};
         winograd_transform_source(source, tiles_, block.first, block.count, transformed, source_layout_, zeros_);
         for (std::int64_t number = 0; number < panels(); ++number) {
@@ -321,16 +325,16 @@ bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   // A sum over few pixels has small errors when it is summed directly: those of the transforms would pass 3 times them.
   const std::int64_t fewest = tiles.taps == 3 ? 8 : 96;
   if (pass == Conv2dPass::backward_weight && tiles.count() < fewest) return false;
-  const std::int64_t channels = shape.in_channels + shape.out_channels;
-  const std::int64_t pairs = shape.in_channels * shape.group_out();
-  const std::int64_t taps = shape.height.kernel * shape.width.kernel;
-  const std::int64_t direct = tiles.batch * tiles.height.outputs * tiles.width.outputs * taps * pairs;
+  const auto channels = static_cast<double>(shape.in_channels + shape.out_channels);
+  const auto pairs = static_cast<double>(shape.in_channels * shape.group_out());
+  const auto outputs = static_cast<double>(tiles.batch * tiles.height.outputs * tiles.width.outputs);
+  const auto taps = static_cast<double>(shape.height.kernel * shape.width.kernel);
   // Everything in multiply-adds: what a tile's channel and a filter take, transformed and moved through the caches, and
   // what a second round of tasks does.
-  constexpr std::int64_t channel_cost = 400, filter_cost = 300, round_cost = 1'000'000;
-  const std::int64_t fast =
-      tiles.count() * (positions * pairs + channel_cost * channels) + filter_cost * pairs + round_cost;
-  return fast + fast / 8 < direct;
+  constexpr double channel_cost = 400, filter_cost = 300, round_cost = 1e6;
+  const double fast = static_cast<double>(tiles.count()) * (positions * pairs + channel_cost * channels) +
+                      filter_cost * pairs + round_cost;
+  return 1.125 * fast < outputs * taps * pairs;
 }
 
 }  // namespace imgrec::cpu

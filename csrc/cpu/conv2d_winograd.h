@@ -18,13 +18,16 @@ bool winograd_serves(const Conv2dShape& shape, DType dtype);
 /// shorter than that of the direct ones.
 bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass);
 
-/// Along an axis, output i is a sum over taps t of source[i + origin + t step]; `tiles` of outputs that lie `step` apart
-/// cover them.
+/// Along an axis, output i is a sum over taps t of source[i + origin + t step]. `tiles` cover the outputs; those of a
+/// tile lie `step` apart.
 struct WinogradAxis {
   std::int64_t source, outputs, origin, step, tiles;
 
   /// The first output of a tile of `size`. Neighbouring tiles differ in phase.
-  std::int64_t place(std::int64_t tile, std::int64_t size) const { return tile / step * step * size + tile % step; }
+  std::int64_t place(std::int64_t tile, std::int64_t size) const {
+    const std::int64_t phases = std::min(step, outputs);
+    return tile / phases * step * size + tile % phases;
+  }
   /// How many outputs of a tile of `size` that begins at `first` there are.
   std::int64_t count(std::int64_t first, std::int64_t size) const {
     return std::clamp<std::int64_t>((outputs - first + step - 1) / step, 0, size);
@@ -157,7 +160,7 @@ class WinogradWeightGradient {
   std::int64_t block_size() const { return winograd::positions * block_pitch_; }
 
   WinogradTiles tiles_;
-  std::int64_t groups_, channels_, columns_, panels_;       // channels, columns and panels of a group
+  std::int64_t groups_, channels_, columns_, panels_;  // channels, columns and panels of a group
   std::int64_t channel_blocks_, block_channels_;
   std::int64_t parts_, part_tiles_, chunk_;
   WinogradLayout source_layout_;

@@ -162,8 +162,9 @@ void WinogradWeightGradient::write(const Array& dweight, std::int64_t block, con
       for (int tap = 0; tap < taps * taps; ++tap) {
         transpose<float>(filters[tap]);
         for (std::int64_t k = 0; k < std::min<std::int64_t>(width, columns_ - column); ++k)
-          store_narrow(dweight.as<S>() + ((group * columns_ + column + k) * taps * taps + tap) * channels_ + channel + c,
-                       filters[tap][k], some);
+          store_narrow(
+              dweight.as<S>() + ((group * columns_ + column + k) * taps * taps + tap) * channels_ + channel + c,
+              filters[tap][k], some);
       }
     }
 }

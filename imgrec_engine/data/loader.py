@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_engine.data.dataset import Dataset
-from imgrec_engine.data.streams import checked_key, epoch_generator, item_generator
+from imgrec_engine.data.mixing import Mixing
+from imgrec_engine.data.streams import batch_generator, checked_key, epoch_generator, item_generator
 from imgrec_engine.data.transforms import Compose, Transform, to_float
 from imgrec_engine.data.workers import worker_pool
 from imgrec_engine.errors import DataError
@@ -20,7 +21,7 @@ from imgrec_engine.errors import DataError
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
 
-Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+Batch = tuple[NDArray[np.float32], NDArray[Any]]
 
 
 class DataLoader:
@@ -41,6 +42,7 @@ class DataLoader:
             much Python of their own; they and the transform must be picklable; started in every iteration).
         prefetch: batches per worker that may be ready ahead.
         transform: applied to every image.
+        mixing: mixes the images of each batch after that; labels are then shares of the classes, float32 (N, classes).
 
     Leaving an iteration early stops its workers. An error in a worker is raised here as `DataError` naming
     the item.
@@ -63,6 +65,7 @@ class DataLoader:
         workers: Literal["thread", "process"] = "thread",
         prefetch: int = 2,
         transform: Transform | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         for name, value, low in (
             ("batch_size", batch_size, 1),
@@ -84,6 +87,7 @@ class DataLoader:
         self.workers = workers
         self.prefetch = prefetch
         self.transform = Compose([]) if transform is None else transform
+        self.mixing = mixing
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -107,14 +111,14 @@ class DataLoader:
             yield tensor(images), tensor(labels)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
-        make = BatchMaker(self.dataset, self.transform, self.seed)
+        make = BatchMaker(self.dataset, self.transform, self.seed, self.mixing)
         if self.num_workers == 0:
-            yield from (make(epoch, indices) for indices in self._batch_indices(epoch))
+            yield from (make(epoch, *batch) for batch in enumerate(self._batch_indices(epoch)))
             return
         with worker_pool(make, self.num_workers, self.workers) as submit:
             ahead: deque[Any] = deque()
-            for indices in self._batch_indices(epoch):
-                ahead.append(submit(epoch, indices))
+            for batch in enumerate(self._batch_indices(epoch)):
+                ahead.append(submit(epoch, *batch))
                 if len(ahead) > self.num_workers * self.prefetch:
                     yield ahead.popleft().result()
             while ahead:
@@ -134,9 +138,17 @@ class BatchMaker:
     dataset: Dataset
     transform: Transform
     seed: int
+    mixing: Mixing | None = None
 
-    def __call__(self, epoch: int, indices: NDArray[np.int64]) -> Batch:
-        """Return images (len(indices), ..., H, W, C) float32 and labels int64."""
+    def __call__(self, epoch: int, number: int, indices: NDArray[np.int64]) -> Batch:
+        """Return batch `number`: images (len(indices), ..., H, W, C) float32 and labels, int64 or mixed."""
+        images, labels = self._prepare(epoch, indices)
+        if self.mixing is None:
+            return images, labels
+        generator = batch_generator(self.seed, epoch, number)
+        return self.mixing(images, labels, len(self.dataset.classes), generator)
+
+    def _prepare(self, epoch: int, indices: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         gather = getattr(self.dataset, "gather", partial(Dataset.gather, self.dataset))
         images, labels = gather(indices)
         generators = (

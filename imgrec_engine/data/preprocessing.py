@@ -26,6 +26,8 @@ _MEMORY_VALUES = 1024**3
 class Preprocessing:
     """Grey (`channels=1`) or colour (3), `image_size` (height, width), then `mean` and `std` per channel.
 
+    With 2 or 4 channels the images have to come with as many: a picture and its template, say.
+
     With `per_image`, every image is standardised by its own mean and deviation before that.
 
     >>> preprocessing = Preprocessing((28, 28), 1, (0.5,), (0.25,))
@@ -42,8 +44,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not isinstance(self.per_image, bool):
             raise DataError(f"Preprocessing: per_image must be true or false, not {self.per_image!r}")
-        if self.channels not in (1, 3) or isinstance(self.channels, bool):
-            raise DataError(f"Preprocessing: channels must be 1 or 3, not {self.channels!r}")
+        if self.channels not in (1, 2, 3, 4) or isinstance(self.channels, bool):
+            raise DataError(f"Preprocessing: channels must be 1, 2, 3 or 4, not {self.channels!r}")
         normalize = Normalize(self.mean, self.std)
         if len(normalize.mean) != self.channels:
             raise DataError(f"Preprocessing: {self.channels} channels need as many means, not {len(normalize.mean)}")
@@ -58,7 +60,8 @@ class Preprocessing:
 
     def geometry(self) -> Compose:
         """Return the first part of `compose`, which keeps pixels what they are: channels, then size."""
-        return Compose([ToGrey() if self.channels == 1 else ToRGB(), Resize(self.image_size)])
+        colour: dict[int, list[Transform]] = {1: [ToGrey()], 3: [ToRGB()]}
+        return Compose([*colour.get(self.channels, []), Resize(self.image_size)])
 
     @classmethod
     def measure(

@@ -12,7 +12,7 @@ from imgrec_engine.data import embedded, shared
 from imgrec_engine.data.dataset import ConcatDataset, Dataset, Subset
 from imgrec_engine.data.folder import ImageFolder, visible_entries
 from imgrec_engine.data.idx import find_idx_images, load_idx
-from imgrec_engine.data.npz import read_npz
+from imgrec_engine.data.npz import NpzFile, read_npz
 from imgrec_engine.errors import DataError
 
 Read = Callable[[], Dataset]
@@ -49,15 +49,27 @@ def load(source: str | Path, split: str = "train", strict: bool = False) -> Data
     return parts[split]()
 
 
-def load_train_test(source: str | Path, strict: bool = False) -> tuple[Dataset, Dataset]:
-    """Load the "train" and "test" parts that `load` gives, reading what they share once."""
+def load_parts(source: str | Path, strict: bool = False) -> dict[str, Dataset]:
+    """Load "train", "test" and, where the set has it, "val", as `load` gives them; what they share is read once.
+
+    >>> load_parts("digits").keys()
+    dict_keys(['train', 'test'])
+    """
     parts = _parts(source, strict)
     if not {"train", "test"} <= parts.keys():
         raise DataError(f"{source}: no train and test parts; there are {', '.join(parts)}")
-    train, test = parts["train"](), parts["test"]()
-    if train.classes != test.classes:
-        raise DataError(f"{source}: the train part has the classes {train.classes}, but the test part {test.classes}")
-    return train, test
+    loaded: dict[str, Dataset] = {name: parts[name]() for name in ("train", "val", "test") if name in parts}
+    for name, part in loaded.items():
+        if part.classes != loaded["train"].classes:
+            classes = loaded["train"].classes
+            raise DataError(f"{source}: the train part has the classes {classes}, but the {name} part {part.classes}")
+    return loaded
+
+
+def load_train_test(source: str | Path, strict: bool = False) -> tuple[Dataset, Dataset]:
+    """Load the parts "train" and "test"."""
+    parts = load_parts(source, strict)
+    return parts["train"], parts["test"]
 
 
 def _parts(source: str | Path, strict: bool) -> dict[str, Read]:
@@ -72,14 +84,23 @@ def _parts(source: str | Path, strict: bool) -> dict[str, Read]:
     if not path.exists():
         raise DataError(f"{source}: neither a file, a folder nor a known data set; known are {', '.join(names())}")
     if path.suffix == ".npz":
-        sets = read_npz(path)
-        if sets.keys() == {"all"}:
-            return _with_quarter_held_out(lambda: sets["all"])
-        return _with_all({name: functools.partial(sets.__getitem__, name) for name in sets})
+        return _npz_parts(path)
     beside = find_idx_images(path.parent)
     if path in beside.values() and len(beside) == 2:
         return _with_all(shared.idx_parts(path.parent, ()))
     return _with_quarter_held_out(lambda: load_idx(path))
+
+
+def _npz_parts(path: Path) -> dict[str, Read]:
+    keys = NpzFile(path).keys
+    if "clip_start" in keys:
+        return _with_all(shared.fir_action_parts(path))
+    if "train_templates" in keys:
+        return _with_all(shared.template_parts(path))
+    sets = read_npz(path)
+    if sets.keys() == {"all"}:
+        return _with_quarter_held_out(lambda: sets["all"])
+    return _with_all({name: functools.partial(sets.__getitem__, name) for name in sets})
 
 
 def _folder_parts(folder: Path, strict: bool) -> dict[str, Read]:

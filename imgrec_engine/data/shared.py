@@ -61,6 +61,20 @@ def npz_parts(path: Path, classes: Sequence[str]) -> Parts:
     return {split: functools.partial(sets.__getitem__, split) for split in sets}
 
 
+def template_parts(path: Path, classes: Sequence[str] = _DEFECTS) -> Parts:
+    """Return the parts of pairs of a picture and what it should look like: two channels; the board is the group."""
+    file, sets = NpzFile(path), read_npz(path, classes)
+
+    def read(split: str) -> ArrayDataset:
+        images, templates = sets[split].images, file[f"{split}_templates"]
+        if templates.shape != images.shape[:-1] or templates.dtype != images.dtype:
+            raise DataError(f"{path}: templates of {split} are {templates.dtype} {templates.shape}, not as its images")
+        pairs = np.concatenate([images, templates[..., np.newaxis]], axis=-1)
+        return ArrayDataset(pairs, sets[split].labels, sets[split].classes, groups=file[f"{split}_board"])
+
+    return {split: functools.cache(functools.partial(read, split)) for split in sets}
+
+
 def cifar10_parts(path: Path) -> Parts:
     """Return how to read the parts of the CIFAR-10 archive of JPEG files; each is decoded as a whole."""
     return {split: functools.partial(_read_cifar10, path, split) for split in ("train", "test")}
@@ -152,7 +166,7 @@ SETS: dict[str, tuple[str, Callable[[Path], Parts]]] = {
         lambda path: npz_parts(path, ["red cell", "white cell", "platelet"]),
     ),
     "elpv-solar": ("elpv-solar/elpv-60.npz", lambda path: npz_parts(path, ["functional", "defective"])),
-    "deeppcb": ("deeppcb-crops/deeppcb-crops.npz", lambda path: npz_parts(path, _DEFECTS)),
+    "deeppcb": ("deeppcb-crops/deeppcb-crops.npz", template_parts),
     "fir-actions": ("fir-actions/fir-actions.npz", fir_action_parts),
 }
 """The shared sets by name: the place below `data_root()`, and how to read the parts of what lies there."""

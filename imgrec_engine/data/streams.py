@@ -6,7 +6,7 @@ import numpy as np
 
 from imgrec_engine.errors import DataError
 
-_ITEM, _EPOCH = 0, 1  # the third counter word keeps the two kinds of stream apart
+_ITEM, _EPOCH, _BATCH = 0, 1, 2  # the third counter word keeps the kinds of stream apart
 
 
 def item_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -24,6 +24,11 @@ def item_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
     """Return the generator that shuffles the items of `epoch`."""
     return _generator(seed, epoch, 0, _EPOCH)
+
+
+def batch_generator(seed: int, epoch: int, number: int) -> np.random.Generator:
+    """Return the generator from which batch `number` of `epoch` draws what its items share."""
+    return _generator(seed, epoch, number, _BATCH)
 
 
 def checked_key(value: int, name: str) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgrec_engine.data.arguments import checked_integer, checked_number, checked_size
+from imgrec_engine.data.arguments import checked_number, checked_size
 from imgrec_engine.errors import DataError
 
 Array = NDArray[Any]
@@ -117,7 +117,7 @@ class ToGrey(Transform):
 
     def batch(self, images: Array, generators: Generators) -> Array:
         """Weigh the channels 0.299, 0.587, 0.114."""
-        if _channels(images, self) == 1:
+        if channels_of(images, self) == 1:
             return images
         if images.dtype == np.uint8:  # 16-bit fixed point, as Pillow's convert("L")
             luma = images.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
@@ -133,7 +133,7 @@ class ToRGB(Transform):
 
     def batch(self, images: Array, generators: Generators) -> Array:
         """Repeat the channel."""
-        return images if _channels(images, self) == 3 else np.repeat(images, 3, axis=-1)
+        return images if channels_of(images, self) == 3 else np.repeat(images, 3, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Resize(Transform):
         if images.shape[-3:-1] == self.size:
             return images
         resize = partial(Image.Image.resize, size=self.size[::-1], resample=Image.Resampling.BILINEAR)
-        return _map_frames(images, resize, self.size)
+        return map_frames(images, resize, self.size)
 
 
 @dataclass(frozen=True)
@@ -167,102 +167,8 @@ class CenterCrop(Transform):
 
     def batch(self, images: Array, generators: Generators) -> Array:
         """Slice the middle; raises `DataError` where the images are smaller than `size`."""
-        (height, width), (top, left) = self.size, (gap // 2 for gap in _gaps(images, self.size, self))
+        (height, width), (top, left) = self.size, (gap // 2 for gap in gaps(images, self.size, self))
         return images[..., top : top + height, left : left + width, :]
-
-
-@dataclass(frozen=True)
-class RandomCrop(RandomTransform):
-    """Cut a random `size` (height, width) or square out of the image after padding each side by `padding` zeros."""
-
-    size: Size
-    padding: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", checked_size(self.size, "RandomCrop: size"))
-        checked_integer(self.padding, 0, "RandomCrop: padding")
-
-    def batch(self, images: Array, generators: Generators) -> Array:
-        """Draw a top and a left offset for every item."""
-        pad = (self.padding, self.padding)
-        images = np.pad(images, [(0, 0)] * (images.ndim - 3) + [pad, pad, (0, 0)])
-        (height, width), (tallest, widest) = self.size, _gaps(images, self.size, self)
-        crops = np.empty((*images.shape[:-3], height, width, images.shape[-1]), images.dtype)
-        for image, crop, generator in zip(images, crops, generators, strict=True):
-            top, left = generator.integers(tallest + 1), generator.integers(widest + 1)
-            crop[...] = image[..., top : top + height, left : left + width, :]
-        return crops
-
-
-@dataclass(frozen=True)
-class RandomHorizontalFlip(RandomTransform):
-    """Mirror left and right with probability `p`."""
-
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        checked_number(self.p, 0.0, 1.0, "RandomHorizontalFlip: p")
-
-    def batch(self, images: Array, generators: Generators) -> Array:
-        """Draw once for every item."""
-        return _flipped(images, generators, self.p, axis=-2)
-
-
-@dataclass(frozen=True)
-class RandomVerticalFlip(RandomTransform):
-    """Mirror top and bottom with probability `p`."""
-
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        checked_number(self.p, 0.0, 1.0, "RandomVerticalFlip: p")
-
-    def batch(self, images: Array, generators: Generators) -> Array:
-        """Draw once for every item."""
-        return _flipped(images, generators, self.p, axis=-3)
-
-
-@dataclass(frozen=True)
-class RandomRotation(RandomTransform):
-    """Turn about the centre by an angle drawn from -degrees .. degrees; bilinear, corners filled with 0."""
-
-    degrees: float
-
-    def __post_init__(self) -> None:
-        checked_number(self.degrees, 0.0, 180.0, "RandomRotation: degrees")
-
-    def batch(self, images: Array, generators: Generators) -> Array:
-        """Draw one angle for every item."""
-        turned = np.empty_like(images)
-        for n, generator in enumerate(generators):
-            angle = generator.uniform(-self.degrees, self.degrees)
-            rotate = partial(Image.Image.rotate, angle=angle, resample=Image.Resampling.BILINEAR)
-            turned[n] = _map_frames(images[n], rotate, images.shape[-3:-1])
-        return turned
-
-
-@dataclass(frozen=True)
-class Cutout(RandomTransform):
-    """Set a square of `size` pixels with a random centre to 0; it may reach over the edge.
-
-    DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout",
-    arXiv:1708.04552. After `Normalize` the hole has the mean's value, as in the paper.
-    """
-
-    size: int
-
-    def __post_init__(self) -> None:
-        checked_integer(self.size, 1, "Cutout: size")
-
-    def batch(self, images: Array, generators: Generators) -> Array:
-        """Draw one centre for every item."""
-        images = images.copy()
-        height, width = images.shape[-3:-1]
-        for image, generator in zip(images, generators, strict=True):
-            top = int(generator.integers(height)) - self.size // 2
-            left = int(generator.integers(width)) - self.size // 2
-            image[..., max(top, 0) : top + self.size, max(left, 0) : left + self.size, :] = 0
-        return images
 
 
 @dataclass(frozen=True)
@@ -327,8 +233,8 @@ class Standardize(Transform):
 class Compose(Transform):
     """Transforms one after another; a `Compose` among them is unfolded.
 
-    >>> Compose([RandomHorizontalFlip(), Normalize((0.5,), (0.5,))]).is_random
-    True
+    >>> Compose([ToGrey(), Normalize((0.5,), (0.5,))]).is_random
+    False
     """
 
     transforms: tuple[Transform, ...]
@@ -364,26 +270,23 @@ TRANSFORMS: dict[str, type[Transform]] = {
         ToRGB,
         Resize,
         CenterCrop,
-        RandomCrop,
-        RandomHorizontalFlip,
-        RandomVerticalFlip,
-        RandomRotation,
-        Cutout,
         Normalize,
         Standardize,
         Compose,
     )
 }
-"""The transforms that a configuration may name."""
+"""The transforms that a configuration may name; `augmentation` adds its own."""
 
 
-def _channels(images: Array, transform: Transform) -> int:
+def channels_of(images: Array, transform: Transform) -> int:
+    """Return 1 or 3; raise `DataError` for another number of channels."""
     if images.shape[-1] not in (1, 3):
         raise DataError(f"{type(transform).__name__} needs images of 1 or 3 channels, not {images.shape[-1]}")
     return int(images.shape[-1])
 
 
-def _gaps(images: Array, size: tuple[int, int], transform: Transform) -> tuple[int, int]:
+def gaps(images: Array, size: tuple[int, int], transform: Transform) -> tuple[int, int]:
+    """Return by how much the images are (higher, wider) than `size`; raise `DataError` where they are smaller."""
     height, width = images.shape[-3:-1]
     if height < size[0] or width < size[1]:
         raise DataError(
@@ -392,14 +295,7 @@ def _gaps(images: Array, size: tuple[int, int], transform: Transform) -> tuple[i
     return height - size[0], width - size[1]
 
 
-def _flipped(images: Array, generators: Generators, p: float, axis: int) -> Array:
-    chosen = np.array([generator.random() < p for generator in generators], bool)
-    images = images.copy()
-    images[chosen] = np.flip(images[chosen], axis)
-    return images
-
-
-def _map_frames(images: Array, function: Callable[[Image.Image], Image.Image], size: tuple[int, ...]) -> Array:
+def map_frames(images: Array, function: Callable[[Image.Image], Image.Image], size: tuple[int, ...]) -> Array:
     """Apply a Pillow operation to every frame: uint8 RGB at once, else channel by channel in mode L or F."""
     if images.dtype == np.uint8 and images.shape[-1] == 3:
         frames = images.reshape(-1, *images.shape[-3:])

@@ -4,7 +4,7 @@ from imgrec_engine.models.attention import VisionTransformer
 from imgrec_engine.models.cnn import CNN
 from imgrec_engine.models.cnn_attention import CNNAttention
 from imgrec_engine.models.cnn_lstm import CNNLSTM
-from imgrec_engine.models.registry import ImageModel, create, names, register, summaries
+from imgrec_engine.models.registry import ImageModel, create, defaults, names, register, summaries
 from imgrec_engine.models.resnet import ResNet18, ResNet20
 from imgrec_engine.models.rows import RowLSTM, RowRNN
 from imgrec_engine.models.video_lstm import VideoLSTM
@@ -21,6 +21,7 @@ __all__ = [
     "VideoLSTM",
     "VisionTransformer",
     "create",
+    "defaults",
     "names",
     "register",
     "summaries",

@@ -72,6 +72,22 @@ def summaries() -> Iterator[tuple[str, str]]:
     return ((name, (inspect.getdoc(_MODELS[name]) or "").partition("\n")[0]) for name in names())
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """The arguments that a model takes beyond classes, channels and size, with their defaults.
+
+    >>> defaults("cnn")
+    {'width': 32, 'dropout': 0.0}
+    """
+    parameters = inspect.signature(_known(name)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.name not in _COMMON}
+
+
+def _known(name: str) -> type[ImageModel]:
+    if name not in _MODELS:
+        raise ModelError(f"models.create: there is no model {name!r}; there are {', '.join(names())}")
+    return _MODELS[name]
+
+
 def create(
     name: str,
     num_classes: int = 10,
@@ -90,8 +106,7 @@ def create(
     (2, 4)
     >>> again = ie.models.create(model.config["name"], **model.config["arguments"])
     """
-    if name not in _MODELS:
-        raise ModelError(f"models.create: there is no model {name!r}; there are {', '.join(names())}")
+    known = defaults(name)
     size = tuple(image_size) if np.iterable(image_size) else (image_size, image_size)
     if len(size) != 2 or not all(isinstance(side, _WHOLE) and side >= SMALLEST for side in size):
         raise ModelError(
@@ -100,7 +115,6 @@ def create(
     for argument, value in [("num_classes", num_classes), ("in_channels", in_channels)]:
         if not isinstance(value, _WHOLE) or value < 1:
             raise ModelError(f"models.create: {argument} is {value!r}, expected a whole number of 1 or more")
-    known = [key for key in inspect.signature(_MODELS[name]).parameters if key not in _COMMON]
     unknown = [key for key in arguments if key not in known]
     if unknown:
         raise ModelError(f"models.create: {name!r} takes no argument {unknown[0]!r}; it takes {', '.join(known)}")

@@ -1,6 +1,7 @@
 """Optimisers with fused update kernels, gradient clipping, loss scaling and learning-rate schedules."""
 
 from imgrec_engine.optim.adam import Adam, AdamW
+from imgrec_engine.optim.averaging import ExponentialMovingAverage
 from imgrec_engine.optim.clip import clip_grad_norm_, clip_grad_value_
 from imgrec_engine.optim.grad_scaler import GradScaler
 from imgrec_engine.optim.optimizer import Optimizer
@@ -12,6 +13,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "CosineAnnealingLR",
+    "ExponentialMovingAverage",
     "GradScaler",
     "LinearWarmup",
     "OneCycleLR",

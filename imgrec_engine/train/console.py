@@ -38,14 +38,20 @@ class Console:
             print(what["evaluation"].report(what["classes"]))
             print(f"checkpoints, metrics and pictures are in {self.run.folder}", flush=True)
 
-    def _batch(self, progress: Any, seconds: float, batches: int) -> None:
+    def _batch(self, progress: Any, seconds: float, waited: float, batches: int) -> None:
         if not sys.stderr.isatty():
             return
         if self.bar is None:
             label = f"epoch {progress.epoch + 1}/{self.run.epochs}"
             self.bar = tqdm(total=batches, initial=progress.batch - 1, desc=label, unit="batch", leave=False)
         speed = f"{progress.images / max(seconds, 1e-9):.0f}"
-        self.bar.set_postfix({"loss": f"{progress.loss:.4f}", "acc": f"{progress.accuracy:.4f}", "img/s": speed})
+        shown = {
+            "loss": f"{progress.loss:.4f}",
+            "acc": f"{progress.accuracy:.4f}",
+            "img/s": speed,
+            "waiting": f"{waited:.0%}",
+        }
+        self.bar.set_postfix(shown)
         self.bar.update()
 
     def _epoch(self, record: dict[str, Any]) -> None:
@@ -53,10 +59,11 @@ class Console:
             self.bar.close()
             self.bar = None
         left = record["seconds"] * (self.run.epochs - record["epoch"])
+        validation = f"validation {record['validation_accuracy']:.4f}  " if "validation_accuracy" in record else ""
         print(
             f"epoch {record['epoch']}/{self.run.epochs}  loss {record['train_loss']:.4f}  "
-            f"accuracy {record['train_accuracy']:.4f}  validation {record['validation_accuracy']:.4f}  "
-            f"{record['images_per_second']:.0f} images/s  {left:.0f} s left",
+            f"accuracy {record['train_accuracy']:.4f}  {validation}"
+            f"{record['images_per_second']:.0f} images/s, {record['waited']:.0%} waiting for data  {left:.0f} s left",
             flush=True,
         )
 

@@ -33,7 +33,7 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> bool:
     test = next((record["test_accuracy"] for record in reversed(records) if "test_accuracy" in record), None)
     for axes, kind in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for part, color in (("train", "tab:blue"), ("validation", "tab:orange")):
-            values = [record[f"{part}_{kind}"] for record in epochs]
+            values = [record.get(f"{part}_{kind}", np.nan) for record in epochs]  # without validation there is none
             axes.plot([record["epoch"] for record in epochs], values, "o-", markersize=3, color=color, label=part)
         axes.set(xlabel="epoch", ylabel=kind)
         axes.grid(alpha=0.3)

@@ -2,127 +2,56 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 import imgrec_engine
 from imgrec_engine import checkpoint, device, models, optim, random
-from imgrec_engine.data import (
-    DataLoader,
-    Dataset,
-    ImageFolder,
-    Preprocessing,
-    RandomCrop,
-    RandomHorizontalFlip,
-    Subset,
-    Transform,
-    load_train_test,
-    split,
-)
+from imgrec_engine.data import DataLoader, Dataset, Preprocessing
 from imgrec_engine.errors import CheckpointError, DataError
-from imgrec_engine.functional import cross_entropy
+from imgrec_engine.train import augmentations
+from imgrec_engine.train.config import CONFIG, RunConfig, read_config
+from imgrec_engine.train.events import Measurements
+from imgrec_engine.train.loss import ClassificationLoss, balancing_weights
+from imgrec_engine.train.parts import divide, skipped_files
 from imgrec_engine.train.plots import draw_confusion, draw_curves, draw_roc
 from imgrec_engine.train.recogniser import BEST, Recogniser
 from imgrec_engine.train.stop import StopRequest
 from imgrec_engine.train.trainer import Progress, Trainer
 
-CONFIG, METRICS, LAST = "config.json", "metrics.jsonl", "last.safetensors"
+LAST = "last.safetensors"
 
 Report = Callable[[str, dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """All that a run depends on. Equal configurations give equal weights, bit for bit.
-
-    ``epochs`` None stands for 10, or as many more as a small set needs for 500 steps, up to 100; ``validation`` is the
-    share of each class that is kept from training to choose the best epoch (one image at least). ``precision`` is that
-    of training, "float32", "bfloat16" or "float16"; weights, and what is measured with them, are float32. ``capture``
-    has steps on a GPU repeated as graphs, which changes no bit.
-    """
-
-    data: str
-    model: str = "cnn"
-    epochs: int | None = None
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.01
-    label_smoothing: float = 0.0
-    augment: tuple[str, ...] = ("crop",)
-    image_size: tuple[int, int] | None = None
-    channels: int | None = None
-    validation: float = 0.1
-    seed: int = 0
-    workers: int = 0
-    device: str = "cpu"
-    precision: str = "float32"
-    capture: bool = False
-    strict: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for config.json."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> RunConfig:
-        """Reads what ``to_json`` gave."""
-        size = data["image_size"]
-        return cls(**{**data, "augment": tuple(data["augment"]), "image_size": tuple(size) if size else None})
-
-
-def read_config(folder: Path) -> RunConfig:
-    """The configuration of the run in a folder; CheckpointError if there is none that can be read."""
-    try:
-        described = json.loads((folder / CONFIG).read_text())
-        fields = {field.name for field in dataclasses.fields(RunConfig)}
-        return RunConfig.from_json({name: value for name, value in described.items() if name in fields})
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{folder}: not the folder of a run: it has no {CONFIG}") from None
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: damaged: {error}") from None
-
-
-AUGMENTATIONS: dict[str, Callable[[tuple[int, int]], Transform]] = {
-    "crop": lambda size: RandomCrop(size, padding=max(1, min(size) // 14)),
-    "flip": lambda size: RandomHorizontalFlip(),
-}
-
-
 class Run:
-    """One run in its folder: made new by ``start`` or continued by ``resume``, then trained by ``train``."""
+    """One run in its folder: made new by ``start`` or continued by ``resume``, then trained and judged by ``fit``."""
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder = folder
         self.config = config
         device.check(config.device)
-        whole, self.test = load_train_test(config.data, strict=config.strict)
-        train, validation = split(whole, _validation_share(whole, self.test, config), config.seed)
-        self.epochs = config.epochs or min(100, max(10, -(-500 * config.batch_size // len(train))))
-        self.preprocessing = Preprocessing.measure(train, config.image_size, config.channels)
-        self.train, self.validation = (self.preprocessing.in_memory(part) for part in (train, validation))
-        self.classes = whole.classes
-        self.skipped = _skipped_files(whole)
-        random.manual_seed(config.seed)
-        self.recogniser = Recogniser(self._build_model(whole), whole.classes, self.preprocessing)
-        self.loader = DataLoader(
-            self.train,
-            config.batch_size,
-            shuffle=True,
-            seed=config.seed,
-            num_workers=config.workers,
-            transform=self.preprocessing.compose(self._augmentations()),
+        parts = divide(config)
+        self.skipped = skipped_files(parts.train)
+        self.classes = parts.train.classes
+        self.preprocessing = Preprocessing.measure(parts.train, config.image_size, config.channels)
+        self.train, self.validation = (
+            self.preprocessing.in_memory(part) if len(part) else part for part in (parts.train, parts.validation)
         )
+        self.test = parts.test
+        self.epochs = config.epochs or min(100, max(10, -(-500 * config.batch_size // len(self.train))))
+        random.manual_seed(config.seed)
+        self.recogniser = Recogniser(self._build_model(parts.train), self.classes, self.preprocessing)
+        self.loader = self._build_loader()
         self.trainer = self._build_trainer()
+        self.measurements = Measurements(folder)
         self.best = (-1.0, 0.0)  # validation accuracy and, where that is equal, loss with its sign turned
+        self.best_epoch = 0
 
     @classmethod
     def start(cls, folder: Path, config: RunConfig) -> Run:
@@ -133,7 +62,6 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         described = {
             **config.to_json(),
-            "model_arguments": run.recogniser.model.config["arguments"],
             "versions": {"imgrec_engine": imgrec_engine.__version__, "python": platform.python_version()},
         }
         with checkpoint.replacing(folder / CONFIG) as file:
@@ -146,29 +74,45 @@ class Run:
 
         DataError where ``settings``, what a person asks for once more, is not what it was started with.
         """
+        run = cls(folder, cls.check_settings(folder, settings))
+        checkpoint.clear_parts(folder)
+        if (folder / LAST).exists():
+            tensors, metadata = checkpoint.load(folder / LAST)
+            try:
+                run.best, run.best_epoch = tuple(metadata["best"]), metadata["best_epoch"]
+                run.trainer.load_state_dict(tensors, metadata["training"])
+            except (KeyError, TypeError) as error:
+                raise CheckpointError(f"{folder / LAST}: not a training state: {error}") from None
+        run.measurements.keep(run.trainer.progress.epoch)
+        return run
+
+    @staticmethod
+    def check_settings(folder: Path, settings: Mapping[str, Any]) -> RunConfig:
+        """The configuration of the run in a folder; DataError where ``settings`` are not what it was started with."""
         config = read_config(folder)
         for name, value in settings.items():
             if value != getattr(config, name):
                 raise DataError(f"{folder}: this run has {name} {getattr(config, name)!r}, not {value!r}")
-        run = cls(folder, config)
-        if (folder / LAST).exists():
-            tensors, metadata = checkpoint.load(folder / LAST)
-            try:
-                run.best = tuple(metadata["best"])
-                run.trainer.load_state_dict(tensors, metadata["training"])
-            except (KeyError, TypeError) as error:
-                raise CheckpointError(f"{folder / LAST}: not a training state: {error}") from None
-        run._forget_later_epochs()
-        return run
+        return config
 
     def fit(self, report: Report) -> int:
-        """Trains to the end, or until a signal asks to stop; returns the exit code: 0, 130 or 143."""
+        """Trains and tests, or trains until a signal asks to stop; returns the exit code: 0, 130 or 143."""
+        code = self.learn(report)
+        if code == 0:
+            self._judge(report)
+        self.measurements.close()
+        return code
+
+    def learn(self, report: Report) -> int:
+        """Trains without looking at the test part, and returns as ``fit`` does."""
         with StopRequest() as stop:
-            while self.trainer.progress.epoch < self.epochs:
+            while not self.is_trained:
                 start, epoch = time.perf_counter(), self.trainer.progress.epoch
 
                 def after_batch(progress: Progress, seconds: float) -> bool:
-                    report("batch", {"progress": progress, "seconds": seconds, "batches": len(self.loader)})
+                    waited = self.trainer.waited / max(seconds, 1e-9)
+                    told = {"progress": progress, "seconds": seconds, "waited": waited, "batches": len(self.loader)}
+                    report("batch", told)
                     return stop.signal is None
 
                 progress = self.trainer.train_epoch(self.loader, after_batch)
@@ -178,35 +122,51 @@ class Run:
                 self._finish_epoch(progress, time.perf_counter() - start, report)
                 if stop.signal is not None:
                     return stop.exit_code
-        self._finish(report)
         return 0
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether all epochs are done, or as many without progress as patience allows."""
+        done, patience = self.trainer.progress.epoch, self.config.patience
+        return done >= self.epochs or (patience is not None and done - self.best_epoch >= patience)
+
     def _finish_epoch(self, progress: Progress, seconds: float, report: Report) -> None:
-        validation = self.trainer.evaluate(self.recogniser.loader(self.validation))
+        epoch = progress.epoch + 1
         record = {
-            "epoch": progress.epoch + 1,
+            "epoch": epoch,
             "train_loss": progress.loss,
             "train_accuracy": progress.accuracy,
-            "validation_loss": validation.loss,
-            "validation_accuracy": validation.accuracy,
             "learning_rate": self.trainer.optimizer.learning_rate,
             "images_per_second": progress.images / seconds,
+            "waited": self.trainer.waited / seconds,
             "seconds": seconds,
         }
-        score = (validation.accuracy, -validation.loss)
-        if score > self.best:
-            self.best = score
-            self.recogniser.save(self.folder / BEST, {"epoch": progress.epoch + 1, "validation": validation.accuracy})
+        score = self.best
+        if len(self.validation):
+            start = time.perf_counter()
+            validation = self.trainer.evaluate(self.recogniser.loader(self.validation))
+            record |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+            record["seconds"] += time.perf_counter() - start
+            score = (validation.accuracy, -validation.loss)
+        if score > self.best or not len(self.validation):
+            self.best, self.best_epoch = score, epoch
+            with self.trainer.averaged():
+                self.recogniser.save(
+                    self.folder / BEST, {"epoch": epoch, "validation": record.get("validation_accuracy")}
+                )
         self._save_last()
-        self._record(record)
+        self.measurements.add(record, epoch)
         report("epoch", record)
 
-    def _finish(self, report: Report) -> None:
+    def _judge(self, report: Report) -> None:
         """The test part is looked at once, with the best checkpoint."""
         best = Recogniser.load(self.folder, self.config.device)
         evaluation = best.evaluate(self.test)
-        self._record({f"test_{name}": value for name, value in evaluation.summary().items()})
-        draw_curves(self._records(), self.folder / "curves.png")
+        summary = evaluation.summary() | {"best_epoch": self.best_epoch}
+        if self.config.merge:
+            summary["merged_accuracy"] = evaluation.merged(merged_classes(self.classes, self.config.merge)).accuracy
+        self.measurements.add({f"test_{name}": value for name, value in summary.items()}, self.trainer.progress.epoch)
+        draw_curves(self.measurements.read(), self.folder / "curves.png")
         draw_confusion(evaluation.confusion, self.classes, self.folder / "confusion.png")
         if len(self.classes) == 2:
             draw_roc(evaluation, self.classes[1], self.folder / "roc.png")
@@ -223,64 +183,54 @@ class Run:
             num_classes=len(dataset.classes),
             in_channels=self.preprocessing.channels,
             image_size=self.preprocessing.image_size,
+            **self.config.model_arguments,
         ).to(device=self.config.device)
+
+    def _build_loader(self) -> DataLoader:
+        config = self.config
+        transforms, mixing = augmentations.build(config.augment, self.preprocessing.image_size)
+        return DataLoader(
+            self.train,
+            config.batch_size,
+            shuffle=True,
+            seed=config.seed,
+            num_workers=config.workers,
+            transform=self.preprocessing.compose(transforms),
+            mixing=mixing,
+        )
 
     def _build_trainer(self) -> Trainer:
         config, model = self.config, self.recogniser.model
         optimizer = optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        steps = len(self.loader) * self.epochs
+        steps = -(-len(self.loader) // config.accumulate) * self.epochs
+        weights = balancing_weights(self.train).to(config.device) if config.class_weights else None
         return Trainer(
             model,
             optimizer,
-            lambda logits, labels: cross_entropy(logits, labels, label_smoothing=config.label_smoothing),
-            optim.OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps),
+            ClassificationLoss(config.label_smoothing, weights),
+            optim.OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=config.warmup),
             max_grad_norm=1.0,
             precision=config.precision,
             capture=config.capture,
+            accumulate=config.accumulate,
+            average=optim.ExponentialMovingAverage(model, config.average) if config.average else None,
         )
-
-    def _augmentations(self) -> list[Transform]:
-        unknown = [name for name in self.config.augment if name not in AUGMENTATIONS]
-        if unknown:
-            raise DataError(f"augment: {unknown[0]!r} is not known; there are {', '.join(AUGMENTATIONS)}")
-        return [AUGMENTATIONS[name](self.preprocessing.image_size) for name in self.config.augment]
 
     def _save_last(self) -> None:
         tensors, settings = self.trainer.state_dict()
-        checkpoint.save(self.folder / LAST, tensors, {"training": settings, "best": self.best})
-
-    def _record(self, record: dict[str, Any]) -> None:
-        with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def _records(self) -> list[dict[str, Any]]:
-        path = self.folder / METRICS
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def _forget_later_epochs(self) -> None:
-        """Drops what was recorded after the checkpoint, so that no epoch is told twice."""
-        kept = [record for record in self._records() if record.get("epoch", 1 << 62) <= self.trainer.progress.epoch]
-        with checkpoint.replacing(self.folder / METRICS) as file:
-            file.writelines((json.dumps(record) + "\n").encode() for record in kept)
+        metadata = {"training": settings, "best": self.best, "best_epoch": self.best_epoch}
+        checkpoint.save(self.folder / LAST, tensors, metadata)
 
 
-def _validation_share(train: Dataset, test: Dataset, config: RunConfig) -> float:
-    """The share asked for, or what gives one image of the smallest class; DataError if there is too little to share."""
-    if len(train.classes) < 2:
-        raise DataError(f"{config.data}: only one class; there is nothing to tell apart")
-    smallest = int(np.bincount(train.labels, minlength=len(train.classes)).min())
-    if smallest < 2 or not len(test):
-        raise DataError(
-            f"{config.data}: too few images: {len(train)} to train on and {len(test)} to test for "
-            f"{len(train.classes)} classes; 4 images of each class are the least"
-        )
-    return max(config.validation, 1 / smallest)
+def merged_classes(classes: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[int]:
+    """The number of each class where some are merged: new classes follow those that stay.
 
-
-def _skipped_files(dataset: Dataset) -> list[tuple[Path, str]]:
-    """What an image folder below this data set left out."""
-    while not isinstance(dataset, ImageFolder):
-        if not isinstance(dataset, Subset):
-            return []
-        dataset = dataset.dataset
-    return dataset.skipped
+    >>> merged_classes(["walk", "sit", "lie"], {"no action": ["sit", "lie"]})
+    [0, 1, 1]
+    """
+    became = {old: new for new, parts in merge.items() for old in parts}
+    unknown = [old for old in became if old not in classes]
+    if unknown:
+        raise DataError(f"merge: there is no class {unknown[0]!r}; there are {', '.join(classes)}")
+    names = [name for name in classes if name not in became] + list(merge)
+    return [names.index(became.get(name, name)) for name in classes]
