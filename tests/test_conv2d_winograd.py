@@ -16,9 +16,7 @@ TOLERANCE = {"float32": 1e-5, "float16": 4 * 2.0**-11, "bfloat16": 4 * 2.0**-8} 
 def arrays_of(x, weight, padding, dilation=(1, 1)):
     """Normal x, weight, bias and dy, as float32."""
     generator = np.random.default_rng(0)
-    extent = [
-        size + 2 * p - d * (k - 1) for size, k, p, d in zip(x[1:3], weight[1:3], padding, dilation, strict=True)
-    ]
+    extent = [size + 2 * p - d * (k - 1) for size, k, p, d in zip(x[1:3], weight[1:3], padding, dilation, strict=True)]
     shapes = x, weight, weight[:1], (x[0], *extent, weight[0])
     return [generator.standard_normal(shape, np.float32) for shape in shapes]
 

@@ -115,7 +115,7 @@ def conv2d(
         groups: channels are split into so many groups, each with its own filters; C groups are a depthwise convolution.
         activation: None, "relu", "gelu", "silu", "sigmoid" or "tanh", applied before y is written.
         algorithm: None lets the engine choose; "direct" sums the products themselves; "winograd", on the CPU alone, has
-            fewer multiplies and about twice the rounding error, for stride 1, 3x3 or 5x5 filters and 16 channels a group.
+            fewer multiplies and about twice the rounding error, for stride 1, 3x3 or 5x5 filters and 16 channels on.
 
     Returns:
         (N, OH, OW, C_out) with OH = (H + 2*padding - dilation*(KH - 1) - 1) // stride + 1.
