@@ -299,7 +299,8 @@ def _checked_labels(labels: Sequence[int] | Array, images: int, classes: int) ->
         array = array[:, 0]
     if array.ndim not in (1, 2) or array.shape[0] != images or 0 in array.shape:
         raise DataError(
-            f"labels must have shape ({images},), one per image, or ({images}, S), a string per image, not {array.shape}"
+            f"labels must have shape ({images},), one per image, or ({images}, S), a string per image, "
+            f"not {array.shape}"
         )
     if not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"labels must be integers, not {array.dtype}")

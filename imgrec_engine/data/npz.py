@@ -95,7 +95,9 @@ def read_npz(path: str | Path, classes: Sequence[str] = ()) -> dict[str, ArrayDa
         if not classes:
             strings = next((labels.shape for _, labels in parts.values() if labels.shape[1:] not in ((), (1,))), None)
             if strings:
-                raise DataError(f"labels of shape {strings} are strings only where an array classes names their classes")
+                raise DataError(
+                    f"labels of shape {strings} are strings only where an array 'classes' names their classes"
+                )
             ends = np.cumsum([len(labels) for _, labels in parts.values()])[:-1]
             joined, classes = contiguous_labels(np.concatenate([labels.ravel() for _, labels in parts.values()]))
             numbers = dict(zip(parts, np.split(joined, ends), strict=True))

@@ -12,8 +12,8 @@ from imgrec_engine.models.video_lstm import VideoLSTM
 
 __all__ = [
     "CNN",
-    "CRNN",
     "CNNLSTM",
+    "CRNN",
     "CNNAttention",
     "ImageModel",
     "ResNet18",

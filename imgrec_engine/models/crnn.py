@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import ClassVar
 
 from imgrec_engine import functional as F
@@ -22,8 +23,7 @@ class ColumnFeatures(nn.Module):
         self.out_channels = 4 * width
         channels = [in_channels, width, 2 * width, 4 * width, 4 * width]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1, bias=False)
-            for before, after in zip(channels[:-1], channels[1:], strict=True)
+            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in itertools.pairwise(channels)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(after) for after in channels[1:])
 
@@ -40,10 +40,10 @@ class ColumnFeatures(nn.Module):
 class CRNN(ImageModel):
     """CNN features read by an LSTM in both directions, column by column: the string in the image, trained by CTC.
 
-    Images (N, *image_size, in_channels), H x W, give logits (N, W // 4, num_classes + 1): for each column
-    of the feature map the classes and, as the last, CTC's blank. So a string of S classes needs a width of 4 S pixels or
-    more, and 4 for each repetition in it. Shi, Bai and Yao, "An end-to-end trainable neural network for image-based
-    sequence recognition", 2015; CTC: Graves et al., 2006.
+    Images (N, *image_size, in_channels), W wide, give logits (N, W // 4, num_classes + 1): for each column of the
+    feature map the classes and, as the last, CTC's blank. So a string of S classes needs a width of 4 S pixels or more,
+    and 4 for each repetition in it. Shi, Bai and Yao, "An end-to-end trainable neural network for image-based sequence
+    recognition", 2015; CTC: Graves et al., 2006.
     """
 
     task = "transcription"

@@ -122,7 +122,8 @@ class Classification(Task):
         >>> Classification().answers(np.array([[0.2, 0.8], [0.6, 0.4]]))
         array([1, 0])
         """
-        return scores.reshape(len(scores), -1).argmax(axis=1)
+        classes: Labels = scores.reshape(len(scores), -1).argmax(axis=1)
+        return classes
 
     def correct(self, scores: Array, labels: Array) -> int:
         """Where labels are mixed, the one of the greatest share counts."""

@@ -130,9 +130,9 @@ class Trainer:
     def train_batch(self, images: Tensor, labels: Tensor, position: int = 0, parts: int = 1) -> Tensor:
         """One step: forward, backward, clipping, optimiser, scheduler, average. Returns the loss, unscaled.
 
-        ``labels`` are what the loss takes: classes (N,), shares of them (N, classes), or strings (N, S). Where ``parts`` batches make
-        one step, this is the batch at ``position`` among them, and only the last moves the weights. With ``capture``,
-        the next call for a batch of this shape may overwrite the loss.
+        ``labels`` are what the loss takes: classes (N,), shares of them (N, classes), or strings (N, S). Where
+        ``parts`` batches make one step, this is the batch at ``position`` among them, and only the last moves the
+        weights. With ``capture``, the next call for a batch of this shape may overwrite the loss.
         """
         device = device_of(self.model)
         images, labels = images.to(device), labels.to(device)
