@@ -206,6 +206,8 @@ class Transcription(Task):
 
     def evaluation(self, loss: float, probabilities: Array, labels: Labels) -> TranscriptEvaluation:
         """Accuracy of whole strings, and the character error rate."""
+        if not len(labels):  # there is nothing whose shape could be known
+            return TranscriptEvaluation(loss, *np.zeros((2, 0, 0), np.int64))
         return TranscriptEvaluation(loss, self.answers(probabilities), labels)
 
     def predictions(self, probabilities: Array, classes: Sequence[str]) -> list[Prediction]:
