@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
 
@@ -37,9 +37,9 @@ def place(text: str) -> str:
     return str(Path(text))  # without the slash that a shell's completion leaves
 
 
-def names(text: str) -> dict[str, dict[str, Any]]:
-    """The names of augmentations, with their own defaults."""
-    return {} if text == "none" else {name: {} for name in text.split(",")}
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them; none for "none"."""
+    return () if text == "none" else tuple(text.split(","))
 
 
 def size(text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from imgrec_engine import capturing, kernels, observe
 from imgrec_engine.autograd import Node
-from imgrec_engine.device import elsewhere, empty_like, is_writable, on, place
+from imgrec_engine.device import elsewhere, empty_like, has_own_memory, is_writable, on, place
 from imgrec_engine.errors import AutogradError, DeviceError, OutOfMemoryError
 from imgrec_engine.ops.arithmetic import plus
 from imgrec_engine.tensor import Tensor
@@ -213,7 +213,8 @@ def _is_unshared(arrays: list[Any], number: int) -> bool:
         if not isinstance(owner.base, kernels.ARRAYS):
             break
         owner = owner.base
-    return bool(array.flags.c_contiguous and is_writable(array) and array.nbytes == owner.nbytes)
+    is_whole = array.flags.c_contiguous and array.nbytes == owner.nbytes
+    return bool(is_whole and is_writable(array) and has_own_memory(owner))
 
 
 def _add(before: Any, array: Any) -> Any:

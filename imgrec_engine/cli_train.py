@@ -73,10 +73,13 @@ def _add_train_arguments(train: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from imgrec_engine.train import Run
+    from imgrec_engine.train.augmentations import standard
     from imgrec_engine.train.recipes import load_recipe
 
     own = ("command", "out", "resume", "recipe")
     settings = {name: value for name, value in vars(options).items() if name not in own}
+    if "augment" in settings:
+        settings["augment"] = standard(settings["augment"])
     recipe = load_recipe(options.recipe) if hasattr(options, "recipe") else None
     if recipe is not None:
         config = recipe.config(**settings)

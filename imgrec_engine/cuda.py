@@ -215,6 +215,11 @@ def repeats(array: Any) -> bool:
     return any(stride == 0 and length > 1 for stride, length in zip(array.strides, array.shape, strict=True))
 
 
+def has_own_memory(array: Any) -> bool:
+    """Whether CuPy has allocated an array's memory, and no other library."""
+    return not isinstance(array.data.mem, _cupy.cuda.UnownedMemory)
+
+
 def to_host(array: Any) -> NDArray[Any]:
     """A copy of the values in host memory, as NumPy's array, once the GPU has come so far."""
     capturing.refuse("it asks for values of a tensor (.item(), .numpy(), float(), if, print)")

@@ -99,6 +99,13 @@ def is_writable(array: Any) -> bool:
     return array.flags.writeable if isinstance(array, np.ndarray) else not cuda.repeats(array)
 
 
+def has_own_memory(array: Any) -> bool:
+    """Whether the memory was made for an array that is no view: by a pool or NumPy, not by another library."""
+    if isinstance(array, np.ndarray):
+        return bool(array.flags.owndata) or kernels.pool_owns(array.base)
+    return cuda.has_own_memory(array)
+
+
 def write(target: Any, source: Any) -> None:
     """Overwrites an array with one of any device, broadcast and converted; ValueError where the shapes do not fit."""
     if isinstance(target, np.ndarray):

@@ -12,7 +12,6 @@ import numpy as np
 from imgrec_engine import cuda, kernels
 from imgrec_engine.device import to_numpy
 from imgrec_engine.dtypes import bfloat16
-from imgrec_engine.packing import hand_out
 
 if TYPE_CHECKING:
     from imgrec_engine.tensor import Tensor
@@ -65,8 +64,8 @@ def import_array(source: Any, copy: bool | None) -> Any:
     except TypeError:  # an exporter from before DLPack 1.0
         capsule = source.__dlpack__()
         array = kernels.load("cpu")[0].dlpack_import(capsule)
-        return array.copy() if copy else hand_out(array)
-    return hand_out(kernels.load("cpu")[0].dlpack_import(capsule))
+        return array.copy() if copy else array
+    return kernels.load("cpu")[0].dlpack_import(capsule)
 
 
 def cuda_array_interface(tensor: Tensor) -> dict[str, Any]:

@@ -32,6 +32,7 @@ KINDS = (*HOST_TYPES, "cuda")
 
 ARRAYS: Any = (np.ndarray,)  # the types that arrays are instances of
 EMPTY: dict[type, Callable[[Sequence[int], np.dtype[Any]], Any]] = {np.ndarray: _cpu.empty}  # an array of this type
+pool_owns: Callable[[Any], bool] = _cpu.pool_owns  # whether memory of the host is the pool's, by its array's base
 _OF_TYPE: dict[type, tuple[Any, Any]] = {np.ndarray: (_cpu, _cpu.Context(threads=1))}
 _loading = threading.Lock()
 

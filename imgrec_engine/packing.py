@@ -6,8 +6,8 @@ of the memory that they were made from: they go when it is written to, and with 
 are kept
 
 - of weights that are being trained: they change before they are used again;
-- of memory that others may write to unseen: what ``Tensor.numpy()`` or DLPack has handed out or taken in, and what
-  is not the pool's, such as NumPy arrays that were given to an op.
+- of memory that others may write to unseen: what ``Tensor.numpy()`` or DLPack has handed out, and what is not the
+  pool's, such as NumPy arrays that were given to an op and what came through DLPack.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from imgrec_engine.autograd import Version, given_tensors, is_recording, owner_o
 
 MOST_LAYOUTS = 4  # of one weight: a forward and a backward pass, each under two settings
 _BYTES = np.dtype(np.uint8)
-_POOL_MEMORY = type(kernels.EMPTY[np.ndarray]((1,), _BYTES).base)  # what owns the memory of the pool's arrays
 _handed_out: dict[int, weakref.ref[Any]] = {}  # owners of memory, by id
 
 
@@ -85,7 +84,7 @@ def packed(
 def _is_private(array: Any) -> bool:
     """Whether nobody writes to the array unseen: its memory is the pool's, and was not handed out."""
     owner = owner_of(array)
-    return type(owner.base) is _POOL_MEMORY and id(owner) not in _handed_out
+    return kernels.pool_owns(owner.base) and id(owner) not in _handed_out
 
 
 def _make(weights: tuple[Any, ...], plan: Any, pack: Callable[[Any], None]) -> Any:
@@ -95,9 +94,6 @@ def _make(weights: tuple[Any, ...], plan: Any, pack: Callable[[Any], None]) -> A
 
 
 def _keep(version: Version, key: Hashable, made: _Packed) -> None:
-    kept = version.packed
-    if kept is None:
-        kept = version.packed = {}
-    elif len(kept) >= MOST_LAYOUTS and key not in kept:
-        del kept[next(iter(kept))]
-    kept[key] = made
+    """Puts a new dictionary in the place of what was kept: other threads may be reading that."""
+    others = [item for item in (version.packed or {}).items() if item[0] != key]
+    version.packed = dict([*others[-(MOST_LAYOUTS - 1) :], (key, made)])

@@ -4,6 +4,7 @@ import functools
 import gc
 import threading
 import weakref
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -189,6 +190,7 @@ def test_a_leaf_keeps_a_gradient_that_nobody_else_has():
 
 
 KEPT = np.arange(6, dtype=np.float32)
+HELD_BY_OTHERS = array("f", range(2))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +201,9 @@ KEPT = np.arange(6, dtype=np.float32)
         lambda dy: np.empty(6, np.float32)[:2],  # part of a larger block, which would stay
         lambda dy: np.broadcast_to(np.float32(1), 2),  # read-only
         lambda dy: dy,  # the caller's
+        lambda dy: np.asarray(HELD_BY_OTHERS),  # through a buffer that nobody else holds
+        lambda dy: np.lib.stride_tricks.as_strided(KEPT, (2,)),
+        lambda dy: np.from_dlpack(KEPT[:2]),  # a capsule is its base
     ],
 )
 def test_a_leaf_copies_any_other_gradient(give):
@@ -216,6 +221,7 @@ def test_a_leaf_copies_any_other_gradient(give):
     assert x.grad.numpy().flags.writeable
     x.grad.fill_(7)
     np.testing.assert_array_equal(KEPT, np.arange(6))
+    assert HELD_BY_OTHERS.tolist() == [0, 1]
     np.testing.assert_array_equal(start.numpy(), [1, 1])
 
 

@@ -45,6 +45,16 @@ def test_numbers_of_another_byte_order_are_refused(order):
             relu(np.empty(4, np.float32), x)
 
 
+def test_misaligned_arrays_are_added_and_summed_at_any_size():
+    """Large ones by NumPy, too."""
+    for rows in (2, 2000):
+        x = misaligned(32 * rows).reshape(rows, 32)
+        x[:] = 1
+        for total in (ie.functional.add(x, np.ones(32, np.float32)), ie.functional.add(np.ones_like(x), x[0])):
+            assert (total.numpy() == 2).all()
+        assert (ie.functional.sum(x, axis=0).numpy() == rows).all()
+
+
 def test_misaligned_arrays_are_refused():
     for y, x in [(misaligned(4), np.ones(4, np.float32)), (np.ones(4, np.float32), misaligned(4))]:
         with pytest.raises(ShapeError, match="multiples of their size"):

@@ -1,6 +1,7 @@
 """The device `cuda`: on a GPU where there is one, else on the stand-in, where test_cuda_standin.py runs this file."""
 
 import re
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 import imgrec_engine as ie
 from imgrec_engine import checkpoint, cuda, device, info, kernels, models, nn, optim, random
 from imgrec_engine import functional as F
+from imgrec_engine.autograd import Array, Result, differentiable
 from imgrec_engine.cli import main
 from imgrec_engine.errors import DeviceError, OutOfMemoryError, ShapeError
 from imgrec_engine.train import Trainer, prefetch
@@ -374,12 +376,22 @@ def test_memory_is_shared_through_the_cuda_array_interface(cupy):
     copied = ie.tensor(shared, device="cuda")
     copied.fill_(0)
     assert (copied.device, x[0, 1].item(), ie.tensor(shared).device) == ("cuda", 1, "cpu")
-    for none in (
-        ie.ones(2),
-        ie.ones(2, device="cuda", requires_grad=True),
-        ie.ones(2, dtype="bfloat16", device="cuda"),
-    ):
-        assert not hasattr(none, "__cuda_array_interface__")
+    nones = ie.ones(2), ie.ones(2, device="cuda", requires_grad=True), ie.ones(2, dtype="bfloat16", device="cuda")
+    assert not any(hasattr(none, "__cuda_array_interface__") for none in nones)
+
+
+def test_a_leaf_copies_a_gradient_in_memory_of_another_library(cupy):
+    theirs = cupy.asarray(np.arange(2, dtype=np.float32))
+    exported = types.SimpleNamespace(__cuda_array_interface__=theirs.__cuda_array_interface__)
+
+    @differentiable
+    def pulling_back(x: Array) -> Result:
+        return x.copy(), lambda dy, needs: (cupy.asarray(exported),)
+
+    x = ie.ones(2, device="cuda", requires_grad=True)
+    pulling_back(x).sum().backward()
+    x.grad.fill_(7)
+    assert theirs.get().tolist() == [0, 1]
 
 
 def test_an_array_made_on_another_stream_is_waited_for(cupy):

@@ -41,6 +41,7 @@ FULL = {
     "softmax": lambda t: F.softmax(t(2, 3)),
     "log_softmax": lambda t: F.log_softmax(t(2, 3)),
     "cross_entropy": lambda t: F.cross_entropy(t(2, 3), ie.tensor([0, 2]).to(t(1).device)),
+    "ctc_loss": lambda t: F.ctc_loss(t(2, 3, 4), ie.tensor([[1], [2]]).to(t(1).device)),
     "binary_cross_entropy_with_logits": lambda t: F.binary_cross_entropy_with_logits(t(3), t(3)),
     "mse_loss": lambda t: F.mse_loss(t(3), t(3)),
     "layer_norm": lambda t: F.layer_norm(t(2, 3), t(3), t(3)),

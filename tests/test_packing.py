@@ -177,7 +177,14 @@ def test_memory_that_was_handed_out_may_change_unseen(layer, expose, when):
 
 def test_memory_of_others_may_change_unseen(layer):
     array = layer.weight.clone().numpy()
-    for weight in (ie.from_dlpack(array), F.reshape(array, array.shape), ie.Tensor(array), ie.Tensor(array.copy())):
+    shared = np.from_dlpack(array)  # a capsule is its base
+    for weight in (
+        ie.from_dlpack(array),
+        F.reshape(array, array.shape),
+        F.reshape(shared, array.shape),
+        ie.Tensor(array),
+        ie.Tensor(array.copy()),
+    ):
         layer.weight = weight
         layer()
         array[...] += 1
@@ -237,6 +244,16 @@ def test_other_settings_have_a_layout_of_their_own():
             (expected,) = ie.grad(F.conv2d(x, weight.clone(), **setting).sum(), [x])
             np.testing.assert_array_equal(dx.numpy(), expected.numpy())
     assert len(weight._version.packed) == packing.MOST_LAYOUTS
+
+
+def test_images_smaller_than_the_stride_have_a_layout_of_their_own():
+    """Weights are packed by the phases of the stride, of which such images have only some."""
+    weight = Layer("conv2d").weight
+    for size in [(1, 2), (2, 1), (2, 2), (1, 1)] * 2:
+        x = ie.ones((1, *size, 8), requires_grad=True)
+        (dx,) = ie.grad(F.conv2d(x, weight, padding=1, stride=2).sum(), [x])
+        (expected,) = ie.grad(F.conv2d(x, weight.clone(), padding=1, stride=2).sum(), [x])
+        np.testing.assert_array_equal(dx.numpy(), expected.numpy())
 
 
 def test_packed_weights_go_with_their_tensor(layer):

@@ -9,9 +9,10 @@ import pytest
 
 from imgrec_engine import checkpoint
 from imgrec_engine.data import ArrayDataset
+from imgrec_engine.data.streams import item_generator
 from imgrec_engine.errors import CheckpointError, DataError
 from imgrec_engine.metrics import Evaluation
-from imgrec_engine.train import Run, RunConfig, parts
+from imgrec_engine.train import Run, RunConfig, augmentations, parts
 from imgrec_engine.train.augmentations import strengthened
 from imgrec_engine.train.config import read_config
 from imgrec_engine.train.run import merged_classes
@@ -216,6 +217,16 @@ def test_wrong_augmentations_are_named(augment, words, photos, tmp_path):
     with pytest.raises(DataError, match=words):
         Run.start(tmp_path / "x", RunConfig(str(photos), augment=augment))
     assert not (tmp_path / "x").exists()
+
+
+def test_every_name_alone_does_something():
+    images = np.random.default_rng(0).random((8, 16, 16, 3), np.float32)
+    for name in augmentations.NAMES:
+        transforms, mixing = augmentations.build(augmentations.standard([name]), (16, 16))
+        for transform in transforms:
+            changed = transform.batch(images, [item_generator(0, 0, index) for index in range(8)])
+            assert not np.array_equal(changed, images), name
+        assert (mixing is not None) == (name in augmentations.MIXINGS)
 
 
 def test_strength_scales_amounts():

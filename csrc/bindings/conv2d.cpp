@@ -66,12 +66,16 @@ void check_shape(const Check& check, const Conv2dShape& shape, std::int64_t weig
                       std::to_string(shape.group_in()) + ": x has " + std::to_string(shape.in_channels) + " in " +
                       std::to_string(shape.groups) + " group(s)");
   if (shape.batch < 0 || shape.in_channels < 0 || shape.out_channels < 0) check.shape_error("a length is negative");
-  // A padded copy of x may be made; beyond this its size in bytes would overflow, and no machine has the memory.
+  // A padded copy of x may be made, and packed weights; beyond this their sizes in bytes would overflow, and no machine
+  // has the memory.
   const auto padded = [](const Conv2dAxis& axis) {
     return static_cast<double>(axis.input + axis.padding_before + axis.padding_after);
   };
   const double channels = static_cast<double>(shape.in_channels) + static_cast<double>(shape.out_channels) + 64;
-  if (static_cast<double>(shape.batch) * padded(shape.height) * padded(shape.width) * channels > 0x1p58)
+  const double filters = static_cast<double>(shape.height.kernel) * static_cast<double>(shape.width.kernel) *
+                         static_cast<double>(weight_channels + 64) * static_cast<double>(shape.out_channels + 64);
+  if (static_cast<double>(shape.batch) * padded(shape.height) * padded(shape.width) * channels > 0x1p58 ||
+      filters > 0x1p52)
     throw std::bad_alloc();
 }
 

@@ -94,6 +94,8 @@ Pool& pool() {
   return *the_pool;
 }
 
+constexpr const char* block_name = "imgrec_engine.block";  // other libraries' arrays may have capsules for bases, too
+
 py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
   std::size_t bytes = static_cast<std::size_t>(dtype.itemsize());
   for (const py::ssize_t length : shape) {
@@ -105,8 +107,8 @@ py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
   void* memory = pool().take(block);
   if (!memory) throw std::bad_alloc();
   // The block's size travels in the capsule's context: the owner must know it to give the block back.
-  py::capsule owner(memory, nullptr, [](PyObject* capsule) {
-    void* block_memory = PyCapsule_GetPointer(capsule, nullptr);
+  py::capsule owner(memory, block_name, [](PyObject* capsule) {
+    void* block_memory = PyCapsule_GetPointer(capsule, block_name);
     pool().give_back(block_memory, reinterpret_cast<std::size_t>(PyCapsule_GetContext(capsule)));
   });
   PyCapsule_SetContext(owner.ptr(), reinterpret_cast<void*>(block));
@@ -124,6 +126,9 @@ IMGREC_BINDINGS(memory) {
   module.def(
       "pool_poison", [](bool poison) { pool().set_poison(poison); }, py::arg("poison"),
       "Whether new arrays are filled with NaN, so that what a kernel forgets to write shows.");
+  module.def(
+      "pool_owns", [](py::handle base) { return PyCapsule_IsValid(base.ptr(), block_name) != 0; }, py::arg("base"),
+      "Whether memory whose array has this base is the pool's.");
   module.def("pool_used", [] { return pool().used(); }, "Bytes in live arrays.");
   module.def("pool_cached", [] { return pool().cached(); }, "Bytes kept for reuse.");
 }

@@ -13,7 +13,11 @@ namespace imgrec::cpu {
 
 template <class T>
 bool NarrowInputGradient<T>::serves(const Conv2dShape& shape) {
-  return shape.groups == 1 && shape.in_channels <= lanes<T> / 2;
+  // Every row of z has room for the largest shift on each side.
+  constexpr std::int64_t largest_shift = 256;
+  const std::int64_t reach = (shape.width.kernel - 1) * shape.width.dilation;
+  return shape.groups == 1 && shape.in_channels <= lanes<T> / 2 &&
+         std::max(reach, shape.width.padding_before) <= largest_shift;
 }
 
 namespace {

@@ -311,16 +311,16 @@ bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   // A sum over few pixels has small errors when it is summed directly: those of the transforms would pass 3 times them.
   const std::int64_t fewest = tiles.taps == 3 ? 8 : 96;
   if (pass == Conv2dPass::backward_weight && tiles.count() < fewest) return false;
-  const std::int64_t channels = shape.in_channels + shape.out_channels;
-  const std::int64_t pairs = shape.in_channels * shape.out_channels;
-  const std::int64_t taps = shape.height.kernel * shape.width.kernel;
-  const std::int64_t direct = tiles.batch * tiles.height.outputs * tiles.width.outputs * taps * pairs;
+  const auto channels = static_cast<double>(shape.in_channels + shape.out_channels);
+  const auto pairs = static_cast<double>(shape.in_channels * shape.out_channels);
+  const auto outputs = static_cast<double>(tiles.batch * tiles.height.outputs * tiles.width.outputs);
+  const auto taps = static_cast<double>(shape.height.kernel * shape.width.kernel);
   // Everything in multiply-adds: what a tile's channel and a filter take, transformed and moved through the caches, and
   // what a second round of tasks does.
-  constexpr std::int64_t channel_cost = 400, filter_cost = 300, round_cost = 1'000'000;
-  const std::int64_t fast =
-      tiles.count() * (positions * pairs + channel_cost * channels) + filter_cost * pairs + round_cost;
-  return fast + fast / 8 < direct;
+  constexpr double channel_cost = 400, filter_cost = 300, round_cost = 1e6;
+  const double fast = static_cast<double>(tiles.count()) * (positions * pairs + channel_cost * channels) +
+                      filter_cost * pairs + round_cost;
+  return 1.125 * fast < outputs * taps * pairs;
 }
 
 }  // namespace imgrec::cpu

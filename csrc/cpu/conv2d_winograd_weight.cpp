@@ -4,12 +4,9 @@
 //
 // A block of S has up to 64 input channels and a panel of output channels.
 //   - Many tiles and few channels: tiles are cut into up to 16 parts. A task transforms and multiplies its part, 32
-//   tiles at
-//   a
-//     time, whose V and D stay in the second-level cache; the parts' S are added in a tree.
+//     tiles at a time, whose V and D stay in the second-level cache; the parts' S are added in a tree.
 //   - Else: all threads first make V and D of up to 160 tiles, then a task is a block with all its positions. Where
-//   these
-//     are all tiles, S, which is 4 times as large as the weights, never leaves the second-level cache.
+//     these are all tiles, S, which is 4 times as large as the weights, never leaves the second-level cache.
 // Either way an element is summed over 32 tiles at a time, in an order that the shape gives.
 #include <array>
 

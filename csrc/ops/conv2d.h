@@ -44,7 +44,8 @@ enum class Conv2dPass : std::uint8_t { forward, backward_input, backward_weight 
 /// Throws std::invalid_argument where the asked algorithm cannot serve.
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass);
 
-/// Packs the weights for one pass, forward or backward_input; nothing where the plan asks for no packed bytes.
+/// Packs the weights for one pass, forward or backward_input; nothing where the plan asks for no packed bytes. Images
+/// that are smaller than a stride have a layout of their own.
 void conv2d_pack(const Context& context, const Array& packed, const Array& weight, const Conv2dShape& shape,
                  Conv2dPass pass);
 

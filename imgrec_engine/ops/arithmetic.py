@@ -13,7 +13,7 @@ from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiab
 from imgrec_engine.device import empty
 from imgrec_engine.dtypes import bool_, float32, int64, is_floating, promote
 from imgrec_engine.errors import DTypeError, ShapeError
-from imgrec_engine.ops.reduction import has_kernels, total
+from imgrec_engine.ops.reduction import has_kernels, is_regular, total
 
 __all__ = ["add", "divide", "maximum", "minimum", "multiply", "negative", "power", "subtract"]
 
@@ -70,16 +70,11 @@ def plus(x: Array, y: Array, out: Array) -> Array:
     if x.size < y.size:
         x, y = y, x
     is_tail = 0 < y.ndim <= x.ndim and x.shape[x.ndim - y.ndim :] == y.shape
-    if is_tail and x.shape == out.shape and has_kernels(x) and _alike(x, y, out):
+    if is_tail and x.shape == out.shape and has_kernels(x) and x.dtype == y.dtype == out.dtype and is_regular(y):
         module, context = kernels.of(x)
         module.add(context, out, x, y)
         return out
     return np.add(x, y, out=out)
-
-
-def _alike(*arrays: Array) -> bool:
-    """Whether all are contiguous and of one dtype."""
-    return all(array.flags.c_contiguous and array.dtype == arrays[0].dtype for array in arrays)
 
 
 def _apply(function: Callable[..., Any], name: str, x: Any, y: Any) -> tuple[Array, Array, Array]:

@@ -148,15 +148,14 @@ def conv2d(
     convolution = _convolution(module, context, x.shape, weight.shape, x.dtype, settings)
     versions = packing.lasting_versions(weight)
     x, weight = contiguous(x), contiguous(weight)
-    parameters = convolution.parameters
-
-    passes = module.Conv2dPass
+    parameters, passes = convolution.parameters, module.Conv2dPass
+    phases = tuple(map(min, x.shape[1:3], pairs[0]))  # of the stride, those that an image has: weights are packed so
 
     def packed(plan: kernels.Plan, which: Any) -> Any:
         def pack(to: Any) -> None:
             module.conv2d_pack(context, to, x.shape, weight, parameters, which)
 
-        return packing.packed((weight,), versions, plan, (plan is convolution.forward, settings), pack)
+        return packing.packed((weight,), versions, plan, (plan is convolution.forward, settings, phases), pack)
 
     y = empty(convolution.output, x.dtype, x)
     saves_input = kind != "" and kind not in _SAVES_RESULT

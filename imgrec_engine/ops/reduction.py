@@ -24,7 +24,12 @@ _LEAST_COLUMNS = 16
 
 def has_kernels(x: Array) -> bool:
     """Whether the kernels for large sums (csrc/ops/arithmetic.h) take x; on GPUs they are CuPy's."""
-    return isinstance(x, np.ndarray) and x.size >= _LEAST and is_floating(x.dtype) and x.flags.c_contiguous
+    return isinstance(x, np.ndarray) and x.size >= _LEAST and is_floating(x.dtype) and is_regular(x)
+
+
+def is_regular(x: Array) -> bool:
+    """Whether kernels can read an array of the host as it lies."""
+    return bool(x.flags.c_contiguous and x.flags.aligned)
 
 
 def total(x: Array, axes: tuple[int, ...]) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from imgrec_engine.data import (
@@ -41,6 +41,23 @@ MIXINGS = ("mixup", "cutmix")
 """What is done to whole batches: `Mixing`'s arguments, whose one argument here is ``alpha``."""
 
 NAMES = (*TRANSFORMS, *MIXINGS)
+
+
+STANDARD: dict[str, dict[str, Any]] = {
+    "affine": {"degrees": 10.0, "scale": 0.1, "shear": 5.0},
+    "color": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
+    "mixup": {"alpha": 0.2},
+}
+"""What is usual where nobody gives amounts and those of the transform itself are 0, or much."""
+
+
+def standard(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The table of a configuration for names alone, with usual amounts.
+
+    >>> standard(["flip", "mixup"])
+    {'flip': {}, 'mixup': {'alpha': 0.2}}
+    """
+    return {name: dict(STANDARD.get(name, {})) for name in names}
 
 
 def build(augment: Mapping[str, Mapping[str, Any]], size: Size) -> tuple[list[Transform], Mixing | None]:

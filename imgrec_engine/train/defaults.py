@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imgrec_engine.data import Dataset
+from imgrec_engine.train.augmentations import standard
 
 FEW, MANY = 2000, 5000  # images to train on
 LONGEST_SIDE = 96  # pixels: larger images are scaled down
@@ -100,18 +101,15 @@ def _choose_steps(count: int) -> list[Choice]:
 
 
 def _choose_augmentation(dataset: Dataset, shape: tuple[int, ...] | None) -> Choice:
-    count, augment = len(dataset), dict[str, dict[str, Any]]({"crop": {}})
+    count, names = len(dataset), ["crop"]
     reason = "shifts by some pixels"
     if count < FEW and (shape is None or len(shape) == 3):
-        augment["affine"] = {"degrees": 10.0, "scale": 0.1, "shear": 5.0}
+        names.append("affine")
         reason = f"{count} images are few, so each is varied"
-    colour = dataset[0][0].shape[-1] == 3
-    if colour:
-        augment["flip"] = {}
+    if dataset[0][0].shape[-1] == 3:
+        names += ["flip", "color"] if count < FEW else ["flip"]
         reason += "; flip mirrors photographs"
-        if count < FEW:
-            augment["color"] = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
-    return Choice("augment", augment, reason)
+    return Choice("augment", standard(names), reason)
 
 
 def _choose_balance(dataset: Dataset) -> list[Choice]:

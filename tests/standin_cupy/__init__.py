@@ -48,6 +48,7 @@ def install():
         Event=gpu.Event,
         MemoryPool=gpu.MemoryPool,
         Stream=gpu.Stream,
+        UnownedMemory=gpu.UnownedMemory,
         alloc_pinned_memory=gpu.PinnedMemory,
         get_cublas_handle=lambda: 1,
         get_current_stream=gpu.get_current_stream,

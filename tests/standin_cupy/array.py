@@ -9,6 +9,7 @@ from standin_cupy.gpu import (
     Block,
     Device,
     MemoryPointer,
+    UnownedMemory,
     forbid_capture,
     get_current_stream,
     is_pinned,
@@ -43,7 +44,7 @@ class ndarray:  # noqa: N801
         self._block.use(stream)
         if stream.capture is not None:
             stream.capture.hosts.append(self._host)
-        return MemoryPointer(self._host, self._device_id)
+        return MemoryPointer(self._host, self._device_id, self._block)
 
     @property
     def flags(self):
@@ -268,7 +269,7 @@ def asarray(source, dtype=None):
     if hasattr(source, "__cuda_array_interface__"):
         described = source.__cuda_array_interface__
         shared = np.asarray(types.SimpleNamespace(__array_interface__=described))
-        return ndarray(shared, thread.device, Block(0), source)
+        return ndarray(shared, thread.device, UnownedMemory(source))
     forbid_capture(get_current_stream())
     host = np.asarray(source, dtype)
     array = empty(host.shape, host.dtype)

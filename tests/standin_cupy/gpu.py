@@ -209,6 +209,14 @@ class Block:
             self.faults.append("memory goes back to a stream that has not waited for the last use of it")
 
 
+class UnownedMemory(Block):
+    """Memory of another library, whose object it keeps."""
+
+    def __init__(self, source):
+        super().__init__(0)
+        self._source = source
+
+
 class OutOfMemoryError(MemoryError):
     pass
 
@@ -287,8 +295,8 @@ def note_copy(source, stream):
 
 
 class MemoryPointer:
-    def __init__(self, host, device_id):
-        self._host = host
+    def __init__(self, host, device_id, mem):
+        self._host, self.mem = host, mem
         self.ptr = host.__array_interface__["data"][0]
         self.device_id = device_id
 
