@@ -227,7 +227,7 @@ class Transcription(Task):
         ]
 
     def draw(self, evaluation: TranscriptEvaluation, classes: Sequence[str], folder: Path) -> None:
-        """None."""
+        """There are none."""
 
 
 _TASKS: dict[str, Task] = {"classification": Classification(), "transcription": Transcription()}
