@@ -62,6 +62,8 @@ def unwrap(op: str, slots: list[Slot], values: list[Any], kwargs: dict[str, Any]
         if isinstance(given, tensor_type) and not slot.takes_sequence:
             values[place] = given._array
             tensors.append(given)
+        elif given is None and slot.takes_none and slot.name not in kwargs:
+            pass  # left out
         elif place < count or slot.name in kwargs:
             given = _unwrap_other(op, slot, values if place < count else kwargs)
             tensors += tensors_among([given])

@@ -218,6 +218,8 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
             raise TypeError(f"{name} returned {arguments.describe(result)}, expected a pair (result, backward or None)")
         outputs, pullback = result
         several = type(outputs) is tuple
+        if not (several or _mode.recording):
+            return _wrap(outputs, array_type, tensors, None)
         node = None
         if _mode.recording and pullback is not None and any(map(_requires_grad, tensors)):
             node = Node(name, tuple(map(_edge, inputs)), pullback, several)
@@ -275,7 +277,8 @@ def _wrap(array: Any, array_type: type, tensors: list[Tensor], node: Node | None
     if type(array) is not array_type:
         array = devices.place(array, array_type)
     tensor: Tensor = arguments.tensor_type(array)
-    owner, kinds = owner_of(array), kernels.ARRAYS
+    kinds = kernels.ARRAYS
+    owner = owner_of(array) if isinstance(array.base, kinds) else array
     for given in tensors:
         other = given._array
         if other is owner or (isinstance(other.base, kinds) and owner_of(other) is owner):

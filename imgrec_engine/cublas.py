@@ -7,6 +7,7 @@ float32 copies (float16), and for transposed operands, which it copies.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,13 +20,15 @@ _PLAN = SimpleNamespace(algorithm="cublas", workspace_bytes=0, reserve_bytes=0, 
 
 
 class Products:
-    """The contract of csrc/ops/matmul.h: c (batch, m, n) = a (batch, m, k) b (batch, k, n), of one floating dtype.
+    """The contract of csrc/ops/matmul.h: c (batch, m, n) = activation(a (batch, m, k) b (batch, k, n) + bias (n,)).
 
-    float16 and bfloat16 accumulate in float32; float32 is rounded to tf32 first where the context allows it.
+    All of one floating dtype. float16 and bfloat16 accumulate in float32; float32 is rounded to tf32 first where the
+    context allows it. ``activate`` is the kernel `activation_forward`.
     """
 
-    def __init__(self, cupy: Any) -> None:
+    def __init__(self, cupy: Any, activate: Callable[..., None]) -> None:
         self._cuda = cupy.cuda
+        self._activate = activate
         self._cublas: Any = None  # loaded by the first product: it takes a while
         runtime = cupy.cuda.runtime
         self._codes = {
@@ -40,15 +43,25 @@ class Products:
         """What a product needs besides its operands: nothing."""
         return _PLAN
 
-    def multiply(self, context: Any, c: Any, a: Any, b: Any, packed: Any, workspace: Any) -> None:
+    def multiply(
+        self, context: Any, c: Any, a: Any, b: Any, packed: Any, bias: Any, activation: str, workspace: Any
+    ) -> None:
         """Writes the products of the matrices of a and b into c, which has no gaps; a and b may be strided."""
-        batch, m, n = c.shape
-        k = a.shape[2]
         if c.size == 0:
             return
-        if k == 0:
+        if a.shape[2] == 0:
             c.fill(0)
-            return
+        else:
+            self._multiply(context, c, a, b)
+        if bias is not None:
+            c += bias
+        if activation:
+            self._activate(context, c, c, activation)
+
+    def _multiply(self, context: Any, c: Any, a: Any, b: Any) -> None:
+        """The products alone, of matrices that are not empty."""
+        batch, m, n = c.shape
+        k = a.shape[2]
         if self._cublas is None:
             self._cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
         wide = float64 if c.dtype == float64 else float32

@@ -63,7 +63,7 @@ def load(index: int = 0) -> tuple[Any, Any]:
                 # Without it cuBLAS takes workspace as it goes, and products on several streams may differ in bits.
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 module.serve_arrays(cupy.ndarray)
-                products = cublas.Products(cupy)
+                products = cublas.Products(cupy, module.activation_forward)
                 names = {**vars(module), "matmul_plan": products.plan, "matmul": products.multiply, **_POOL}
                 _cupy, _kernels = cupy, _Kernels(**names)
             _usable.add(index)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,15 +24,17 @@ from imgrec_engine.autograd import Version, given_tensors, is_recording, owner_o
 
 MOST_LAYOUTS = 4  # of one weight: a forward and a backward pass, each under two settings
 _BYTES = np.dtype(np.uint8)
+_NOTHING: dict[Any, Any] = {}
 _handed_out: dict[int, weakref.ref[Any]] = {}  # owners of memory, by id
 
 
-class _Packed(NamedTuple):
-    """Packed weights and what they were made from."""
+class _Kept(NamedTuple):
+    """Something and the arrays that it was made from."""
 
-    arrays: tuple[Any, ...]
-    stamps: tuple[int, ...]
-    memory: Any
+    arrays: Sequence[Any]
+    owners: list[int]  # of their memory, by id
+    stamps: list[int]
+    made: Any
 
 
 def hand_out(array: Any) -> Any:
@@ -44,22 +46,23 @@ def hand_out(array: Any) -> Any:
     return array
 
 
-def lasting_versions(*weights: Any) -> tuple[Version, ...] | None:
+def lasting_versions(*weights: Any) -> list[Version] | None:
     """The versions of arguments of the operation that runs; None where packed copies of them are not worth keeping."""
     found = []
+    given = given_tensors()
     for weight in weights:
-        for tensor in given_tensors():
+        for tensor in given:
             if tensor._array is weight and not (tensor.requires_grad and is_recording()):
                 found.append(tensor._version)
                 break
         else:
             return None
-    return tuple(found)
+    return found
 
 
 def packed(
     weights: tuple[Any, ...],
-    versions: tuple[Version, ...] | None,
+    versions: list[Version] | None,
     plan: Any,
     layout: Hashable,
     pack: Callable[[Any], None],
@@ -70,20 +73,32 @@ def packed(
     """
     if plan.packed_bytes == 0:
         return None
-    if versions is None or not all(map(_is_private, weights)):
+    if versions is None:
         return _make(weights, plan, pack)
-    stamps = tuple([version.stamp for version in versions])  # read before the weights are
     key = (layout, plan.algorithm, plan.packed_bytes)
-    kept = (versions[0].packed or {}).get(key)
-    if kept is None or kept.stamps != stamps or not all(map(operator.is_, kept.arrays, weights)):
-        kept = _Packed(weights, stamps, _make(weights, plan, pack))
-        _keep(versions[0], key, kept)
-    return kept.memory
+    memory = kept(weights, versions, key, lambda: _make(weights, plan, pack))
+    return _make(weights, plan, pack) if memory is None else memory
 
 
-def _is_private(array: Any) -> bool:
+def kept(arrays: Sequence[Any], versions: Sequence[Version], key: Hashable, make: Callable[[], Any]) -> Any:
+    """What ``make`` gives for these arrays, made anew once one of them was written to; None where that may go unseen.
+
+    It lies with the first version, under the key.
+    """
+    stamps = [version.stamp for version in versions]  # read before the arrays are
+    found: _Kept | None = (versions[0].packed or _NOTHING).get(key)
+    if found is not None and found.stamps == stamps and all(map(operator.is_, found.arrays, arrays)):
+        return found.made if _handed_out.keys().isdisjoint(found.owners) else None
+    owners = [owner_of(array) for array in arrays]
+    if not all(map(_is_private, owners)):
+        return None
+    made = make()
+    _keep(versions[0], key, _Kept(arrays, [id(owner) for owner in owners], stamps, made))
+    return made
+
+
+def _is_private(owner: Any) -> bool:
     """Whether nobody writes to the array unseen: its memory is the pool's, and was not handed out."""
-    owner = owner_of(array)
     return kernels.pool_owns(owner.base) and id(owner) not in _handed_out
 
 
@@ -93,7 +108,7 @@ def _make(weights: tuple[Any, ...], plan: Any, pack: Callable[[Any], None]) -> A
     return memory
 
 
-def _keep(version: Version, key: Hashable, made: _Packed) -> None:
+def _keep(version: Version, key: Hashable, made: _Kept) -> None:
     """Puts a new dictionary in the place of what was kept: other threads may be reading that."""
     others = [item for item in (version.packed or {}).items() if item[0] != key]
     version.packed = dict([*others[-(MOST_LAYOUTS - 1) :], (key, made)])

@@ -265,7 +265,7 @@ def test_memory_that_is_given_back_counts():
         with mmap.mmap(-1, size) as memory:  # fresh pages, whatever the heap holds
             memory.write(b"x" * size)
 
-    assert size <= peak_growth(work) < 3 * size
+    assert 0.99 * size <= peak_growth(work) < 3 * size  # Linux counts pages in lots, a lot a thread may be missing
 
 
 def test_cores_are_free_again():

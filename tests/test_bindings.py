@@ -68,6 +68,8 @@ def test_misaligned_arrays_are_refused():
             np.zeros((1, 4, 1), np.float32),
             None,
             None,
+            "",
+            None,
         )
 
 
@@ -84,7 +86,7 @@ def test_negative_strides_are_read_where_strides_are_allowed():
     packed, workspace = (_cpu.empty((size,), BYTES) for size in (plan.packed_bytes, plan.workspace_bytes))
     c = np.empty((1, 2, 4), np.float32)
     _cpu.matmul_pack(context, packed, b, 2)
-    _cpu.matmul(context, c, a, b, packed, workspace)
+    _cpu.matmul(context, c, a, b, packed, None, "", workspace)
     np.testing.assert_array_equal(c, a @ b)
 
 
@@ -116,6 +118,10 @@ def test_the_number_of_threads_is_checked(threads):
 def test_memory_for_a_kernel_is_checked():
     a = np.ones((1, 8, 8), np.float32)
     plan = _cpu.matmul_plan(context, 1, 8, 8, 8, FLOAT32)
+
+    def multiply(packed, workspace):
+        _cpu.matmul(context, np.empty_like(a), a, a, packed, None, "", workspace)
+
     enough = [_cpu.empty((size,), BYTES) for size in (plan.packed_bytes, plan.workspace_bytes)]
     for place, name in enumerate(["packed", "workspace"]):
         size = enough[place].size
@@ -125,9 +131,9 @@ def test_memory_for_a_kernel_is_checked():
             (_cpu.empty((2 * size,), BYTES)[::2], f"{name} must be contiguous"),
         ]:
             with pytest.raises(ShapeError, match=message):
-                _cpu.matmul(context, np.empty_like(a), a, a, *(memory if i == place else enough[i] for i in range(2)))
+                multiply(*(memory if i == place else enough[i] for i in range(2)))
         with pytest.raises(DTypeError, match=f"{name} is None"):
-            _cpu.matmul(context, np.empty_like(a), a, a, *(None if i == place else enough[i] for i in range(2)))
+            multiply(*(None if i == place else enough[i] for i in range(2)))
     with pytest.raises(ShapeError, match="packed has"):
         _cpu.matmul_pack(context, enough[0][:-1], a, 8)
 

@@ -43,7 +43,7 @@ class Call:
 @st.composite
 def calls(draw):
     groups = draw(st.sampled_from([1, 1, 2, 3, 16]))
-    group_in, group_out = draw(st.sampled_from([(1, 1), (1, 2), (3, 2), (2, 17), (20, 5), (1, 35)]))
+    group_in, group_out = draw(st.sampled_from([(1, 1), (1, 2), (3, 2), (2, 17), (20, 5), (37, 2), (1, 35)]))
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     two = st.tuples(st.integers(1, 3), st.integers(1, 3))
     stride, dilation = draw(two), draw(two)

@@ -1,6 +1,6 @@
 #include "ops/matmul.h"
 
-#include "bindings/array.h"
+#include "bindings/activation.h"
 
 namespace imgrec::bindings {
 
@@ -29,22 +29,25 @@ IMGREC_BINDINGS(matmul) {
 
   module.def(
       "matmul",
-      [](Context context, const Output& c, const Array& a, const Array& b, const Array& packed,
-         const Output& workspace) {
+      [](Context context, const Output& c, const Array& a, const Array& b, const Array& packed, const Array& bias,
+         const std::string& activation_name, const Output& workspace) {
         const Check check("matmul");
+        const Activation activation = activation_named("matmul", activation_name);
         check.floating("a", a);
         check.shape("a", a, {-1, -1, -1}, "(batch, M, K)");
         check.dtype("b", b, a.dtype);
         check.shape("b", b, {a.shape[0], a.shape[2], -1}, "(batch, K, N)");
         check.exact("c", c, {a.shape[0], a.shape[1], b.shape[2]}, a.dtype, "(batch, M, N)");
+        if (bias) check.exact("bias", bias, {b.shape[2]}, a.dtype, "(N,)");
         const Plan plan = matmul_plan(context, {a.shape[0], a.shape[1], b.shape[2], a.shape[2]}, a.dtype);
         check.packed(packed, plan.packed_bytes);
         check.workspace(workspace, plan.workspace_bytes);
         if (c.size() == 0) return;
         const py::gil_scoped_release released;
-        matmul(context, c, a, b, packed, workspace);
+        matmul(context, c, a, b, packed, bias, activation, workspace);
       },
-      py::arg("context"), py::arg("c"), py::arg("a"), py::arg("b"), py::arg("packed"), py::arg("workspace"));
+      py::arg("context"), py::arg("c"), py::arg("a"), py::arg("b"), py::arg("packed"), py::arg("bias"),
+      py::arg("activation"), py::arg("workspace"));
 }
 
 }  // namespace imgrec::bindings

@@ -12,10 +12,10 @@ namespace {
 
 bool is_depthwise(const Conv2dShape& shape) { return shape.groups > 1 && shape.group_in() == 1; }
 
-/// The channel count that a depthwise kernel works on: whole vectors.
+/// The channel count that a depthwise kernel works on: a vector or more.
 template <class T>
 std::int64_t depthwise_channels(const Conv2dShape& shape) {
-  return round_up(shape.out_channels, lanes<T>);
+  return std::max<std::int64_t>(shape.out_channels, lanes<T>);
 }
 
 /// Elements in the type that is computed in: the array's own, or a copy.
@@ -127,7 +127,7 @@ class PackedWeights {
   PackedWeights(const Conv2dShape& shape, DType dtype, Conv2dPass pass, Workspace& packed)
       : shape_(shape), pass_(pass), weight_(weight_count(shape), dtype, packed) {
     std::int64_t size = part_size(shape.height.kernel * shape.width.kernel);
-    if (narrow()) {
+    if (narrow() || along_depth()) {
       size = weight_count(shape);
     } else if (pass == Conv2dPass::backward_input) {
       size = 0;
@@ -165,7 +165,10 @@ class PackedWeights {
  private:
   bool narrow() const { return pass_ == Conv2dPass::backward_input && NarrowInputGradient<T>::serves(shape_); }
 
+  bool along_depth() const { return pass_ == Conv2dPass::forward && runs_along_depth<T>(shape_); }
+
   void pack_forward(const Context& context, const T* weight) const {
+    if (along_depth()) return static_cast<void>(std::copy_n(weight, weight_count(shape_), data_));
     if (!is_depthwise(shape_)) return pack_forward_weights(context, data_, weight, shape_);
     pack_depthwise_weights(data_, weight, depthwise_channels<T>(shape_), shape_, {forward_axis(shape_.height), 0, 0, 1},
                            {forward_axis(shape_.width), 0, 0, 1});
@@ -181,15 +184,16 @@ class PackedWeights {
 template <class T>
 class Product {
  public:
-  Product(const Context& context, const Conv2dShape& shape, std::int64_t columns, Workspace& workspace)
+  Product(const Context& context, const Conv2dShape& shape, Conv2dPass pass, Workspace& workspace)
       : shape_(shape),
-        columns_(columns),
-        dense_(context, is_depthwise(shape) ? 0 : columns, is_depthwise(shape) ? 0 : taps(), workspace),
+        columns_(pass == Conv2dPass::forward ? shape.group_out() : shape.group_in()),
+        along_depth_(pass == Conv2dPass::forward && runs_along_depth<T>(shape)),
+        dense_(context, is_depthwise(shape) ? 0 : columns_, is_depthwise(shape) ? 0 : taps(), workspace),
         depthwise_(context, is_depthwise(shape) ? depthwise_channels<T>(shape) : 0, workspace) {}
 
   void run(const Context& context, const Patches<T>& patches, const T* packed, const Output<T>& output) const {
     if (is_depthwise(shape_)) return multiply_depthwise(context, patches, packed, depthwise_, output);
-    multiply_patches(context, {patches, shape_.groups, columns_, packed}, dense_, output);
+    multiply_patches(context, {patches, shape_.groups, columns_, packed, along_depth_}, dense_, output);
   }
 
  private:
@@ -197,6 +201,7 @@ class Product {
 
   const Conv2dShape& shape_;
   std::int64_t columns_;
+  bool along_depth_;
   PatchScratch<T> dense_;
   DepthwiseScratch<T> depthwise_;
 };
@@ -211,7 +216,7 @@ struct ForwardPass {
   ForwardPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
       : bias(shape.out_channels, dtype, workspace),
         x(input_patches<T>(shape, dtype, workspace)),
-        product(context, shape, shape.group_out(), workspace) {}
+        product(context, shape, Conv2dPass::forward, workspace) {}
 };
 
 template <class T>
@@ -225,7 +230,7 @@ struct BackwardInputPass {
     if (NarrowInputGradient<T>::serves(shape))
       narrow.emplace(context, shape, workspace);
     else
-      product.emplace(context, shape, shape.group_in(), workspace);
+      product.emplace(context, shape, Conv2dPass::backward_input, workspace);
   }
 };
 
@@ -269,8 +274,8 @@ std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dt
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   if (shape.algorithm == Conv2dAlgorithm::winograd && !cpu::winograd_serves(shape, dtype))
     throw std::invalid_argument(
-        "conv2d: algorithm is 'winograd', which serves stride 1, dilation 1, one group, filters of 3x3 or 5x5, 16 "
-        "channels or more on both sides, and no float64; expected None or 'direct' for this convolution");
+        "conv2d: algorithm is 'winograd', which serves stride 1, filters of 3x3 or 5x5, 16 channels or more on both "
+        "sides of each group, and no float64; expected None or 'direct' for this convolution");
   if (cpu::winograd_chosen(shape, dtype, pass)) {
     cpu::Workspace workspace;
     if (pass == Conv2dPass::backward_weight)

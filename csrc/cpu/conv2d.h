@@ -163,13 +163,26 @@ alignas(64) inline constexpr T no_bias[micro_cols<T>] = {};
 template <class T>
 void multiply_rows(int rows, bool wide, const Depth& depth, const StridedRows<T>& a, const T* b, const Sums<T>& sums);
 
-/// For each group, (outputs x depth) patches times a packed (depth x columns) matrix.
+/// Whether a forward product has so few columns that its vectors run along the depth: then weights stay as they are.
+template <class T>
+bool runs_along_depth(const Conv2dShape& shape) {
+  return shape.group_out() <= lanes<T> / 2 && shape.group_in() >= lanes<T>;
+}
+
+/// For each group, (outputs x depth) patches times a packed (depth x columns) matrix, or one [column][depth].
 template <class T>
 struct PatchProduct {
   Patches<T> patches;
   std::int64_t groups, columns;
   const T* packed;
+  bool along_depth;
 };
+
+/// conv2d_narrow.cpp: a product of up to micro_rows rows, behind pointers [tap][micro_rows], and `columns` columns of
+/// weights [column][tap][run].
+template <class T>
+void multiply_along_depth(const T* const* pointers, int rows, std::int64_t taps, std::int64_t run, const T* weights,
+                          std::int64_t columns, const Sums<T>& sums);
 
 template <class T>
 struct PatchScratch {
@@ -223,7 +236,7 @@ template <class T>
 void pack_narrow_weights(T* packed, const T* weight, const Conv2dShape& shape);
 
 /// conv2d_depthwise.cpp: each channel has its own filter, weights [tap][channel]; patches.run is the channel count,
-/// a multiple of the vector's lanes.
+/// a vector's lanes or more.
 template <class T>
 struct DepthwiseScratch {
   T* tiles;
@@ -287,7 +300,7 @@ class DepthwiseWeightGradient {
   void run(const Context& context, const Array& dweight, const Patches<T>& patches, const Patches<T>& dy) const;
 
  private:
-  std::int64_t channels_, taps_;
+  std::int64_t channels_, taps_;  // channels_: rounded up to whole vectors
   Chunks chunks_;
   T* partial_;
 };

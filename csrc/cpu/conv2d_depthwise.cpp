@@ -26,6 +26,14 @@ inline void slide(const T* pixels, std::int64_t pixel_stride, const T* weights, 
   }
 }
 
+/// Calls body(c) for vectors of channels from c on; the last of them may overlap the one before.
+template <class T, class Body>
+inline void for_channels(std::int64_t channels, Body&& body) {
+  std::int64_t c = 0;
+  for (; c + lanes<T> <= channels; c += lanes<T>) body(c);
+  if (c < channels) body(channels - lanes<T>);
+}
+
 /// One output row under way.
 template <class T>
 struct Row {
@@ -85,31 +93,33 @@ struct Row {
   void sum_block(std::int64_t column, T* to) const {
     const Axis& width = patches.width;
     const bool dense = width.advance == 1 || width.advance == -1;
-    const auto for_channels = [&](auto&& body) {
-      for (std::int64_t c = 0; c < patches.run; c += lanes<T>) body(c, to + c);
-    };
+    const std::int64_t channels = patches.run;
     if (dense && width.taps == 3 && width.step == 1)
-      return for_channels([&](std::int64_t c, T* at) { sum_window<3, 1>(column, c, at); });
+      return for_channels<T>(channels, [&](std::int64_t c) { sum_window<3, 1>(column, c, to + c); });
     if (dense && width.taps == 3 && width.step == 2)
-      return for_channels([&](std::int64_t c, T* at) { sum_window<3, 2>(column, c, at); });
+      return for_channels<T>(channels, [&](std::int64_t c) { sum_window<3, 2>(column, c, to + c); });
     if (dense && width.taps == 5 && width.step == 1)
-      return for_channels([&](std::int64_t c, T* at) { sum_window<5, 1>(column, c, at); });
+      return for_channels<T>(channels, [&](std::int64_t c) { sum_window<5, 1>(column, c, to + c); });
     if (dense && width.taps == 2 && width.step == 1)
-      return for_channels([&](std::int64_t c, T* at) { sum_window<2, 1>(column, c, at); });
-    for_channels([&](std::int64_t c, T* at) { sum<block_columns>(column, 0, width.taps, c, at); });
+      return for_channels<T>(channels, [&](std::int64_t c) { sum_window<2, 1>(column, c, to + c); });
+    for_channels<T>(channels, [&](std::int64_t c) { sum<block_columns>(column, 0, width.taps, c, to + c); });
   }
 
   /// Outputs [first, last) at all channels; columns in [inner_begin, inner_end) have all their taps inside the image.
+  /// The last block of these may overlap the one before.
   void sum_columns(std::int64_t first, std::int64_t last, std::int64_t inner_begin, std::int64_t inner_end,
                    T* to) const {
+    const std::int64_t inner_last = std::min(inner_end, last) - block_columns;
+    const bool blocks = inner_last >= std::max(first, inner_begin);
     for (std::int64_t j = first; j < last;) {
-      T* at = to + (j - first) * patches.run;
-      if (j >= inner_begin && j + block_columns <= std::min(inner_end, last)) {
-        sum_block(j, at);
+      if (blocks && j >= inner_begin && j < inner_last + block_columns) {
+        j = std::min(j, inner_last);
+        sum_block(j, to + (j - first) * patches.run);
         j += block_columns;
       } else {
+        T* at = to + (j - first) * patches.run;
         const auto [begin, end] = patches.width.taps_inside(j);
-        for (std::int64_t c = 0; c < patches.run; c += lanes<T>) sum<1>(j, begin, end, c, at + c);
+        for_channels<T>(patches.run, [&](std::int64_t c) { sum<1>(j, begin, end, c, at + c); });
         ++j;
       }
     }
@@ -171,15 +181,20 @@ DepthwiseWeightGradient<T>::DepthwiseWeightGradient(const Patches<T>& patches, c
 
 namespace {
 
-/// sums[channel] += dy * x over `count` pixels, `dy_step` and `x_step` elements apart; V vectors of channels.
+/// sums[channel] += dy * x over `count` pixels, `dy_step` and `x_step` elements apart; V vectors of channels, the last
+/// of which has `some`.
 template <class T, int V>
-void sum_products(std::int64_t count, const T* dy, std::int64_t dy_step, const T* x, std::int64_t x_step, T* sums) {
+void sum_products(std::int64_t count, const T* dy, std::int64_t dy_step, const T* x, std::int64_t x_step, int some,
+                  T* sums) {
+  constexpr int last = (V - 1) * lanes<T>;
   Vector<T> total[V];
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) total[v] = load(sums + v * lanes<T>);
-  for (std::int64_t j = 0; j < count; ++j, dy += dy_step, x += x_step)
+  for (std::int64_t j = 0; j < count; ++j, dy += dy_step, x += x_step) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) total[v] += load(dy + v * lanes<T>) * load(x + v * lanes<T>);
+    for (int v = 0; v < V - 1; ++v) total[v] += load(dy + v * lanes<T>) * load(x + v * lanes<T>);
+    total[V - 1] += load_first(dy + last, some) * load_first(x + last, some);
+  }
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) store(sums + v * lanes<T>, total[v]);
 }
@@ -196,12 +211,13 @@ void sum_row(const Patches<T>& patches, const Patches<T>& dy, std::int64_t image
       if (begin == end) continue;
       const T* from = patches.row(image, height.position(row, h)) + width.position(begin, w) * patches.pixel_stride;
       const T* gradient = dy.row(image, row) + begin * dy.pixel_stride;
-      T* to = sums + (h * width.taps + w) * channels;
+      T* to = sums + (h * width.taps + w) * round_up(channels, lanes<T>);
       std::int64_t c = 0;
       for (; c + 4 * lanes<T> <= channels; c += 4 * lanes<T>)
-        sum_products<T, 4>(end - begin, gradient + c, dy.pixel_stride, from + c, step, to + c);
+        sum_products<T, 4>(end - begin, gradient + c, dy.pixel_stride, from + c, step, lanes<T>, to + c);
       for (; c < channels; c += lanes<T>)
-        sum_products<T, 1>(end - begin, gradient + c, dy.pixel_stride, from + c, step, to + c);
+        sum_products<T, 1>(end - begin, gradient + c, dy.pixel_stride, from + c, step,
+                           static_cast<int>(std::min<std::int64_t>(lanes<T>, channels - c)), to + c);
     }
 }
 

@@ -35,9 +35,11 @@ inline void finish(const Vector<T> (&values)[R][V], int rows, const Sums<T>& sum
 }
 
 /// Adds A B, where `pointers` [tap][micro_rows] point at the rows of A, the last of which may not count, and B has V
-/// vectors of columns worth computing.
+/// vectors of columns worth computing. What the pointers `ahead` point at is asked for meanwhile.
 template <class T, int V>
-void pointer_kernel(const Depth& depth, const T* const* pointers, int count, const T* b, const Sums<T>& sums) {
+void pointer_kernel(const Depth& depth, const T* const* pointers, std::int64_t ahead, int count, const T* b,
+                    const Sums<T>& sums) {
+  constexpr std::int64_t line = 64 / sizeof(T);
   fetch<T, micro_rows, V>(sums);
   Vector<T> values[micro_rows][V] = {};
   pointers += depth.tap * micro_rows;
@@ -45,14 +47,19 @@ void pointer_kernel(const Depth& depth, const T* const* pointers, int count, con
     const T* rows[micro_rows];
 #pragma GCC unroll 16
     for (int r = 0; r < micro_rows; ++r) rows[r] = pointers[r] + depth.channel;
-    for (std::int64_t c = 0; c < depth.channels; ++c, b += micro_cols<T>) {
-      Vector<T> columns[V];
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) columns[v] = load(b + v * lanes<T>);
+    for (std::int64_t c = 0; c < depth.channels;) {
+      if (ahead > 0)
 #pragma GCC unroll 16
-      for (int r = 0; r < micro_rows; ++r)
+        for (int r = 0; r < micro_rows; ++r) __builtin_prefetch(pointers[ahead + r] + depth.channel + c, 0, 2);
+      for (const std::int64_t end = std::min(c + line, depth.channels); c < end; ++c, b += micro_cols<T>) {
+        Vector<T> columns[V];
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) values[r][v] += rows[r][c] * columns[v];
+        for (int v = 0; v < V; ++v) columns[v] = load(b + v * lanes<T>);
+#pragma GCC unroll 16
+        for (int r = 0; r < micro_rows; ++r)
+#pragma GCC unroll 2
+          for (int v = 0; v < V; ++v) values[r][v] += rows[r][c] * columns[v];
+      }
     }
   }
   finish<T, micro_rows, V>(values, count, sums);
@@ -223,7 +230,15 @@ struct Tile {
     if (strided)
       multiply_rows<T>(block.rows, wide, depth, {block.first, strided->stride(), strided->tap_stride()}, b, sums);
     else
-      (wide ? pointer_kernel<T, 2> : pointer_kernel<T, 1>)(depth, block.pointers, block.rows, b, sums);
+      (wide ? pointer_kernel<T, 2> : pointer_kernel<T, 1>)(depth, block.pointers, ahead(number, c), block.rows, b,
+                                                           sums);
+  }
+
+  /// Where the next block's pointers are, if its pixels are to be asked for: the first panel of columns is the first to
+  /// read them, and the hardware expects contiguous ones, but no strides and no groups.
+  std::int64_t ahead(std::int64_t number, std::int64_t c) const {
+    const bool contiguous = patches.width.step * patches.pixel_stride == patches.run;
+    return c > 0 || number + 1 == count || contiguous ? 0 : micro_rows * patches.taps();
   }
 
   /// Blocks of depth outermost, so that a panel of B stays in the first-level cache over the rows.
@@ -242,6 +257,13 @@ struct Tile {
         }
       } while ((depth.channel += depth.channels) < run);
     } while ((depth.tap += depth.taps) < taps);
+  }
+
+  /// The same with vectors along the depth; weights [column][depth].
+  void multiply_narrow(const T* weights) const {
+    for (std::int64_t i = 0; i < count; ++i)
+      multiply_along_depth(blocks[i].pointers, blocks[i].rows, patches.taps(), patches.run, weights, columns,
+                           sums(i, 0, true));
   }
 
   void write() const {
@@ -269,7 +291,7 @@ void multiply_patches(const Context& context, const PatchProduct<T>& product, co
   const std::int64_t pixels = patches.outputs(), taps = patches.taps();
   if (pixels == 0) return;
   const StridedPatches<T> strided(patches);
-  const bool is_strided = patches.width.taps == 1 && taps > 0 && patches.inside();
+  const bool is_strided = !product.along_depth && patches.width.taps == 1 && taps > 0 && patches.inside();
   const std::int64_t blocks = is_strided ? strided.blocks() : (pixels + micro_rows - 1) / micro_rows;
   const GemmTiling<T> tiling(context, blocks * micro_rows, product.columns, patches.depth(), product.groups);
   parallel_tasks(context, product.groups * tiling.count(), [&](std::int64_t task, int worker) {
@@ -294,7 +316,10 @@ void multiply_patches(const Context& context, const PatchProduct<T>& product, co
                      : Block<T>{pixel + i * micro_rows,
                                 static_cast<int>(std::min<std::int64_t>(micro_rows, pixels - pixel - i * micro_rows)),
                                 nullptr, pointers + i * micro_rows * taps};
-    tile.multiply(product.packed + group * tiling.packed_size() + column * patches.depth());
+    if (product.along_depth)
+      tile.multiply_narrow(product.packed + tile.column * patches.depth());
+    else
+      tile.multiply(product.packed + group * tiling.packed_size() + column * patches.depth());
     tile.write();
   });
 }

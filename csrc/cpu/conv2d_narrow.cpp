@@ -1,5 +1,8 @@
-// The gradient of images with few channels, where a product with the channels as columns would leave most of a vector
-// idle. Vectors run along an output row instead:
+// Products with few columns, which would leave most of a vector idle.
+//
+// Forward, with few output channels, vectors run along the depth, and a sum's lanes are added at its end.
+//
+// The gradient of images with few channels has vectors along an output row:
 //
 //   z[kh, kw, c][j]  = sum over o of weight[o, kh, kw, c] dy[n, i, j, o]      a product with dy's row transposed
 //   dx[n, h, w, c]  += z[kh, kw, c][j]    for h = i s_h - p_h + kh d_h, w = j s_w - p_w + kw d_w
@@ -10,6 +13,48 @@
 #include "cpu/conv2d.h"
 
 namespace imgrec::cpu {
+
+namespace {
+
+/// V columns.
+template <class T, int V>
+void depth_kernel(const T* const* pointers, int rows, std::int64_t taps, std::int64_t run, const T* weights,
+                  const Sums<T>& sums) {
+  const std::int64_t depth = taps * run;
+  Vector<T> values[micro_rows][V] = {};
+  const auto add = [&](std::int64_t c, int count) {
+    Vector<T> columns[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) columns[v] = load_first(weights + v * depth + c, count);
+#pragma GCC unroll 16
+    for (int r = 0; r < micro_rows; ++r) {
+      const Vector<T> row = load_first(pointers[r] + c, count);
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) values[r][v] += row * columns[v];
+    }
+  };
+  for (std::int64_t tap = 0; tap < taps; ++tap, pointers += micro_rows, weights += run) {
+    std::int64_t c = 0;
+    for (; c + lanes<T> <= run; c += lanes<T>) add(c, lanes<T>);
+    if (c < run) add(c, static_cast<int>(run - c));
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < micro_rows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v)
+      if (r < rows) sums.to[r * sums.ld + v] = sums.start[r * sums.start_ld + v] + horizontal_sum<T>(values[r][v]);
+}
+
+}  // namespace
+
+template <class T>
+void multiply_along_depth(const T* const* pointers, int rows, std::int64_t taps, std::int64_t run, const T* weights,
+                          std::int64_t columns, const Sums<T>& sums) {
+  for (std::int64_t c = 0; c < columns; c += 2)
+    (columns - c > 1 ? depth_kernel<T, 2>
+                     : depth_kernel<T, 1>)(pointers, rows, taps, run, weights + c * taps * run,
+                                           {sums.to + c, sums.ld, sums.start + c, sums.start_ld, sums.last});
+}
 
 template <class T>
 bool NarrowInputGradient<T>::serves(const Conv2dShape& shape) {
@@ -127,6 +172,10 @@ void pack_narrow_weights(T* packed, const T* weight, const Conv2dShape& shape) {
     for (std::int64_t o = 0; o < shape.out_channels; ++o) packed[row * shape.out_channels + o] = weight[o * rows + row];
 }
 
+template void multiply_along_depth(const float* const*, int, std::int64_t, std::int64_t, const float*, std::int64_t,
+                                   const Sums<float>&);
+template void multiply_along_depth(const double* const*, int, std::int64_t, std::int64_t, const double*, std::int64_t,
+                                   const Sums<double>&);
 template class NarrowInputGradient<float>;
 template class NarrowInputGradient<double>;
 template void pack_narrow_weights(float*, const float*, const Conv2dShape&);

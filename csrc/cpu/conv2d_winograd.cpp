@@ -64,20 +64,20 @@ PositionKernel kernel_for(std::int64_t rows, std::int64_t columns) {
 }
 
 WinogradAxis axis_of(const Conv2dAxis& axis, Conv2dPass pass) {
-  const std::int64_t outputs = 7 - axis.kernel;
-  const auto tiles = [&](std::int64_t count) { return (count + outputs - 1) / outputs; };
+  const std::int64_t step = axis.dilation, size = (7 - axis.kernel) * step;
+  const auto tiles = [&](std::int64_t count) { return (count + size - 1) / size * std::min(step, count); };
   if (pass == Conv2dPass::backward_input)
-    return {axis.output(), axis.input, axis.padding_before - (axis.kernel - 1), tiles(axis.input)};
-  return {axis.input, axis.output(), -axis.padding_before, tiles(axis.output())};
+    return {axis.output(), axis.input, axis.padding_before - (axis.kernel - 1) * step, step, tiles(axis.input)};
+  return {axis.input, axis.output(), -axis.padding_before, step, tiles(axis.output())};
 }
 
 /// Some filters, [tap][depth][column]: a vector of columns at a vector of depths.
 template <int taps>
 using Filters = Vector<float>[taps * taps][lanes<float>];
 
-/// Reads `count` depths of `columns` columns. Forward a filter's columns are its output channels: they are far apart in
-/// memory, so rows of taps are read along the depth and transposed. Backwards they are its input channels, and the taps
-/// are turned round.
+/// Reads `count` depths of `columns` columns of a weight's group. Forward a filter's columns are its output channels:
+/// they are far apart in memory, so rows of taps are read along the depth and transposed. Backwards they are its input
+/// channels, and the taps are turned round.
 template <int taps, class S>
 void read_filters(const Array& weight, Conv2dPass pass, std::int64_t depth, int count, std::int64_t column, int columns,
                   Filters<taps>& filters) {
@@ -125,7 +125,7 @@ void winograd_transform_source(const Array& image, const WinogradTiles& tiles, s
     for (std::int64_t tile = first; tile < first + count; ++tile, to += layout.row_pitch) {
       const S* pixels[positions];
       const WinogradPlace place(tile, tiles);
-      find_pixels<points>(image, place.image, place.row + tiles.height.origin, place.column + tiles.width.origin,
+      find_pixels<points>(image, tiles, place.image, place.row + tiles.height.origin, place.column + tiles.width.origin,
                           static_cast<const S*>(zeros), pixels);
       const auto transform = [&](std::int64_t c) {
         transform_square<points, points>(
@@ -138,9 +138,9 @@ void winograd_transform_source(const Array& image, const WinogradTiles& tiles, s
   });
 }
 
-/// A block of tiles and a panel of columns.
+/// A block of tiles and a panel of a group's columns.
 struct WinogradProduct::Block {
-  std::int64_t first, count, column;
+  std::int64_t first, count, group, column;
   const float* source;
   float* sums;
 
@@ -154,12 +154,12 @@ namespace {
 template <int size, class S>
 void store_tile(S* to, const WinogradTiles& tiles, const WinogradPlace& place, std::int64_t channels,
                 std::int64_t channel, int count, const Vector<float> (&values)[size * size]) {
-  const std::int64_t height = tiles.height.outputs, width = tiles.width.outputs;
-  const std::int64_t rows = std::min<std::int64_t>(size, height - place.row);
-  const std::int64_t columns = std::min<std::int64_t>(size, width - place.column);
-  to += ((place.image * height + place.row) * width + place.column) * channels + channel;
-  for (std::int64_t i = 0; i < rows; ++i, to += width * channels)
-    for (std::int64_t j = 0; j < columns; ++j) store_narrow(to + j * channels, values[i * size + j], count);
+  const WinogradAxis &height = tiles.height, &width = tiles.width;
+  const std::int64_t rows = height.count(place.row, size), columns = width.count(place.column, size);
+  const std::int64_t row_step = height.step * width.outputs * channels, column_step = width.step * channels;
+  to += ((place.image * height.outputs + place.row) * width.outputs + place.column) * channels + channel;
+  for (std::int64_t i = 0; i < rows; ++i, to += row_step)
+    for (std::int64_t j = 0; j < columns; ++j) store_narrow(to + j * column_step, values[i * size + j], count);
 }
 
 }  // namespace
@@ -167,10 +167,11 @@ void store_tile(S* to, const WinogradTiles& tiles, const WinogradPlace& place, s
 template <int taps, class S>
 void WinogradProduct::Block::write(const WinogradProduct& product, const WinogradOutput& output) const {
   constexpr int size = tile_outputs<taps>;
-  const std::int64_t channels = product.columns_, end = std::min(channels, column + panel);
+  const std::int64_t channels = product.groups_ * product.columns_, end = std::min(product.columns_, column + panel);
   for (std::int64_t c = column; c < end; c += lanes<float>) {
     const int some = static_cast<int>(std::min<std::int64_t>(lanes<float>, end - c));
-    const Vector<float> bias = output.bias ? load_wide(output.bias.as<const S>() + c, some) : Vector<float>{};
+    const std::int64_t channel = group * product.columns_ + c;
+    const Vector<float> bias = output.bias ? load_wide(output.bias.as<const S>() + channel, some) : Vector<float>{};
     for (std::int64_t tile = 0; tile < count; ++tile) {
       const float* from = sums + tile * panel + (c - column);
       const WinogradPlace place(first + tile, product.tiles_);
@@ -179,9 +180,9 @@ void WinogradProduct::Block::write(const WinogradProduct& product, const Winogra
           Collect{}, [&](int i, int j) { return load(from + (i * points + j) * product.sums_layout_.position_pitch); },
           [&](int i, int j, Vector<float> v) { values[i * size + j] = v + bias; });
       if (output.pre_activation)
-        store_tile<size>(output.pre_activation.as<S>(), product.tiles_, place, channels, c, some, values);
+        store_tile<size>(output.pre_activation.as<S>(), product.tiles_, place, channels, channel, some, values);
       if (output.activation != Activation::none) activate_all(values, size * size, output.activation);
-      store_tile<size>(output.result.as<S>(), product.tiles_, place, channels, c, some, values);
+      store_tile<size>(output.result.as<S>(), product.tiles_, place, channels, channel, some, values);
     }
   }
 }
@@ -190,12 +191,13 @@ WinogradProduct::WinogradProduct(const Context& context, const Conv2dShape& shap
                                  Workspace& workspace)
     : tiles_(shape, pass),
       pass_(pass),
-      depth_(pass == Conv2dPass::forward ? shape.in_channels : shape.out_channels),
-      columns_(pass == Conv2dPass::forward ? shape.out_channels : shape.in_channels),
+      groups_(shape.groups),
+      depth_(pass == Conv2dPass::forward ? shape.group_in() : shape.group_out()),
+      columns_(pass == Conv2dPass::forward ? shape.group_out() : shape.group_in()),
       rows_(many_tiles() ? 2 * micro_rows : std::min<std::int64_t>(tiles_.count(), 128)),
-      source_layout_(many_tiles() ? rows_ : tiles_.count(), round_up(depth_, 16) + 16),
+      source_layout_(many_tiles() ? rows_ : tiles_.count(), round_up(groups_ * depth_, 16) + 16),
       sums_layout_(rows_, panel) {
-  zeros_ = workspace.take<float>(depth_);
+  zeros_ = workspace.take<float>(groups_ * depth_);
   sources_ = workspace.take<float>(many_tiles() ? context.threads * source_layout_.size() : source_layout_.size());
   const std::int64_t depth_blocks = (depth_ + winograd_depth - 1) / winograd_depth;
   weights_ =
@@ -210,15 +212,19 @@ float* WinogradProduct::weights_at(std::int64_t number, std::int64_t depth) cons
 
 /// The filters of a panel of columns at a block of depth, transformed: [36][depth][column].
 template <int taps, class S>
-void WinogradProduct::transform_weights(const Array& weight, std::int64_t column, std::int64_t depth, float* to) const {
+void WinogradProduct::transform_weights(const Array& weight, std::int64_t number, std::int64_t depth, float* to) const {
   constexpr int width = lanes<float>;
+  const std::int64_t column = column_of(number), group = group_of(number);
+  // Groups follow each other in the weight's filters, which are columns forward and depths backwards.
+  const std::int64_t first_column = pass_ == Conv2dPass::forward ? group * columns_ : 0;
+  const std::int64_t first_depth = pass_ == Conv2dPass::forward ? 0 : group * depth_;
   const std::int64_t end = std::min(depth_, depth + winograd_depth);
   for (std::int64_t k = depth; k < end; k += width)
     for (std::int64_t c = column; c < std::min(columns_, column + panel); c += width) {
       const int count = static_cast<int>(std::min<std::int64_t>(width, end - k));
       const int columns = static_cast<int>(std::min<std::int64_t>(width, columns_ - c));
       Filters<taps> filters;
-      read_filters<taps, S>(weight, pass_, k, count, c, columns, filters);
+      read_filters<taps, S>(weight, pass_, first_depth + k, count, first_column + c, columns, filters);
       float* square = to + (k - depth) * panel + (c - column);
       for (int d = 0; d < count; ++d, square += panel)
         transform_square<taps, points>(
@@ -231,7 +237,7 @@ void WinogradProduct::transform_weights(const Array& weight, std::int64_t column
 void WinogradProduct::multiply(const Block& block, std::int64_t depth, const float* weights) const {
   const std::int64_t steps = (block.count + micro_rows - 1) / micro_rows, step = (block.count + steps - 1) / steps;
   for (int p = 0; p < positions; ++p) {
-    const float* a = block.source + p * source_layout_.position_pitch + depth;
+    const float* a = block.source + p * source_layout_.position_pitch + block.group * depth_ + depth;
     float* sums = block.sums + p * sums_layout_.position_pitch;
     for (std::int64_t row = 0; row < block.count; row += step)
       kernel_for(std::min(step, block.count - row), columns_ - block.column)(
@@ -242,7 +248,7 @@ void WinogradProduct::multiply(const Block& block, std::int64_t depth, const flo
 
 void WinogradProduct::run(const Context& context, const Array& source, const Array& weight,
                           const WinogradOutput& output) const {
-  std::fill_n(static_cast<float*>(zeros_), depth_, 0.0F);
+  std::fill_n(static_cast<float*>(zeros_), groups_ * depth_, 0.0F);
   many_tiles() ? run_by_tiles(context, source, weight, output) : run_by_columns(context, source, weight, output);
 }
 
@@ -254,16 +260,22 @@ void WinogradProduct::run_by_tiles(const Context& context, const Array& source, 
     for_taps(tiles_.taps, [&](auto taps) {
       parallel_tasks(context, panels() * depth_blocks, [&](std::int64_t task, int) {
         const std::int64_t number = task / depth_blocks, depth = task % depth_blocks * winograd_depth;
-        transform_weights<taps, S>(weight, number * panel, depth, weights_at(number, depth));
+        transform_weights<taps, S>(weight, number, depth, weights_at(number, depth));
       });
       parallel_tasks(context, (tiles_.count() + rows_ - 1) / rows_, [&](std::int64_t task, int worker) {
         float* transformed = sources_ + worker * source_layout_.size();
-        Block block{task * rows_, std::min(rows_, tiles_.count() - task * rows_), 0, transformed,
+        Block block{task * rows_,
+                    std::min(rows_, tiles_.count() - task * rows_),
+                    0,
+                    0,
+                    transformed,
                     sums_ + worker * sums_layout_.size()};
         winograd_transform_source(source, tiles_, block.first, block.count, transformed, source_layout_, zeros_);
-        for (; block.column < columns_; block.column += panel) {
+        for (std::int64_t number = 0; number < panels(); ++number) {
+          block.group = group_of(number);
+          block.column = column_of(number);
           for (std::int64_t depth = 0; depth < depth_; depth += winograd_depth)
-            multiply(block, depth, weights_at(block.column / panel, depth));
+            multiply(block, depth, weights_at(number, depth));
           block.write<taps, S>(*this, output);
         }
       });
@@ -281,12 +293,16 @@ void WinogradProduct::run_by_columns(const Context& context, const Array& source
                                   source_layout_, zeros_);
       });
       parallel_tasks(context, panels() * ((tiles_.count() + rows_ - 1) / rows_), [&](std::int64_t task, int worker) {
-        const std::int64_t first = task / panels() * rows_;
-        const Block block{first, std::min(rows_, tiles_.count() - first), task % panels() * panel,
-                          sources_ + first * source_layout_.row_pitch, sums_ + worker * sums_layout_.size()};
+        const std::int64_t first = task / panels() * rows_, number = task % panels();
+        const Block block{first,
+                          std::min(rows_, tiles_.count() - first),
+                          group_of(number),
+                          column_of(number),
+                          sources_ + first * source_layout_.row_pitch,
+                          sums_ + worker * sums_layout_.size()};
         float* weights = weights_ + worker * positions * weights_pitch;
         for (std::int64_t depth = 0; depth < depth_; depth += winograd_depth) {
-          transform_weights<taps, S>(weight, block.column, depth, weights);
+          transform_weights<taps, S>(weight, number, depth, weights);
           multiply(block, depth, weights);
         }
         block.write<taps, S>(*this, output);
@@ -296,12 +312,10 @@ void WinogradProduct::run_by_columns(const Context& context, const Array& source
 }
 
 bool winograd_serves(const Conv2dShape& shape, DType dtype) {
-  const auto fits = [&](const Conv2dAxis& axis) {
-    return axis.stride == 1 && axis.dilation == 1 && axis.kernel == shape.height.kernel;
-  };
+  const auto fits = [&](const Conv2dAxis& axis) { return axis.stride == 1 && axis.kernel == shape.height.kernel; };
   const bool square = fits(shape.height) && fits(shape.width);
   return square && (shape.height.kernel == 3 || shape.height.kernel == 5) && dtype != DType::float64 &&
-         shape.groups == 1 && std::min(shape.in_channels, shape.out_channels) >= 16;
+         std::min(shape.group_in(), shape.group_out()) >= 16;
 }
 
 bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
@@ -312,7 +326,7 @@ bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   const std::int64_t fewest = tiles.taps == 3 ? 8 : 96;
   if (pass == Conv2dPass::backward_weight && tiles.count() < fewest) return false;
   const auto channels = static_cast<double>(shape.in_channels + shape.out_channels);
-  const auto pairs = static_cast<double>(shape.in_channels * shape.out_channels);
+  const auto pairs = static_cast<double>(shape.in_channels * shape.group_out());
   const auto outputs = static_cast<double>(tiles.batch * tiles.height.outputs * tiles.width.outputs);
   const auto taps = static_cast<double>(shape.height.kernel * shape.width.kernel);
   // Everything in multiply-adds: what a tile's channel and a filter take, transformed and moved through the caches, and

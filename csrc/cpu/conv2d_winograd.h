@@ -1,5 +1,7 @@
-// Convolution by Winograd's minimal filtering, for stride 1, filters of 3x3 or 5x5 and enough channels: the mathematics
-// are in conv2d_winograd_transforms.h. Everything is computed in float32; 16-bit types are widened as they are read.
+// Convolution by Winograd's minimal filtering, for stride 1, filters of 3x3 or 5x5 and enough channels in each group:
+// the mathematics are in conv2d_winograd_transforms.h. Everything is computed in float32; 16-bit types are widened as
+// they are read. A dilated convolution is a plain one of every dilation-th pixel, so the pixels of a tile lie so far
+// apart, and tiles of all phases cover the image.
 #pragma once
 
 #include <type_traits>
@@ -16,9 +18,20 @@ bool winograd_serves(const Conv2dShape& shape, DType dtype);
 /// shorter than that of the direct ones.
 bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass);
 
-/// Along an axis, output i is a sum over taps t of source[i + origin + t]; `tiles` of neighbouring outputs cover them.
+/// Along an axis, output i is a sum over taps t of source[i + origin + t step]. `tiles` cover the outputs; those of a
+/// tile lie `step` apart.
 struct WinogradAxis {
-  std::int64_t source, outputs, origin, tiles;
+  std::int64_t source, outputs, origin, step, tiles;
+
+  /// The first output of a tile of `size`. Neighbouring tiles differ in phase.
+  std::int64_t place(std::int64_t tile, std::int64_t size) const {
+    const std::int64_t phases = std::min(step, outputs);
+    return tile / phases * step * size + tile % phases;
+  }
+  /// How many outputs of a tile of `size` that begins at `first` there are.
+  std::int64_t count(std::int64_t first, std::int64_t size) const {
+    return std::clamp<std::int64_t>((outputs - first + step - 1) / step, 0, size);
+  }
 };
 
 /// Tiles of output pixels, numbered by image, row and column of tiles.
@@ -38,21 +51,24 @@ struct WinogradPlace {
 
   WinogradPlace(std::int64_t number, const WinogradTiles& tiles)
       : image(number / (tiles.height.tiles * tiles.width.tiles)),
-        row(number / tiles.width.tiles % tiles.height.tiles * tiles.outputs()),
-        column(number % tiles.width.tiles * tiles.outputs()) {}
+        row(tiles.height.place(number / tiles.width.tiles % tiles.height.tiles, tiles.outputs())),
+        column(tiles.width.place(number % tiles.width.tiles, tiles.outputs())) {}
 };
 
-/// Pointers to the size x size pixels from (top, left) on; to zeros for those outside the image.
+/// Pointers to size x size pixels of a tile, the first of them at (top, left); to zeros for those outside the image.
 template <int size, class S>
-void find_pixels(const Array& images, std::int64_t image, std::int64_t top, std::int64_t left, const S* zeros,
-                 const S* (&pixels)[size * size]) {
+void find_pixels(const Array& images, const WinogradTiles& tiles, std::int64_t image, std::int64_t top,
+                 std::int64_t left, const S* zeros, const S* (&pixels)[size * size]) {
   const std::int64_t height = images.shape[1], width = images.shape[2], channels = images.shape[3];
   const S* first = images.as<const S>() + image * height * width * channels;
   for (std::int64_t i = 0; i < size; ++i) {
-    const bool inside = top + i >= 0 && top + i < height;
-    const std::int64_t row = ((top + i) * width + left) * channels;
-    for (std::int64_t j = 0; j < size; ++j)
-      pixels[i * size + j] = inside && left + j >= 0 && left + j < width ? first + row + j * channels : zeros;
+    const std::int64_t row = top + i * tiles.height.step;
+    const bool inside = row >= 0 && row < height;
+    for (std::int64_t j = 0; j < size; ++j) {
+      const std::int64_t column = left + j * tiles.width.step;
+      pixels[i * size + j] =
+          inside && column >= 0 && column < width ? first + (row * width + column) * channels : zeros;
+    }
   }
 }
 
@@ -104,14 +120,17 @@ class WinogradProduct {
   void run_by_columns(const Context& context, const Array& source, const Array& weight,
                       const WinogradOutput& output) const;
   template <int taps, class S>
-  void transform_weights(const Array& weight, std::int64_t column, std::int64_t depth, float* to) const;
+  void transform_weights(const Array& weight, std::int64_t number, std::int64_t depth, float* to) const;
   void multiply(const Block& block, std::int64_t depth, const float* weights) const;
   float* weights_at(std::int64_t panel, std::int64_t depth) const;
-  std::int64_t panels() const { return (columns_ + micro_cols<float> - 1) / micro_cols<float>; }
+  std::int64_t group_panels() const { return (columns_ + micro_cols<float> - 1) / micro_cols<float>; }
+  std::int64_t panels() const { return groups_ * group_panels(); }
+  std::int64_t group_of(std::int64_t number) const { return number / group_panels(); }
+  std::int64_t column_of(std::int64_t number) const { return number % group_panels() * micro_cols<float>; }
 
   WinogradTiles tiles_;
   Conv2dPass pass_;
-  std::int64_t depth_, columns_, rows_;
+  std::int64_t groups_, depth_, columns_, rows_;  // depth and columns of a group
   WinogradLayout source_layout_, sums_layout_;
   void* zeros_;
   float *sources_, *weights_, *sums_;
@@ -137,11 +156,12 @@ class WinogradWeightGradient {
   template <int taps, class S>
   void write(const Array& dweight, std::int64_t block, const float* sums) const;
 
-  std::int64_t blocks() const { return groups_ * panels_; }
+  std::int64_t blocks() const { return groups_ * panels_ * channel_blocks_; }
   std::int64_t block_size() const { return winograd::positions * block_pitch_; }
 
   WinogradTiles tiles_;
-  std::int64_t channels_, columns_, panels_, groups_, group_channels_;
+  std::int64_t groups_, channels_, columns_, panels_;  // channels, columns and panels of a group
+  std::int64_t channel_blocks_, block_channels_;
   std::int64_t parts_, part_tiles_, chunk_;
   WinogradLayout source_layout_;
   std::int64_t gradient_pitch_, block_pitch_;

@@ -59,25 +59,32 @@ OuterKernel kernel_for(std::int64_t rows, std::int64_t columns) {
   return (columns > lanes<float> ? wide : narrow)[static_cast<std::size_t>(rows - 1)];
 }
 
-/// Transforms dy under the tiles [first, first + count): to[position][panel of columns][tile][column].
+/// Where D[position][group][panel of columns][tile][column] has its panels and positions.
+struct GradientLayout {
+  std::int64_t groups, panels, panel_pitch, position_pitch;
+};
+
+/// Transforms dy under the tiles [first, first + count).
 template <int taps, class S>
 void transform_gradient(const Array& dy, const WinogradTiles& tiles, std::int64_t first, std::int64_t count, float* to,
-                        std::int64_t panel_pitch, std::int64_t position_pitch, const S* zeros) {
+                        const GradientLayout& layout, const S* zeros) {
   constexpr int size = tile_outputs<taps>;
-  const std::int64_t channels = dy.shape[3];
+  const std::int64_t columns = dy.shape[3] / layout.groups;
   for (std::int64_t tile = first; tile < first + count; ++tile, to += panel) {
     const WinogradPlace place(tile, tiles);
     const S* pixels[size * size];
-    find_pixels<size>(dy, place.image, place.row, place.column, zeros, pixels);
-    const auto transform = [&](std::int64_t c, int some) {
-      float* vector = to + c / panel * panel_pitch + c % panel;
+    find_pixels<size>(dy, tiles, place.image, place.row, place.column, zeros, pixels);
+    const auto transform = [&](std::int64_t group, std::int64_t c, int some) {
+      float* vector = to + (group * layout.panels + c / panel) * layout.panel_pitch + c % panel;
       transform_square<size, points>(
-          Evaluate{}, [&](int i, int j) { return load_wide(pixels[i * size + j] + c, some); },
-          [&](int i, int j, Vector<float> v) { store(vector + (i * points + j) * position_pitch, v); });
+          Evaluate{}, [&](int i, int j) { return load_wide(pixels[i * size + j] + group * columns + c, some); },
+          [&](int i, int j, Vector<float> v) { store(vector + (i * points + j) * layout.position_pitch, v); });
     };
-    std::int64_t c = 0;
-    for (; c + lanes<float> <= channels; c += lanes<float>) transform(c, lanes<float>);
-    if (c < channels) transform(c, static_cast<int>(channels - c));
+    for (std::int64_t group = 0; group < layout.groups; ++group) {
+      std::int64_t c = 0;
+      for (; c + lanes<float> <= columns; c += lanes<float>) transform(group, c, lanes<float>);
+      if (c < columns) transform(group, c, static_cast<int>(columns - c));
+    }
   }
 }
 
@@ -85,20 +92,21 @@ void transform_gradient(const Array& dy, const WinogradTiles& tiles, std::int64_
 
 WinogradWeightGradient::WinogradWeightGradient(const Context& context, const Conv2dShape& shape, Workspace& workspace)
     : tiles_(shape, Conv2dPass::backward_weight),
-      channels_(shape.in_channels),
-      columns_(shape.out_channels),
+      groups_(shape.groups),
+      channels_(shape.group_in()),
+      columns_(shape.group_out()),
       panels_((columns_ + panel - 1) / panel),
-      groups_((channels_ + 63) / 64),
-      group_channels_(round_up((channels_ + groups_ - 1) / groups_, 16)),
-      parts_(tiles_.count() > chunk_tiles && channels_ * columns_ <= 8192
+      channel_blocks_((channels_ + 63) / 64),
+      block_channels_(round_up((channels_ + channel_blocks_ - 1) / channel_blocks_, 16)),
+      parts_(tiles_.count() > chunk_tiles && groups_ * channels_ * columns_ <= 8192
                  ? std::min<std::int64_t>(16, tiles_.count() / 48)
                  : 1),
       part_tiles_((tiles_.count() + parts_ - 1) / parts_),
       chunk_(parts_ > 1 ? sum_tiles : std::min(part_tiles_, chunk_tiles)),
-      source_layout_(chunk_, round_up(channels_, 16) + 16),
-      gradient_pitch_(panels_ * chunk_ * panel + 16),
-      block_pitch_(group_channels_ * panel + 16) {
-  zeros_ = workspace.take<float>(std::max(channels_, columns_));
+      source_layout_(chunk_, round_up(groups_ * channels_, 16) + 16),
+      gradient_pitch_(groups_ * panels_ * chunk_ * panel + 16),
+      block_pitch_(block_channels_ * panel + 16) {
+  zeros_ = workspace.take<float>(groups_ * std::max(channels_, columns_));
   const std::int64_t transformed = parts_ > 1 ? context.threads : 1;
   const std::int64_t sums = chunk_ < tiles_.count() ? parts_ * blocks() : context.threads;
   source_ = workspace.take<float>(transformed * source_layout_.size());
@@ -113,8 +121,8 @@ void WinogradWeightGradient::transform(const Array& x, const Array& dy, std::int
   for_storage(dy.dtype, [&](auto tag) {
     using S = decltype(tag);
     for_taps(tiles_.taps, [&](auto taps) {
-      transform_gradient<taps>(dy, tiles_, first, count, to.gradient, chunk_ * panel, gradient_pitch_,
-                               static_cast<const S*>(zeros_));
+      transform_gradient<taps>(dy, tiles_, first, count, to.gradient,
+                               {groups_, panels_, chunk_ * panel, gradient_pitch_}, static_cast<const S*>(zeros_));
     });
   });
 }
@@ -122,14 +130,15 @@ void WinogradWeightGradient::transform(const Array& x, const Array& dy, std::int
 /// Adds the products of `count` tiles to the sums of a block.
 void WinogradWeightGradient::multiply(std::int64_t block, int position, std::int64_t count, bool first,
                                       const Transformed& from, float* sums) const {
-  const std::int64_t group = block % groups_, number = block / groups_;
-  const std::int64_t channels = std::min(group_channels_, channels_ - group * group_channels_);
+  const std::int64_t number = block / channel_blocks_, group = number / panels_;
+  const std::int64_t channel = block % channel_blocks_ * block_channels_;
+  const std::int64_t channels = std::min(block_channels_, channels_ - channel);
   const std::int64_t steps = (channels + micro_rows - 1) / micro_rows, step = (channels + steps - 1) / steps;
-  const float* x = from.source + position * source_layout_.position_pitch + group * group_channels_;
+  const float* x = from.source + position * source_layout_.position_pitch + group * channels_ + channel;
   const float* dy = from.gradient + position * gradient_pitch_ + number * chunk_ * panel;
   for (std::int64_t tile = 0; tile < count; tile += sum_tiles)
     for (std::int64_t c = 0; c < channels; c += step)
-      kernel_for(std::min(step, channels - c), columns_ - number * panel)(
+      kernel_for(std::min(step, channels - c), columns_ - number % panels_ * panel)(
           std::min(sum_tiles, count - tile), x + tile * source_layout_.row_pitch + c, source_layout_.row_pitch,
           dy + tile * panel, sums + position * block_pitch_ + c * panel, first && tile == 0);
 }
@@ -137,14 +146,15 @@ void WinogradWeightGradient::multiply(std::int64_t block, int position, std::int
 template <int taps, class S>
 void WinogradWeightGradient::write(const Array& dweight, std::int64_t block, const float* sums) const {
   constexpr int width = lanes<float>;
-  const std::int64_t group = block % groups_ * group_channels_, number = block / groups_ * panel;
-  const std::int64_t end = std::min(group_channels_, channels_ - group);
+  const std::int64_t channel = block % channel_blocks_ * block_channels_, number = block / channel_blocks_;
+  const std::int64_t group = number / panels_, first = number % panels_ * panel;
+  const std::int64_t end = std::min(block_channels_, channels_ - channel);
   for (std::int64_t c = 0; c < end; c += width)
-    for (std::int64_t column = number; column < std::min(columns_, number + panel); column += width) {
+    for (std::int64_t column = first; column < std::min(columns_, first + panel); column += width) {
       const int some = static_cast<int>(std::min<std::int64_t>(width, end - c));
       Vector<float> filters[taps * taps][width] = {};
       for (int d = 0; d < some; ++d) {
-        const float* from = sums + (c + d) * panel + (column - number);
+        const float* from = sums + (c + d) * panel + (column - first);
         transform_square<points, taps>(
             CollectScaled{}, [&](int i, int j) { return load(from + (i * points + j) * block_pitch_); },
             [&](int i, int j, Vector<float> v) { filters[i * taps + j][d] = v; });
@@ -152,8 +162,9 @@ void WinogradWeightGradient::write(const Array& dweight, std::int64_t block, con
       for (int tap = 0; tap < taps * taps; ++tap) {
         transpose<float>(filters[tap]);
         for (std::int64_t k = 0; k < std::min<std::int64_t>(width, columns_ - column); ++k)
-          store_narrow(dweight.as<S>() + ((column + k) * taps * taps + tap) * channels_ + group + c, filters[tap][k],
-                       some);
+          store_narrow(
+              dweight.as<S>() + ((group * columns_ + column + k) * taps * taps + tap) * channels_ + channel + c,
+              filters[tap][k], some);
       }
     }
 }
@@ -165,7 +176,7 @@ void WinogradWeightGradient::write_block(const Array& dweight, std::int64_t bloc
 }
 
 void WinogradWeightGradient::run(const Context& context, const Array& dweight, const Array& x, const Array& dy) const {
-  std::fill_n(static_cast<float*>(zeros_), std::max(channels_, columns_), 0.0F);
+  std::fill_n(static_cast<float*>(zeros_), groups_ * std::max(channels_, columns_), 0.0F);
   parts_ > 1 ? run_by_parts(context, dweight, x, dy) : run_by_blocks(context, dweight, x, dy);
 }
 

@@ -24,6 +24,7 @@ template <class T>
 inline constexpr int micro_cols = 2 * lanes<T>;
 inline constexpr int micro_rows = vector_registers == 32 ? 14 : 6;
 inline constexpr std::int64_t depth_block = 256;
+inline constexpr std::int64_t least_parallel_work = 1 << 18;  // multiply-adds
 
 /// tile[0..R) [0..micro_cols) (+)= A panel times B panel over `depth` values of k.
 template <class T, int R>
@@ -65,8 +66,9 @@ struct GemmTiling {
       : m(m), n(n), k(k) {
     tile_rows = std::min<std::int64_t>(round_up(std::max<std::int64_t>(m, 1), micro_rows), 8 * micro_rows);
     tile_cols = std::min<std::int64_t>(round_up(std::max<std::int64_t>(n, 1), micro_cols<T>), 16 * micro_cols<T>);
-    // Smaller tiles where there would be too few to keep every thread at work.
-    const std::int64_t wanted = 3 * context.threads;
+    // Smaller tiles where there would be too few to keep every thread at work; one where it ends sooner than another
+    // thread could be told of it.
+    const std::int64_t wanted = batch * m * n * k < least_parallel_work ? 1 : 3 * context.threads;
     while (batch * count() < wanted && tile_cols > 2 * micro_cols<T>)
       tile_cols = round_up(tile_cols / 2, micro_cols<T>);
     while (batch * count() < wanted && tile_rows > 2 * micro_rows) tile_rows = round_up(tile_rows / 2, micro_rows);

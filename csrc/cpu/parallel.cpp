@@ -46,7 +46,8 @@ T wait_for_change(const std::atomic<T>& value, T seen) {
 ///     state_ was still open after the increment. The owner closes state_ before it looks at active_, and all four are
 ///     sequentially consistent: so the owner sees the worker, or the worker sees the job closed;
 ///   - every thread has a share of the tasks, neighbours of each other, always the same for as many tasks: what it
-///     touched in one call it often finds in its own caches in the next. Who has ended his share takes from the others';
+///     touched in one call it often finds in its own caches in the next. Who has ended his share takes from the
+///     others';
 ///   - a task is claimed by one fetch_add of its share's counter, so each runs once; run() returns when all have ended,
 ///     and the decrement of active_ hands what they wrote to the caller;
 ///   - whoever waits for long sleeps in the kernel: workers for state_ to change, the owner for active_ to become 0,
@@ -62,7 +63,8 @@ class Pool {
     body_ = &body;
     tasks_ = tasks;
     threads_ = static_cast<int>(wanted) + 1;
-    for (int share = 0; share < threads_; ++share) shares_[share].next.store(first_of(share), std::memory_order_relaxed);
+    for (int share = 0; share < threads_; ++share)
+      shares_[share].next.store(first_of(share), std::memory_order_relaxed);
     counter_ += counter_step;
     state_.store(counter_ | open_bit | wanted);
     state_.notify_all();

@@ -40,9 +40,9 @@ struct Memory {
 /// sample's saved slots is null where the sample takes no part in the step.
 template <class T>
 struct CellStep {
-  int rows, units;     // units: how many the block has
-  std::int64_t width;  // how far slots and the gates of next_state lie apart
-  T* next_state;       // a panel, as state_offset says
+  int rows, units;                  // units: how many the block has
+  std::int64_t width;               // how far slots and the gates of next_state lie apart
+  T* next_state;                    // a panel, as state_offset says
   const T* saved[micro_rows] = {};  // [slot][unit]
   const T *previous[micro_rows] = {}, *dh[micro_rows] = {};
   const void* doutput[micro_rows] = {};  // null for zeros
@@ -191,8 +191,7 @@ class Backward {
       cell.saved[r] = saved(row, block, 0);
       cell.previous[r] = memory_.first + place;
       if (step > 0) cell.previous[r] = saved(order_.row(sample, step - 1), block, layout_.saved - 1);
-      if (doutput_)
-        cell.doutput[r] = doutput_.as<char>() + (row * extent_.hidden + unit) * size_of(doutput_.dtype);
+      if (doutput_) cell.doutput[r] = doutput_.as<char>() + (row * extent_.hidden + unit) * size_of(doutput_.dtype);
       cell.slots[r] = memory_.slots + row * layout_.gradients * extent_.width + unit;
       cell.carry[r] = memory_.carry + place;
     }

@@ -75,7 +75,7 @@ void state_product(int rows, int panels, std::int64_t depth, const T* state, con
   multiply_rows<T, micro_rows>(rows, panels, depth, state, matrix, initial, to, column);
 }
 
-#define IMGREC_INSTANTIATE(T)                                                                                       \
+#define IMGREC_INSTANTIATE(T) \
   template void state_product(int, int, std::int64_t, const T*, const T*, const T*, T* const*, std::int64_t);
 IMGREC_INSTANTIATE(float)
 IMGREC_INSTANTIATE(double)

@@ -107,11 +107,6 @@ inline V maximum(V a, V b) {
   return a > b ? a : b;
 }
 
-template <class V>
-inline V minimum(V a, V b) {
-  return a < b ? a : b;
-}
-
 /// Lane i of the result is lane i + distance, counted around.
 template <int distance, class V, int... lane>
 inline V rotate(V v, std::integer_sequence<int, lane...>) {

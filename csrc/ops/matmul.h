@@ -1,11 +1,12 @@
-// Batched matrix product: c[b] = a[b] b[b].
+// Batched matrix product: c[b] = activation(a[b] b[b] + bias).
 //   a (B, M, K)  any strides, so transposed and broadcast operands need no copy
 //   b (B, K, N)  any strides
 //   c (B, M, N)  contiguous
+//   bias (N,)    contiguous, optional
 // float32, float64, float16, bfloat16; the 16-bit types accumulate in float32.
 #pragma once
 
-#include "ops/array.h"
+#include "ops/activation.h"
 
 namespace imgrec {
 
@@ -20,6 +21,6 @@ void matmul_pack(const Context& context, const Array& packed, const Array& b, co
 
 /// packed: from matmul_pack; not looked at where the plan asks for none.
 void matmul(const Context& context, const Array& c, const Array& a, const Array& b, const Array& packed,
-            const Array& workspace);
+            const Array& bias, Activation activation, const Array& workspace);
 
 }  // namespace imgrec

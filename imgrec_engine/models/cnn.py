@@ -5,6 +5,7 @@ from __future__ import annotations
 from imgrec_engine import functional as F
 from imgrec_engine import nn
 from imgrec_engine.models.registry import ImageModel, register
+from imgrec_engine.nn.conv_norm import conv_norm
 from imgrec_engine.tensor import Tensor
 
 
@@ -25,10 +26,9 @@ class ConvFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The feature map."""
-        x = F.max_pool2d(self.bn1(self.conv1(x), activation="relu"), 2)
-        x = F.max_pool2d(self.bn2(self.conv2(x), activation="relu"), 2)
-        features: Tensor = self.bn3(self.conv3(x), activation="relu")
-        return features
+        x = F.max_pool2d(conv_norm(x, self.conv1, self.bn1, activation="relu"), 2)
+        x = F.max_pool2d(conv_norm(x, self.conv2, self.bn2, activation="relu"), 2)
+        return conv_norm(x, self.conv3, self.bn3, activation="relu")
 
 
 def global_average(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from imgrec_engine import functional as F
 from imgrec_engine import nn
 from imgrec_engine.models.cnn import global_average
 from imgrec_engine.models.registry import ImageModel, register
+from imgrec_engine.nn.conv_norm import conv_norm
 from imgrec_engine.tensor import Tensor
 
 LARGEST_SMALL_IMAGE = 64  # pixels; above it resnet18 begins as the paper's, with 1/16 of the positions
@@ -32,8 +33,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """relu(F(x) + shortcut(x))."""
-        y = self.bn1(self.conv1(x), activation="relu")
-        y = self.bn2(self.conv2(y))
+        y = conv_norm(x, self.conv1, self.bn1, activation="relu")
+        y = conv_norm(y, self.conv2, self.bn2)
         return F.relu(y + self.downsample(x))
 
 
@@ -72,7 +73,7 @@ class ResNet(ImageModel):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes)."""
         self.check_images(x)
-        x = self.bn1(self.conv1(x), activation="relu")
+        x = conv_norm(x, self.conv1, self.bn1, activation="relu")
         if self.large_stem:
             x = F.max_pool2d(x, 3, stride=2, padding=1)
         for stage in self._stages:

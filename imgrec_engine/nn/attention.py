@@ -178,8 +178,7 @@ class TransformerEncoderLayer(Module):
         return y
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        activation = F.relu if self.activation == "relu" else F.gelu
-        hidden = self.dropout(activation(self.linear1(x)))
+        hidden = self.dropout(self.linear1(x, activation=self.activation))
         y: Tensor = self.dropout2(self.linear2(hidden))
         return y
 

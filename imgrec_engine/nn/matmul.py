@@ -28,9 +28,9 @@ class Linear(Module):
         self.bias = Parameter(zeros(out_features)) if bias else None
         init_weight_and_bias(self.weight, self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Runs the layer on x (..., in_features)."""
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
+        """Runs the layer on x (..., in_features), and applies an activation that follows in the same pass."""
+        return F.linear(x, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:
         """Its features, and that it has no bias."""

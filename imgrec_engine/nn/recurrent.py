@@ -13,7 +13,7 @@ from imgrec_engine.nn import init
 from imgrec_engine.nn.module import Module, Parameter
 from imgrec_engine.tensor import Tensor
 
-States = tuple[Tensor, ...]
+States = tuple[Tensor | None, ...]
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # weight_ih, weight_hh, bias_ih, bias_hh
 
 
@@ -73,27 +73,29 @@ class _Recurrent(Module):
         """All layers and directions: the output and the final states, each stacked to (layers * directions, N, C)."""
         initial = self._initial(x, states)
         directions = 2 if self.bidirectional else 1
-        finals: list[States] = []
+        finals: list[tuple[Tensor, ...]] = []
         for index in range(0, len(self._suffixes), directions):
             if index and self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
             outputs = []
             for row, suffix in enumerate(self._suffixes[index : index + directions], index):
-                given = tuple(state[row] for state in initial)
+                given = tuple(None if state is None else state[row] for state in initial)
                 output, *final = self._direction(x, given, self._weights(suffix), lengths, suffix.endswith("_reverse"))
                 outputs.append(output)
                 finals.append(tuple(final))
             x = outputs[0] if directions == 1 else F.concatenate(outputs, -1)
+        if len(finals) == 1:
+            return x, *(F.unsqueeze(final, 0) for final in finals[0])
         return x, *(F.stack(list(rows)) for rows in zip(*finals, strict=True))
 
-    def _initial(self, x: Tensor, states: Sequence[Tensor] | None) -> Sequence[Tensor]:
-        """The states given, checked, or zeros."""
+    def _initial(self, x: Tensor, states: Sequence[Tensor] | None) -> Sequence[Tensor | None]:
+        """The states given, checked; None stands for zeros."""
         name = type(self).__name__
         if x.ndim != 3 or x.shape[2] != self.input_size:
             raise ShapeError(f"{name}: x has shape {x.shape}, expected (N, T, {self.input_size})")
         shape = (len(self._suffixes), x.shape[0], self.hidden_size)
         if states is None:
-            return [zeros(shape, dtype=x.dtype, device=x.device) for _ in self.states]
+            return [None] * len(self.states)
         if len(states) != len(self.states):
             raise ShapeError(f"{name}: {len(states)} initial states were given, expected {', '.join(self.states)}")
         for state, given in zip(self.states, states, strict=True):

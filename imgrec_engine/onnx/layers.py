@@ -137,13 +137,16 @@ def _layer_norm(
 
 
 @translates("linear")
-def _linear(graph: Graph, result: Value, x: Operand, weight: Operand, bias: Operand | None) -> str:
+def _linear(
+    graph: Graph, result: Value, x: Operand, weight: Operand, bias: Operand | None, activation: str | None
+) -> str:
     matrix = graph.fixed("weight", weight)
     added = None if bias is None else graph.constant(graph.fixed("bias", bias), name="bias")
     if len(x.shape) == 2:
-        return str(graph.add("Gemm", graph.name(x), graph.constant(matrix, name="weight"), added or "", transB=1))
-    product = graph.add("MatMul", graph.name(x), graph.constant(matrix.T, name="weight"))
-    return str(product if added is None else graph.add("Add", product, added))
+        name = graph.add("Gemm", graph.name(x), graph.constant(matrix, name="weight"), added or "", transB=1)
+        return activated(graph, name, activation)
+    name = graph.add("MatMul", graph.name(x), graph.constant(matrix.T, name="weight"))
+    return activated(graph, name if added is None else graph.add("Add", name, added), activation)
 
 
 @translates("matmul")

@@ -8,28 +8,49 @@ from imgrec_engine.device import contiguous, empty_like
 
 __all__ = ["gelu", "relu", "sigmoid", "silu", "tanh"]
 
-_KINDS = ("relu", "gelu", "silu", "sigmoid", "tanh")
+_NAMES: dict[str | None, str] = {
+    None: "",
+    "relu": "relu",
+    "gelu": "gelu",
+    "silu": "silu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+}
+NEEDS_INPUT = ("gelu", "silu")  # they find their gradient from what they were applied to, the others from the result
 
 
 def activation_name(op: str, activation: str | None) -> str:
     """What the kernels call the activation that an op ends with: "" for None; ValueError where there is no such."""
-    if activation not in (None, *_KINDS):
-        raise ValueError(f"{op}: activation is {activation!r}, expected None or one of {', '.join(_KINDS)}")
-    return activation or ""
+    name = _NAMES.get(activation)
+    if name is None:
+        expected = ", ".join(filter(None, _NAMES))
+        raise ValueError(f"{op}: activation is {activation!r}, expected None or one of {expected}")
+    return name
 
 
-def _activate(name: str, x: Array, saves_result: bool) -> Result:
-    """Runs one of the kernels; its gradient is found from the result or from ``x``."""
-    x = contiguous(x)
+def activated(kind: str, x: Array) -> Array:
+    """The activation of a contiguous array."""
     module, context = kernels.of(x)
     y = empty_like(x)
-    module.activation_forward(context, y, x, name)
-    saved = y if saves_result else x
+    module.activation_forward(context, y, x, kind)
+    return y
+
+
+def activation_gradient(kind: str, dy: Array, saved: Array) -> Array:
+    """Dy times the derivative of an activation; ``saved`` is its result, or what NEEDS_INPUT were applied to."""
+    module, context = kernels.of(saved)
+    dx = empty_like(saved)
+    module.activation_backward(context, dx, contiguous(dy), saved, kind)
+    return dx
+
+
+def _activate(kind: str, x: Array) -> Result:
+    x = contiguous(x)
+    y = activated(kind, x)
+    saved = x if kind in NEEDS_INPUT else y
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        dx = empty_like(saved)
-        module.activation_backward(context, dx, contiguous(dy), saved, name)
-        return (dx,)
+        return (activation_gradient(kind, dy, saved),)
 
     return y, backward
 
@@ -42,7 +63,7 @@ def relu(x: Array) -> Result:
     >>> relu(ie.tensor([-1.0, 2.0])).numpy()
     array([0., 2.], dtype=float32)
     """
-    return _activate("relu", x, saves_result=True)
+    return _activate("relu", x)
 
 
 @differentiable
@@ -53,7 +74,7 @@ def gelu(x: Array) -> Result:
     >>> gelu(ie.tensor([0.0, 1.0])).numpy().round(4)
     array([0.    , 0.8413], dtype=float32)
     """
-    return _activate("gelu", x, saves_result=False)
+    return _activate("gelu", x)
 
 
 @differentiable
@@ -64,7 +85,7 @@ def silu(x: Array) -> Result:
     >>> silu(ie.tensor([0.0, 1.0])).numpy().round(4)
     array([0.    , 0.7311], dtype=float32)
     """
-    return _activate("silu", x, saves_result=False)
+    return _activate("silu", x)
 
 
 @differentiable
@@ -75,7 +96,7 @@ def sigmoid(x: Array) -> Result:
     >>> sigmoid(ie.tensor([0.0])).item()
     0.5
     """
-    return _activate("sigmoid", x, saves_result=True)
+    return _activate("sigmoid", x)
 
 
 @differentiable
@@ -86,4 +107,4 @@ def tanh(x: Array) -> Result:
     >>> tanh(ie.tensor([0.0])).item()
     0.0
     """
-    return _activate("tanh", x, saves_result=True)
+    return _activate("tanh", x)

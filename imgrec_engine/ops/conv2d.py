@@ -8,17 +8,16 @@ from typing import Any, Literal
 import numpy as np
 
 from imgrec_engine import kernels, packing
-from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
+from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable, is_recording
 from imgrec_engine.device import contiguous, empty, empty_like
 from imgrec_engine.dtypes import is_floating
 from imgrec_engine.errors import DTypeError, ShapeError
-from imgrec_engine.ops.activation import activation_name
+from imgrec_engine.ops.activation import NEEDS_INPUT, activation_gradient, activation_name
 
 __all__ = ["conv2d"]
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
-_SAVES_RESULT = ("relu", "sigmoid", "tanh")  # the others find their gradient from what they were applied to
 
 
 def _pair(name: str, value: Any) -> Pair:
@@ -115,7 +114,8 @@ def conv2d(
         groups: channels are split into so many groups, each with its own filters; C groups are a depthwise convolution.
         activation: None, "relu", "gelu", "silu", "sigmoid" or "tanh", applied before y is written.
         algorithm: None lets the engine choose; "direct" sums the products themselves; "winograd", on the CPU alone, has
-            fewer multiplies and about twice the rounding error, for stride 1, 3x3 or 5x5 filters and 16 channels on.
+            fewer multiplies and about twice the rounding error, for stride 1, 3x3 or 5x5 filters and 16 channels or
+            more in a group.
 
     Returns:
         (N, OH, OW, C_out) with OH = (H + 2*padding - dilation*(KH - 1) - 1) // stride + 1.
@@ -158,8 +158,7 @@ def conv2d(
         return packing.packed((weight,), versions, plan, (plan is convolution.forward, settings, phases), pack)
 
     y = empty(convolution.output, x.dtype, x)
-    saves_input = kind != "" and kind not in _SAVES_RESULT
-    pre_activation = empty_like(y) if saves_input else None
+    pre_activation = empty_like(y) if kind in NEEDS_INPUT and is_recording() else None
     module.conv2d_forward(
         context,
         y,
@@ -172,14 +171,10 @@ def conv2d(
         kind,
         kernels.workspace(convolution.forward, x),
     )
-    saved = pre_activation if saves_input else y if kind else None
+    saved = y if pre_activation is None and kind else pre_activation
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        dy = contiguous(dy)
-        if saved is not None:
-            dz = empty_like(saved)
-            module.activation_backward(context, dz, dy, saved, kind)
-            dy = dz
+        dy = contiguous(dy) if saved is None else activation_gradient(kind, dy, saved)
         dx = empty_like(x) if needs[0] else None
         dweight = empty_like(weight) if needs[1] else None
         dbias = empty(weight.shape[:1], x.dtype, x) if needs[2] else None

@@ -8,47 +8,54 @@ from typing import Any
 import numpy as np
 
 from imgrec_engine import kernels, packing
-from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
-from imgrec_engine.device import empty, place
+from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable, is_recording
+from imgrec_engine.device import contiguous, empty, place
 from imgrec_engine.dtypes import is_floating, promote
 from imgrec_engine.errors import DTypeError, ShapeError
-from imgrec_engine.ops.arithmetic import plus, unbroadcast
+from imgrec_engine.ops.activation import NEEDS_INPUT, activated, activation_gradient, activation_name
+from imgrec_engine.ops.arithmetic import unbroadcast
 
 __all__ = ["linear", "matmul"]
 
 
-def _multiply(a: Array, b: Array, weight: Array | None = None, versions: Any = None) -> Array:
-    """The kernel on arrays: a (B, M, K) with b (B, K, N) gives (B, M, N).
+def _multiply(
+    c: Array,
+    a: Array,
+    b: Array,
+    weight: Array | None = None,
+    versions: Any = None,
+    bias: Array | None = None,
+    activation: str = "",
+) -> None:
+    """The kernel on arrays: c (B, M, N) = activation(a (B, M, K) b (B, K, N) + bias (N,)).
 
     Where b is a view of a weight, and its versions are given, packed b is kept with them.
     """
     module, context = kernels.of(a)
     batch, m, k = a.shape
-    n = b.shape[2]
-    c = empty((batch, m, n), a.dtype, a)
-    plan = kernels.plan(module.matmul_plan, context, batch, m, n, k, a.dtype)
+    plan = kernels.plan(module.matmul_plan, context, batch, m, b.shape[2], k, a.dtype)
     packed = None
     if plan.packed_bytes:
         weights = (b if weight is None else weight,)
         packed = packing.packed(weights, versions, plan, "", lambda to: module.matmul_pack(context, to, b, m))
-    module.matmul(context, c, a, b, packed, kernels.workspace(plan, a))
-    return c
+    module.matmul(context, c, a, b, packed, bias, activation, kernels.workspace(plan, a))
 
 
 def product(a: Array, b: Array) -> Array:
     """The product of a (..., M, K) with b (..., K, N), (..., M, N); leading dimensions broadcast."""
-    if b.ndim == 2:
-        if a.ndim == 2:
-            return _multiply(a[None], b[None])[0]
-        if a.flags.c_contiguous:  # one product of many rows instead of many products
-            rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
-            return product(rows, b).reshape(*a.shape[:-1], b.shape[-1])
+    if b.ndim == 2 and (a.ndim == 2 or a.flags.c_contiguous):  # one product of many rows instead of many products
+        c = empty((*a.shape[:-1], b.shape[1]), a.dtype, a)
+        rows = math.prod(a.shape[:-1])
+        _multiply(c.reshape(1, rows, b.shape[1]), a.reshape(1, rows, a.shape[-1]), b[None])
+        return c
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     count = math.prod(batch)
     a3 = place(np.broadcast_to(a, (*batch, m, k)).reshape(count, m, k), type(a))
     b3 = place(np.broadcast_to(b, (*batch, k, n)).reshape(count, k, n), type(b))
-    return _multiply(a3, b3).reshape(*batch, m, n)
+    c3 = empty((count, m, n), a.dtype, a)
+    _multiply(c3, a3, b3)
+    return c3.reshape(*batch, m, n)
 
 
 def _operands(name: str, a: Array, b: Array) -> tuple[Array, Array]:
@@ -99,8 +106,10 @@ def matmul(a: Array, b: Array) -> Result:
 
 
 @differentiable(precision="low")
-def linear(x: Array, weight: Array, bias: Array | None = None) -> Result:
-    """X W^T + b: x (..., in) with weight (out, in) and bias (out,) gives (..., out).
+def linear(x: Array, weight: Array, bias: Array | None = None, activation: str | None = None) -> Result:
+    """activation(X W^T + b): x (..., in) with weight (out, in) and bias (out,) gives (..., out).
+
+    The activation is None, "relu", "gelu", "silu", "sigmoid" or "tanh". ShapeError where shapes do not fit.
 
     >>> import imgrec_engine as ie
     >>> linear(ie.ones((5, 3)), ie.ones((2, 3)), ie.zeros(2)).shape
@@ -110,18 +119,26 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Result:
         raise ShapeError(f"linear: x is {x.shape} and weight {weight.shape}; expected (..., in) and (out, in)")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias is {bias.shape}, expected {weight.shape[:1]}")
+    kind = activation_name("linear", activation)
     versions = packing.lasting_versions(weight)
     x, weight = _operands("linear", x, weight)
-    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = _multiply(rows[None], weight.T[None], weight, versions)[0]
-    if bias is not None:
-        plus(y, bias, y)
+    added = None if bias is None else contiguous(bias.astype(x.dtype, copy=False))
+    count, (width, depth) = math.prod(x.shape[:-1]), weight.shape
+    rows = x.reshape(1, count, depth)
+    y = empty((*x.shape[:-1], width), x.dtype, x)
+    needs_input = kind in NEEDS_INPUT and is_recording()  # then it is kept, and activated apart
+    follows = "" if needs_input else kind
+    _multiply(y.reshape(1, count, width), rows, weight.T[None], weight, versions, added, follows)
+    saved = y if kind else None
+    if needs_input:
+        y = activated(kind, y)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        dy_rows = dy.reshape(rows.shape[0], weight.shape[0])
-        dx = product(dy_rows, weight).reshape(x.shape) if needs[0] else None
-        dweight = product(dy_rows.T, rows) if needs[1] else None
-        dbias = unbroadcast(dy_rows, weight.shape[:1]) if needs[2] else None
+        dz = dy if saved is None else activation_gradient(kind, dy, saved)
+        dz_rows = dz.reshape(count, width)
+        dx = product(dz_rows, weight).reshape(x.shape) if needs[0] else None
+        dweight = product(dz_rows.T, rows[0]) if needs[1] else None
+        dbias = unbroadcast(dz_rows, weight.shape[:1]) if needs[2] else None
         return dx, dweight, dbias
 
-    return (y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[0])), backward
+    return y, backward

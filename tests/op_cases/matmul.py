@@ -2,12 +2,13 @@ import numpy as np
 
 from imgrec_engine import functional as F
 from imgrec_engine.errors import DTypeError, ShapeError
+from op_cases.conv2d import ACTIVATIONS
 from op_cases.table import OpCase, bad, integers, normal, sample
 
 
-def linear(x, weight, bias=None):
+def linear(x, weight, bias=None, activation=None):
     y = x @ weight.T
-    return y if bias is None else y + bias
+    return ACTIVATIONS[activation](y if bias is None else y + bias)
 
 
 CASES = (
@@ -39,11 +40,18 @@ CASES = (
             sample(normal(7, 5), normal(3, 5), normal(3)),
             sample(normal(2, 4, 5), normal(3, 5)),
             sample(normal(0, 5), normal(3, 5), normal(3)),
+            sample(normal(2, 0), normal(3, 0), normal(3), activation="relu"),
+            sample(normal(33, 300), normal(70, 300), normal(70), activation="silu"),
+            *(
+                sample(normal(2, 3, 5), normal(4, 5), normal(4), activation=name)
+                for name in ("relu", "gelu", "silu", "sigmoid", "tanh")
+            ),
         ),
         (
             bad(ShapeError, r"x is \(7, 4\)", normal(7, 4), normal(3, 5)),
+            bad(ValueError, "linear: activation is 'elu'", normal(7, 5), normal(3, 5), activation="elu"),
             bad(ShapeError, r"bias is \(4,\), expected \(3,\)", normal(7, 5), normal(3, 5), normal(4)),
         ),
-        reduction=8,
+        reduction=300,
     ),
 )
