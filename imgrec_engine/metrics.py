@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_engine.data.dataset import PADDING
+
 Labels = NDArray[np.integer[Any]]
 Rates = NDArray[np.float64]
 
@@ -162,3 +164,96 @@ class Evaluation:
 
 def _shares(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Rates:
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+
+
+def edit_distance(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """The least number of insertions, deletions and replacements that make one sequence of the other.
+
+    Levenshtein, 1966; computed row by row as by Wagner and Fischer, "The String-to-String Correction Problem", 1974.
+
+    >>> edit_distance("kitten", "sitting")
+    3
+    """
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first, 1):
+        diagonal, row[0] = row[0], i
+        for j, b in enumerate(second, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+    return row[-1]
+
+
+def equal_strings(first: Labels, second: Labels) -> NDArray[np.bool_]:
+    """Whether the strings (N, S) and (N, T), filled up with -1, are the same: (N,).
+
+    >>> equal_strings(np.array([[4, 2, -1], [4, 2, 7]]), np.array([[4, 2], [4, 2]]))
+    array([ True, False])
+    """
+    width = max(first.shape[1], second.shape[1])
+    first, second = (
+        np.pad(part, [(0, 0), (0, width - part.shape[1])], constant_values=PADDING) for part in (first, second)
+    )
+    equal: NDArray[np.bool_] = (first == second).all(axis=1)
+    return equal
+
+
+def spelled(string: Labels, classes: Sequence[str]) -> str:
+    """A string of labels (S,), filled up with -1, in names of classes, with blanks between names of several letters.
+
+    >>> spelled(np.array([1, 0, -1]), "ab"), spelled(np.array([1, 0]), ["one", "two"])
+    ('ba', 'two one')
+    """
+    names = [classes[label] for label in string if label != PADDING]
+    return ("" if all(len(name) == 1 for name in classes) else " ").join(names)
+
+
+MISREAD = 20  # strings that a report shows
+
+
+@dataclass(frozen=True)
+class TranscriptEvaluation:
+    """The result of reading: mean loss, and for each image what was read (N, T) and what is written (N, S).
+
+    Both are filled up with -1 behind the end of each string.
+
+    >>> read, written = np.array([[4, 2, -1], [7, -1, -1]]), np.array([[4, 2], [7, 1]])
+    >>> evaluation = TranscriptEvaluation(0.1, read, written)
+    >>> evaluation.accuracy, evaluation.character_error_rate
+    (0.5, 0.25)
+    """
+
+    loss: float
+    transcripts: Labels
+    labels: Labels
+
+    @property
+    def accuracy(self) -> float:
+        """The share of strings that were read without any error; NaN for none."""
+        return float(equal_strings(self.transcripts, self.labels).mean()) if len(self.labels) else float("nan")
+
+    @property
+    def character_error_rate(self) -> float:
+        """The edit distances of all strings, divided by their lengths together; NaN for no characters."""
+        pairs = zip(self.transcripts.tolist(), self.labels.tolist(), strict=True)
+        errors = sum(edit_distance(_without_padding(read), _without_padding(written)) for read, written in pairs)
+        length = int((self.labels != PADDING).sum())
+        return errors / length if length else float("nan")
+
+    def summary(self) -> dict[str, float]:
+        """The figures for metrics.jsonl."""
+        return {"loss": self.loss, "accuracy": self.accuracy, "character_error_rate": self.character_error_rate}
+
+    def report(self, classes: Sequence[str]) -> str:
+        """The first strings that were misread, and the figures of `summary`, for people."""
+        wrong = np.flatnonzero(~equal_strings(self.transcripts, self.labels))
+        lines = [f"misread: {len(wrong)} of {len(self.labels)} strings"]
+        for index in wrong[:MISREAD]:
+            written, read = (spelled(strings[index], classes) for strings in (self.labels, self.transcripts))
+            lines.append(f"item {index}: {written} was read as {read or 'nothing'}")
+        if len(wrong) > MISREAD:
+            lines.append(f"and {len(wrong) - MISREAD} more")
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in self.summary().items())
+        return "\n".join([*lines, "", f"{figures}, {len(self.labels)} images"])
+
+
+def _without_padding(string: list[int]) -> list[int]:
+    return [label for label in string if label != PADDING]

@@ -178,7 +178,7 @@ def test_unknown_names_and_splits():
         load("imagenet")
     with pytest.raises(DataError, match="no split 'dev'; there are train, test, all"):
         load("digits", "dev")
-    assert {"digits", "faces", *REAL, "cifar10"} == set(names())
+    assert {"digits", "faces", *REAL, "cifar10", "captcha-digits"} == set(names())
 
 
 def test_image_folder_holds_out_a_quarter(tmp_path):

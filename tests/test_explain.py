@@ -113,7 +113,11 @@ def test_the_heat_of_a_clip_is_in_its_frame():
     assert [explanation.heat.max(axis=(1, 2)).argmax() for explanation in explanations] == places.tolist()
 
 
-@pytest.mark.parametrize("name", models.names())
+def test_only_models_that_read_strings_are_not_explained():
+    assert {name for name in models.names() if models.task(name) == "transcription"} == {*models.names()} - {*METHODS}
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_every_model_is_explained(name):
     model = models.create(name, num_classes=3, in_channels=1, image_size=(13, 22))
     clip = (2,) if name.startswith("video_") else ()

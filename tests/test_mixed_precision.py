@@ -13,6 +13,7 @@ from imgrec_engine import kernels, models, nn, optim
 from imgrec_engine.autograd import differentiable
 from imgrec_engine.errors import DTypeError
 from imgrec_engine.mixed_precision import region
+from imgrec_engine.train.tasks import task_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "mixed_precision.md"
 OPS = {name: op for name, op in vars(F).items() if getattr(op, "differentiable_op", False)}
@@ -267,12 +268,14 @@ def train(name, device, precision, steps=3):
     images = ie.randn(count, *frames, 8, 8, 1).numpy()
     images[::2] += 0.5
     images, labels = ie.tensor(images, device=device), ie.tensor(np.arange(count) % 2, device=device)
+    if models.task(name) == "transcription":
+        labels = labels.reshape(count, 1)
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
         kernels.take_algorithms()
         with ie.autocast("bfloat16" if precision == "float32" else precision, enabled=precision != "float32"):
-            loss = F.cross_entropy(model(images), labels)
+            loss = task_of(model).loss(model(images), labels)
         algorithms = kernels.take_algorithms()
         scaler.scale(loss).backward()
         scaler.step(optimizer)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import imgrec_engine as ie
-from imgrec_engine import functional as F
 from imgrec_engine import models, optim
 from imgrec_engine.errors import ModelError, ShapeError
+from imgrec_engine.train.tasks import task_of
 
 NAMES = models.names()
 
@@ -21,7 +21,7 @@ def batch(name, size, channels, count=2):
 
 def test_the_models_promised_are_there():
     assert NAMES == [
-        "attention", "cnn", "cnn_attention", "cnn_lstm", "lstm", "resnet18", "resnet20", "rnn", "video_lstm",
+        "attention", "cnn", "cnn_attention", "cnn_lstm", "crnn", "lstm", "resnet18", "resnet20", "rnn", "video_lstm",
     ]  # fmt: skip
     assert all(summary.endswith(".") for _, summary in models.summaries())
 
@@ -31,7 +31,8 @@ def test_the_models_promised_are_there():
 def test_any_size_and_any_channels(name, size, channels):
     model = models.create(name, num_classes=5, in_channels=channels, image_size=size)
     logits = model(batch(name, size, channels))
-    assert logits.shape == (2, 5)
+    width = size[1] if isinstance(size, tuple) else size
+    assert logits.shape == ((2, width // 4, 6) if name == "crnn" else (2, 5))
     assert np.isfinite(logits.numpy()).all()
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -44,18 +45,23 @@ def test_larger_images(name):
         assert model(batch(name, (96, 70), 1, count=1)).shape == (1, 3)
 
 
+def labels_for(name, classes):
+    """One class an image; for models that read, a string of one."""
+    return ie.tensor(classes[:, np.newaxis] if models.task(name) == "transcription" else classes)
+
+
 def train(name, steps):
     """Learns to tell images bright at the top from images bright at the bottom; returns the losses and the model."""
     ie.manual_seed(3)
     model = models.create(name, num_classes=2, in_channels=1, image_size=8)
     optimizer = optim.AdamW(model.parameters(), lr=3e-3)
-    labels = ie.tensor(np.arange(16) % 2)
+    labels = labels_for(name, np.arange(16) % 2)
     x = batch(name, 8, 1, count=16).numpy()
     x[::2, ..., :4, :, :] += 1
     x[1::2, ..., 4:, :, :] += 1
     images, losses = ie.tensor(x), []
     for _ in range(steps):
-        loss = F.cross_entropy(model(images), labels)
+        loss = task_of(model).loss(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -119,6 +125,7 @@ def test_bad_arguments_are_named(name, arguments, message):
     [
         ("cnn", (2, 8, 8, 1), r"CNN: the images have shape \(2, 8, 8, 1\), expected \(N, H, W, 3\)"),
         ("lstm", (2, 9, 8, 3), r"expected \(N, 8, 8, 3\)"),
+        ("crnn", (2, 8, 9, 3), r"expected \(N, 8, 8, 3\)"),
         ("attention", (2, 8, 8), r"expected \(N, 8, 8, 3\)"),
         ("video_lstm", (2, 8, 8, 3), r"expected \(N, T, H, W, 3\)"),
     ],

@@ -17,7 +17,7 @@ from imgrec_engine.train.reproduce import planned, reproduce
 
 PROMISED = [
     "behaviour", "digits", "faces", "fashion", "fashion-rows",
-    "industrial-pcb", "industrial-solar", "medical-blood", "medical-xray",
+    "industrial-pcb", "industrial-solar", "medical-blood", "medical-xray", "text",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a data set is: numbered images with contiguous integer labels and a name for each class."""
+"""What a data set is: numbered images, each with a class or a string of classes, and a name for each class."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from imgrec_engine.errors import DataError
 Array = NDArray[Any]
 Labels = NDArray[np.int64]
 
+PADDING = -1
+"""What fills a string of labels up behind its end, so that strings of all lengths make one array."""
+
 
 class Dataset(ABC):
-    """A numbered collection of images, or of clips, with one class each.
+    """A numbered collection of images, or of clips, with one class each, or one string of classes.
 
     A subclass sets `classes` and writes `__len__` and `__getitem__`. An image is an array (H, W, C), a clip
     is (T, H, W, C); uint8 means 0 .. 255 and float32 means that 1.0 is white. A label is an index into
-    `classes`.
+    `classes`, or an array (S,) of such: the string that is written in the image, filled up with `PADDING`
+    behind its end so that S is the same for all items.
 
     >>> class Stripes(Dataset):
     ...     classes = ("horizontal", "vertical")
@@ -43,15 +47,15 @@ class Dataset(ABC):
         """Return the number of items."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> tuple[Array, int]:
+    def __getitem__(self, index: int) -> tuple[Array, int | Labels]:
         """Return the image (H, W, C) or clip (T, H, W, C) and the label of one item."""
 
-    def __iter__(self) -> Iterator[tuple[Array, int]]:
+    def __iter__(self) -> Iterator[tuple[Array, int | Labels]]:
         return (self[index] for index in range(len(self)))
 
     @cached_property
     def labels(self) -> Labels:
-        """The labels of all items, int64 (N,). Override where they are known without loading the images."""
+        """The labels of all items, int64 (N,) or (N, S). Override where they are known without loading the images."""
         return np.array([label for _, label in self], np.int64)
 
     @property
@@ -65,14 +69,17 @@ class Dataset(ABC):
         Raises `DataError` naming the item that could not be loaded.
         """
         images: list[Array] = []
-        labels = np.empty(len(indices), np.int64)
-        for position, index in enumerate(indices):
+        labels: list[Labels] = []
+        for index in indices:
             try:
-                image, labels[position] = self[int(index)]
+                image, label = self[int(index)]
+                labels.append(np.asarray(label, np.int64))
+                if labels[-1].shape != labels[0].shape:
+                    raise DataError(f"its label has the shape {labels[-1].shape}, others {labels[0].shape}")
             except Exception as error:
                 raise DataError(f"item {index} could not be loaded: {_describe(error)}") from error
             images.append(np.asarray(image))
-        return images, labels
+        return images, np.array(labels, np.int64)
 
     def __repr__(self) -> str:
         shape = self.image_shape if len(self) else None
@@ -84,7 +91,8 @@ class ArrayDataset(Dataset):
     """Images held in one array; batches are gathered in one step.
 
     `images` is (N, H, W), (N, H, W, C) or, for clips, (N, T, H, W, C); uint8 or floating (kept as float32).
-    `labels` is (N,) or (N, 1), integers below `len(classes)`. `groups` (N,), optional, says which person,
+    `labels` is (N,) or (N, 1), integers below `len(classes)`, or (N, S) of strings, with `PADDING` behind the
+    end of those that are shorter. `groups` (N,), optional, says which person,
     board or recording an item came from; `leave_group_out` splits by it.
 
     >>> dataset = ArrayDataset(np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1], ("cat", "dog"))
@@ -103,18 +111,19 @@ class ArrayDataset(Dataset):
         self.images = _checked_images(images)
         self._labels = _checked_labels(labels, len(self.images), len(self.classes))
         self.groups = None if groups is None else np.asarray(groups)
-        if self.groups is not None and self.groups.shape != self._labels.shape:
-            raise DataError(f"groups must have shape {self._labels.shape}, one per image, not {self.groups.shape}")
+        if self.groups is not None and self.groups.shape != self._labels.shape[:1]:
+            raise DataError(f"groups must have shape {self._labels.shape[:1]}, one per image, not {self.groups.shape}")
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Array, int]:
-        return self.images[index], int(self._labels[index])
+    def __getitem__(self, index: int) -> tuple[Array, int | Labels]:
+        label = self._labels[index]
+        return self.images[index], label if label.ndim else int(label)
 
     @property
     def labels(self) -> Labels:
-        """The labels of all items, int64 (N,)."""
+        """The labels of all items, int64 (N,) or (N, S)."""
         return self._labels
 
     @property
@@ -145,12 +154,12 @@ class Subset(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Array, int]:
+    def __getitem__(self, index: int) -> tuple[Array, int | Labels]:
         return self.dataset[int(self.indices[index])]
 
     @cached_property
     def labels(self) -> Labels:
-        """The labels of the chosen items, int64 (N,)."""
+        """The labels of the chosen items, int64 (N,) or (N, S)."""
         return self.dataset.labels[self.indices]
 
     @property
@@ -184,7 +193,7 @@ class ConcatDataset(Dataset):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> tuple[Array, int]:
+    def __getitem__(self, index: int) -> tuple[Array, int | Labels]:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} items")
         part = int(np.searchsorted(self._ends, index, side="right"))
@@ -192,7 +201,7 @@ class ConcatDataset(Dataset):
 
     @cached_property
     def labels(self) -> Labels:
-        """The labels of all parts, int64 (N,)."""
+        """The labels of all parts, int64 (N,) or (N, S)."""
         return np.concatenate([dataset.labels for dataset in self.datasets])
 
     @property
@@ -205,7 +214,8 @@ class ConcatDataset(Dataset):
 def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
     """Split into (rest, held out), holding out `fraction` of every class, drawn with `seed`.
 
-    Both parts keep the order of the data set. A class of a single item stays in the rest.
+    Both parts keep the order of the data set. A class of a single item stays in the rest. Where the labels are
+    strings, the fraction is that of all items.
 
     >>> whole = ArrayDataset(np.zeros((8, 2, 2), np.uint8), [0, 0, 0, 0, 1, 1, 1, 1], ("cat", "dog"))
     >>> rest, held_out = split(whole, 0.25)
@@ -216,11 +226,22 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Subset, Sub
         raise DataError(f"fraction must lie between 0 and 1, not {fraction}")
     generator = epoch_generator(checked_key(seed, "seed"), 0)
     held_out = np.zeros(len(dataset), bool)
-    for label in range(len(dataset.classes)):
-        members = np.flatnonzero(dataset.labels == label)
+    for members in strata(dataset):
         count = min(round(len(members) * fraction), max(len(members) - 1, 0))
         held_out[generator.permutation(members)[:count]] = True
     return Subset(dataset, np.flatnonzero(~held_out)), Subset(dataset, np.flatnonzero(held_out))
+
+
+def strata(dataset: Dataset) -> list[NDArray[np.int64]]:
+    """The items of each class; all items together where the labels are strings, which are hardly ever alike.
+
+    >>> strata(ArrayDataset(np.zeros((3, 2, 2), np.uint8), [0, 1, 0], ("cat", "dog")))
+    [array([0, 2]), array([1])]
+    """
+    labels = dataset.labels
+    if labels.ndim > 1:
+        return [np.arange(len(labels))]
+    return [np.flatnonzero(labels == label) for label in range(len(dataset.classes))]
 
 
 def leave_group_out(dataset: ArrayDataset, groups: Sequence[int]) -> tuple[Subset, Subset]:
@@ -276,16 +297,24 @@ def _checked_labels(labels: Sequence[int] | Array, images: int, classes: int) ->
     array = np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.shape != (images,):
-        raise DataError(f"labels must have shape ({images},), one per image, not {array.shape}")
+    if array.ndim not in (1, 2) or array.shape[0] != images or 0 in array.shape:
+        raise DataError(
+            f"labels must have shape ({images},), one per image, or ({images}, S), a string per image, "
+            f"not {array.shape}"
+        )
     if not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"labels must be integers, not {array.dtype}")
-    if array.min() < 0 or array.max() >= classes:
+    array = array.astype(np.int64)
+    padding = (array == PADDING) & (array.ndim == 2)
+    if np.any(padding[..., :-1] & ~padding[..., 1:]):
+        raise DataError(f"labels have {PADDING}, which fills strings up, before the end of one")
+    used = array[~padding]
+    if used.size and (used.min() < 0 or used.max() >= classes):
         raise DataError(
             f"labels must lie in 0 .. {classes - 1} for {classes} classes, "
-            f"but they reach from {array.min()} to {array.max()}"
+            f"but they reach from {used.min()} to {used.max()}"
         )
-    return array.astype(np.int64)
+    return array
 
 
 def _describe(error: Exception) -> str:

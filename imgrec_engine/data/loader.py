@@ -25,7 +25,8 @@ Batch = tuple[NDArray[np.float32], NDArray[Any]]
 
 
 class DataLoader:
-    """Yields Tensors `(images, labels)`: float32 (N, H, W, C), or (N, T, H, W, C) of clips, and int64 (N,).
+    """Yields Tensors `(images, labels)`: float32 (N, H, W, C), or (N, T, H, W, C) of clips, and int64 (N,), or
+    (N, S) of strings.
 
     The order and every random transform depend on `seed`, the epoch and the item only, so the batches are
     bit for bit the same for any number and kind of workers. Each iteration uses `epoch` and moves it on by

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_engine.data.arguments import checked_number
+from imgrec_engine.errors import DataError
 
 Images = NDArray[np.float32]
 
@@ -40,7 +41,12 @@ class Mixing:
     def __call__(
         self, images: Images, labels: NDArray[Any], classes: int, generator: np.random.Generator
     ) -> tuple[Images, Images]:
-        """Images (N, ..., H, W, C) mixed, and their shares of the classes, float32 (N, classes)."""
+        """Images (N, ..., H, W, C) mixed, and their shares of the classes, float32 (N, classes).
+
+        DataError where the labels are strings.
+        """
+        if labels.ndim != 1:
+            raise DataError(f"Mixing: the labels are strings, {labels.shape}, of which there are no shares")
         shares = np.zeros((len(labels), classes), np.float32)
         shares[np.arange(len(labels)), labels] = 1.0
         cuts = self.cutmix > 0 and (self.mixup == 0 or generator.random() < 0.5)

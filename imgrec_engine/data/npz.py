@@ -83,7 +83,8 @@ def read_npz(path: str | Path, classes: Sequence[str] = ()) -> dict[str, ArrayDa
     Images and labels are the arrays `train_images` and `train_labels` (and so for `val` and `test`), or
     `x_train` and `y_train`, or `images` and `labels` with an optional `split` (0 train, 1 test). Class
     names come from `classes`, else from the array `classes` or `class_names`; without names the distinct
-    labels of all parts are numbered in ascending order.
+    labels of all parts are numbered in ascending order. Labels (N, S) are strings, which need names of their
+    classes: without them they may as well be one-hot.
     """
     file = NpzFile(path)
     parts = {split: (file[images], file[labels]) for split, (images, labels) in _image_keys(file).items()}
@@ -92,6 +93,11 @@ def read_npz(path: str | Path, classes: Sequence[str] = ()) -> dict[str, ArrayDa
         classes = () if names is None else [str(name) for name in names.ravel()]
     try:
         if not classes:
+            strings = next((labels.shape for _, labels in parts.values() if labels.shape[1:] not in ((), (1,))), None)
+            if strings:
+                raise DataError(
+                    f"labels of shape {strings} are strings only where an array 'classes' names their classes"
+                )
             ends = np.cumsum([len(labels) for _, labels in parts.values()])[:-1]
             joined, classes = contiguous_labels(np.concatenate([labels.ravel() for _, labels in parts.values()]))
             numbers = dict(zip(parts, np.split(joined, ends), strict=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from imgrec_engine.data import embedded, shared
-from imgrec_engine.data.dataset import ConcatDataset, Dataset, Subset
+from imgrec_engine.data.dataset import ConcatDataset, Dataset, Subset, strata
 from imgrec_engine.data.folder import ImageFolder, visible_entries
 from imgrec_engine.data.idx import find_idx_images, load_idx
 from imgrec_engine.data.npz import NpzFile, read_npz
@@ -129,8 +129,8 @@ def _with_quarter_held_out(read: Read) -> dict[str, Read]:
 
 
 def _every_fourth(dataset: Dataset, held_out: bool) -> Subset:
-    """Return every fourth item of each class, or the rest."""
+    """Return every fourth item of each class (of all where labels are strings), or the rest."""
     chosen = np.zeros(len(dataset), bool)
-    for label in range(len(dataset.classes)):
-        chosen[np.flatnonzero(dataset.labels == label)[_TEST_PERIOD - 1 :: _TEST_PERIOD]] = True
+    for members in strata(dataset):
+        chosen[members[_TEST_PERIOD - 1 :: _TEST_PERIOD]] = True
     return Subset(dataset, np.flatnonzero(chosen == held_out))

@@ -168,5 +168,6 @@ SETS: dict[str, tuple[str, Callable[[Path], Parts]]] = {
     "elpv-solar": ("elpv-solar/elpv-60.npz", lambda path: npz_parts(path, ["functional", "defective"])),
     "deeppcb": ("deeppcb-crops/deeppcb-crops.npz", template_parts),
     "fir-actions": ("fir-actions/fir-actions.npz", fir_action_parts),
+    "captcha-digits": ("captcha-digits/captcha-digits.npz", lambda path: npz_parts(path, _numbered(10))),
 }
 """The shared sets by name: the place below `data_root()`, and how to read the parts of what lies there."""

@@ -4,7 +4,8 @@ from imgrec_engine.models.attention import VisionTransformer
 from imgrec_engine.models.cnn import CNN
 from imgrec_engine.models.cnn_attention import CNNAttention
 from imgrec_engine.models.cnn_lstm import CNNLSTM
-from imgrec_engine.models.registry import ImageModel, create, defaults, names, register, summaries
+from imgrec_engine.models.crnn import CRNN
+from imgrec_engine.models.registry import ImageModel, create, defaults, names, register, summaries, task
 from imgrec_engine.models.resnet import ResNet18, ResNet20
 from imgrec_engine.models.rows import RowLSTM, RowRNN
 from imgrec_engine.models.video_lstm import VideoLSTM
@@ -12,6 +13,7 @@ from imgrec_engine.models.video_lstm import VideoLSTM
 __all__ = [
     "CNN",
     "CNNLSTM",
+    "CRNN",
     "CNNAttention",
     "ImageModel",
     "ResNet18",
@@ -25,4 +27,5 @@ __all__ = [
     "names",
     "register",
     "summaries",
+    "task",
 ]

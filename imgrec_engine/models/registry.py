@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -18,9 +18,13 @@ SMALLEST = 8  # pixels on a side
 class ImageModel(Module):
     """Base of the models here: logits (N, num_classes) from images (N, H, W, in_channels), float32.
 
+    Those whose ``task`` is "transcription" read a string of classes: logits (N, T, num_classes + 1), where the last is
+    CTC's blank, for each of T steps.
+
     ``config`` is {"name": ..., "arguments": {...}}, plain data from which ``create`` builds the same architecture.
     """
 
+    task: ClassVar[str] = "classification"
     config: dict[str, Any]
 
     def __init__(self, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> None:
@@ -70,6 +74,15 @@ def names() -> list[str]:
 def summaries() -> Iterator[tuple[str, str]]:
     """Each name with one line on what the model is."""
     return ((name, (inspect.getdoc(_MODELS[name]) or "").partition("\n")[0]) for name in names())
+
+
+def task(name: str) -> str:
+    """What a model is for: "classification", one class an image, or "transcription", a string of classes.
+
+    >>> task("cnn"), task("crnn")
+    ('classification', 'transcription')
+    """
+    return _known(name).task
 
 
 def defaults(name: str) -> dict[str, Any]:

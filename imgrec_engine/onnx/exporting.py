@@ -25,6 +25,7 @@ from imgrec_engine.onnx.trace import random_batch
 from imgrec_engine.onnx.translate import translate
 from imgrec_engine.tensor import Tensor, tensor
 from imgrec_engine.train import Recogniser
+from imgrec_engine.train.tasks import task_of
 
 BATCHES = (1, 3, 5)  # of random samples, on which a file is tried
 IMAGES = 256  # of a recogniser's, in a batch
@@ -69,7 +70,7 @@ def export(
     names = ("images", "logits") if images else ("input", "output")
     serialized = serialize(translate(model, array, *names), metadata, imgrec_engine.__version__)
     batches = [random_batch(array, count) for count in BATCHES]
-    parity = compare(functools.partial(outputs_of, model), serialized, batches)
+    parity = compare(functools.partial(outputs_of, model), serialized, batches, task_of(model))
     if parity is not None and not parity.difference <= TOLERANCE * max(1.0, parity.largest):
         raise ExportError(f"onnx: the file does not compute what the model does: {parity}")
     _write(serialized, path)
@@ -80,11 +81,12 @@ def export_recogniser(recogniser: Recogniser, path: str | Path, images: Dataset)
     """Writes a recogniser's model with its normalisation, after comparing the two on a data set's images.
 
     The file takes pixels as they are, of the recogniser's size and channels: (N, H, W, C), or clips (N, T, H, W, C), of
-    the dtype that the data set has, uint8 in 0...255 or float32 in 0...1. It gives logits (N, classes). Its metadata
-    names the classes, the model and the preprocessing.
+    the dtype that the data set has, uint8 in 0...255 or float32 in 0...1. It gives logits (N, classes), or of a model
+    that reads strings (N, T, classes + 1) with CTC's blank as the last. Its metadata names the classes, the model and
+    the preprocessing.
 
-    Returns and raises what ``export`` does; also ExportError where, for any image, the most likely class is another
-    one or a logit differs by more than 1e-4. DataError where the data set has other classes, or no images.
+    Returns and raises what ``export`` does; also ExportError where, for any image, the most likely class (the string)
+    is another one or a logit differs by more than 1e-4. DataError where the data set has other classes, or no images.
     """
     if tuple(images.classes) != recogniser.classes:
         raise DataError(f"onnx: the model knows the classes {recogniser.classes}, the data has {tuple(images.classes)}")
@@ -99,7 +101,8 @@ def export_recogniser(recogniser: Recogniser, path: str | Path, images: Dataset)
         "pixels": "0 to 255" if example.dtype == uint8 else "0 to 1",
     }
     serialized = serialize(translate(model, example, "images", "logits"), metadata, imgrec_engine.__version__)
-    parity = compare(functools.partial(_logits, recogniser), serialized, _prepared(recogniser.preprocessing, images))
+    batches = _prepared(recogniser.preprocessing, images)
+    parity = compare(functools.partial(_logits, recogniser), serialized, batches, recogniser.task)
     if parity is not None and (parity.same_top < parity.samples or not parity.difference <= TOLERANCE):
         raise ExportError(f"onnx: the file does not recognise what the model does: {parity}")
     _write(serialized, path)

@@ -15,6 +15,7 @@ from imgrec_engine.nn import Module
 from imgrec_engine.onnx.model import first_line
 from imgrec_engine.onnx.trace import evaluating, leaves
 from imgrec_engine.tensor import tensor
+from imgrec_engine.train.tasks import Task
 
 TOLERANCE = 1e-4
 
@@ -25,8 +26,9 @@ Compute = Callable[[NDArray[Any]], list[NDArray[Any]]]
 class Parity:
     """What a comparison found.
 
-    Of how many ``samples``; the greatest ``difference`` of two elements; for how many samples the largest of the first
-    output is at the same place; the ``largest`` absolute element of the model's outputs; the version of onnxruntime.
+    Of how many ``samples``; the greatest ``difference`` of two elements; for how many samples the ``answer`` is the
+    same: "top-1", the place of the first output's largest element, or the "string" that a model reads; the ``largest``
+    absolute element of the model's outputs; the version of onnxruntime.
     """
 
     samples: int
@@ -34,17 +36,19 @@ class Parity:
     same_top: int
     largest: float
     runtime: str
+    answer: str = "top-1"
 
     def __str__(self) -> str:
         return (
-            f"onnxruntime {self.runtime} on {self.samples} samples: top-1 equal on {self.same_top}, outputs differ by "
-            f"{self.difference:.1e} at most"
+            f"onnxruntime {self.runtime} on {self.samples} samples: {self.answer} equal on {self.same_top}, outputs "
+            f"differ by {self.difference:.1e} at most"
         )
 
 
-def compare(compute: Compute, serialized: bytes, batches: Iterable[NDArray[Any]]) -> Parity | None:
+def compare(compute: Compute, serialized: bytes, batches: Iterable[NDArray[Any]], task: Task) -> Parity | None:
     """Runs the file and a function that gives what it should on the same batches; None where there is no onnxruntime.
 
+    ``task`` says what the first output's answers are.
     ExportError where onnxruntime cannot run the file, or gives other shapes.
     """
     try:
@@ -64,12 +68,12 @@ def compare(compute: Compute, serialized: bytes, batches: Iterable[NDArray[Any]]
             difference = max(difference, *map(_distance, expected, found))
             largest = max(largest, *(float(np.abs(output).max(initial=0)) for output in expected))
             samples += len(batch)
-            same_top += _same_top(expected[0], found[0], len(batch))
+            same_top += _same_top(task, expected[0], found[0], len(batch))
     except ExportError:
         raise
     except Exception as error:  # onnxruntime's own have no common type
         raise ExportError(f"onnx: onnxruntime cannot run the graph: {first_line(error)}") from error
-    return Parity(samples, difference, same_top, largest, onnxruntime.__version__)
+    return Parity(samples, difference, same_top, largest, onnxruntime.__version__, task.answer)
 
 
 def outputs_of(model: Module, batch: NDArray[Any]) -> list[NDArray[Any]]:
@@ -87,9 +91,9 @@ def _distance(expected: NDArray[Any], found: NDArray[Any]) -> float:
     return float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max(initial=0.0))
 
 
-def _same_top(expected: NDArray[Any], found: NDArray[Any], batch: int) -> int:
-    """Of how many samples the largest element is at the same place; of all where the first axis is not the batch's."""
+def _same_top(task: Task, expected: NDArray[Any], found: NDArray[Any], batch: int) -> int:
+    """Of how many samples the answer is the same; of all where the first axis is not the batch's."""
     if expected.shape[:1] != (batch,):
         return batch
-    tops = (outputs.reshape(batch, -1).argmax(1) for outputs in (expected, found))
-    return int(np.equal(*tops).sum())
+    same = task.answers(expected) == task.answers(found)
+    return int(same.reshape(batch, -1).all(axis=1).sum())

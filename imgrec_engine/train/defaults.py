@@ -13,6 +13,7 @@ from imgrec_engine.train.augmentations import standard
 FEW, MANY = 2000, 5000  # images to train on
 LONGEST_SIDE = 96  # pixels: larger images are scaled down
 SQUARE = 64  # pixels: the side where there are more than FEW images of different shapes
+LINE = 32  # pixels: the height of images with a string in them; higher ones are scaled down
 
 
 class Choice(NamedTuple):
@@ -46,13 +47,27 @@ def choose(dataset: Dataset, given: Mapping[str, Any]) -> list[Choice]:
     validation: 0.2 (of 200 images, a tenth is too few to choose by)
     """
     shape = dataset.image_shape
-    choices = [*_choose_size(shape, len(dataset)), _choose_model(shape, len(dataset))]
-    choices += [*_choose_steps(len(dataset)), _choose_augmentation(dataset, shape), *_choose_balance(dataset)]
-    if len(dataset) < FEW:
+    if shape is not None and dataset.labels.ndim > 1:
+        choices = _choose_for_strings(shape, len(dataset))
+    else:
+        choices = [*_choose_size(shape, len(dataset)), _choose_model(shape, len(dataset))]
+        choices += [*_choose_steps(len(dataset)), _choose_augmentation(dataset, shape), *_choose_balance(dataset)]
+    if len(dataset) < FEW and dataset.labels.ndim == 1:
         choices.append(Choice("label_smoothing", 0.05, f"{len(dataset)} images are soon known by heart"))
     if len(dataset) < 400:
         choices.append(Choice("validation", 0.2, f"of {len(dataset)} images, a tenth is too few to choose by"))
     return [choice for choice in choices if choice.name not in given]
+
+
+def _choose_for_strings(shape: tuple[int, ...], count: int) -> list[Choice]:
+    height, width = shape[-3:-1]
+    choices = [Choice("model", "crnn", "the labels are strings")]
+    if height > LINE:
+        size = (LINE, max(8, round(width * LINE / height)))
+        choices.append(Choice("image_size", size, f"the images of {height}x{width} would take long"))
+    affine = {"degrees": 3.0, "scale": 0.08, "shear": 5.0, "translate": 0.04}
+    choices.append(Choice("augment", {"affine": affine}, "small maps leave what is written readable"))
+    return [*choices, *_choose_steps(count)]
 
 
 def _choose_size(shape: tuple[int, ...] | None, count: int) -> list[Choice]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from imgrec_engine.autograd import no_grad
-from imgrec_engine.functional import cross_entropy, softmax
-from imgrec_engine.metrics import Evaluation
+from imgrec_engine.functional import softmax
 from imgrec_engine.nn import Module
 from imgrec_engine.tensor import Tensor
 from imgrec_engine.train.prefetch import prefetch
+from imgrec_engine.train.tasks import task_of
 
 
 def device_of(model: Module) -> str:
@@ -19,15 +20,16 @@ def device_of(model: Module) -> str:
     return next((parameter.device for parameter in model.parameters()), "cpu")
 
 
-def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
-    """Mean loss and every image's probabilities over all batches, with the model in evaluation mode."""
+def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Any:
+    """The `Evaluation` of a model on all batches, in evaluation mode; of one that reads, the `TranscriptEvaluation`."""
     model.eval()
+    task = task_of(model)
     total, probabilities, seen = 0.0, [np.zeros((0, 0))], [np.zeros(0, dtype=np.int64)]
     with no_grad():
         for images, labels in prefetch(batches, device_of(model)):
             logits = model(images)
-            total += float(cross_entropy(logits, labels)) * len(labels)
+            total += float(task.loss(logits, labels)) * len(labels)
             probabilities.append(softmax(logits, axis=-1).numpy())
             seen.append(labels.numpy())
-    given = np.concatenate(seen)
-    return Evaluation(total / max(len(given), 1), np.concatenate(probabilities[1:] or probabilities), given)
+    given = np.concatenate(seen[1:] or seen)
+    return task.evaluation(total / max(len(given), 1), np.concatenate(probabilities[1:] or probabilities), given)

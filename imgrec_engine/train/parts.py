@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_engine.data import ArrayDataset, Dataset, ImageFolder, Subset, leave_group_out, load, load_parts, split
+from imgrec_engine.data.dataset import strata
 from imgrec_engine.errors import DataError
 from imgrec_engine.train.config import RunConfig
 
@@ -40,7 +41,7 @@ def divide(config: RunConfig) -> Parts:
     groups = groups_of(whole)
     if groups is not None:
         return Parts(*_split_groups(whole, groups, config), test)
-    smallest = int(np.bincount(whole.labels, minlength=len(whole.classes)).min())
+    smallest = min(map(len, strata(whole)))
     if smallest < 2:
         raise DataError(f"{config.data}: too few images: a class has only one to train on, and none to validate by")
     return Parts(*split(whole, max(config.validation, 1 / smallest), config.seed), test)
@@ -85,7 +86,7 @@ def _split_groups(whole: Dataset, groups: Groups, config: RunConfig) -> tuple[Su
 def _check_counts(train: Dataset, test: Dataset, config: RunConfig) -> None:
     if len(train.classes) < 2:
         raise DataError(f"{config.data}: only one class; there is nothing to tell apart")
-    smallest = int(np.bincount(train.labels, minlength=len(train.classes)).min())
+    smallest = min(map(len, strata(train)))
     if smallest < 2 or not len(test):
         raise DataError(
             f"{config.data}: too few images: {len(train)} to train on and {len(test)} to test for "

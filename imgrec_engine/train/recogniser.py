@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,31 +14,13 @@ from imgrec_engine.autograd import no_grad
 from imgrec_engine.data import DataLoader, Dataset, Preprocessing
 from imgrec_engine.errors import CheckpointError, DataError, ImgrecError
 from imgrec_engine.functional import softmax
-from imgrec_engine.metrics import Evaluation
 from imgrec_engine.models import ImageModel
 from imgrec_engine.tensor import tensor
 from imgrec_engine.train.evaluation import device_of, evaluate
 from imgrec_engine.train.explain import Explanation, heat_map
+from imgrec_engine.train.tasks import Prediction, task_of
 
 BEST = "best.safetensors"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The classes of one image from the most to the least likely, with their probabilities."""
-
-    labels: tuple[str, ...]
-    scores: tuple[float, ...]
-
-    @property
-    def label(self) -> str:
-        """The most likely class."""
-        return self.labels[0]
-
-    @property
-    def score(self) -> float:
-        """Its probability."""
-        return self.scores[0]
 
 
 class Recogniser:
@@ -54,6 +35,7 @@ class Recogniser:
 
     def __init__(self, model: ImageModel, classes: Sequence[str], preprocessing: Preprocessing) -> None:
         self.model = model
+        self.task = task_of(model)
         self.classes = tuple(classes)
         self.preprocessing = preprocessing
 
@@ -81,8 +63,8 @@ class Recogniser:
         }
         checkpoint.save(path, self.model.state_dict(), {**(metadata or {}), **described})
 
-    def evaluate(self, dataset: Dataset) -> Evaluation:
-        """Loss, accuracy and confusion matrix on a data set; DataError if its classes are not the model's."""
+    def evaluate(self, dataset: Dataset) -> Any:
+        """What `train.evaluate` says of a data set; DataError if its classes are not the model's."""
         if tuple(dataset.classes) != self.classes:
             raise DataError(f"the model knows the classes {self.classes}, the data has {tuple(dataset.classes)}")
         return evaluate(self.model, self.loader(dataset))
@@ -94,6 +76,8 @@ class Recogniser:
     def probabilities(self, images: Iterable[NDArray[Any]], batch_size: int = 256) -> NDArray[np.float32]:
         """The probability of every class for every image: (images, classes).
 
+        Of a model that reads strings it is that of every class and of blank, the last, at every step: (images, T,
+        classes + 1).
         Images are (H, W, C) arrays, or clips (T, H, W, C), of any size: uint8, or float32 in 0...1. Those of one array
         (images, H, W, C) are prepared together, which is faster.
         """
@@ -102,22 +86,19 @@ class Recogniser:
             prepared = list(transform.batch(images, []))
         else:
             prepared = [transform(image) for image in images]
-        rows = [np.zeros((0, len(self.classes)), dtype=np.float32)]
+        rows = []
         self.model.eval()
         device = device_of(self.model)
         with no_grad():
             for start in range(0, len(prepared), batch_size):
                 batch = np.stack(prepared[start : start + batch_size])
                 rows.append(softmax(self.model(tensor(batch, device=device))).numpy())
-        return np.concatenate(rows)
+        return np.concatenate(rows) if rows else np.zeros((0, len(self.classes)), dtype=np.float32)
 
     def predict(self, images: Iterable[NDArray[Any]]) -> list[Prediction]:
         """What each image shows."""
-        predictions = []
-        for row in self.probabilities(images):
-            order = np.argsort(-row, kind="stable")
-            predictions.append(Prediction(tuple(self.classes[i] for i in order), tuple(float(row[i]) for i in order)))
-        return predictions
+        probabilities = self.probabilities(images)
+        return self.task.predictions(probabilities, self.classes) if len(probabilities) else []
 
     def explain(self, image: NDArray[Any]) -> Explanation:
         """What one image shows, and where in it that rests on; ModelError for a model that cannot be explained.

@@ -17,9 +17,8 @@ from imgrec_engine.errors import CheckpointError, DataError
 from imgrec_engine.train import augmentations
 from imgrec_engine.train.config import CONFIG, RunConfig, read_config
 from imgrec_engine.train.events import Measurements
-from imgrec_engine.train.loss import ClassificationLoss, balancing_weights
 from imgrec_engine.train.parts import divide, skipped_files
-from imgrec_engine.train.plots import draw_confusion, draw_curves, draw_roc
+from imgrec_engine.train.plots import draw_curves
 from imgrec_engine.train.recogniser import BEST, Recogniser
 from imgrec_engine.train.stop import StopRequest
 from imgrec_engine.train.trainer import Progress, Trainer
@@ -47,6 +46,7 @@ class Run:
         self.epochs = config.epochs or min(100, max(10, -(-500 * config.batch_size // len(self.train))))
         random.manual_seed(config.seed)
         self.recogniser = Recogniser(self._build_model(parts.train), self.classes, self.preprocessing)
+        self.recogniser.task.check(config, parts.train, self.recogniser.model)
         self.loader = self._build_loader()
         self.trainer = self._build_trainer()
         self.measurements = Measurements(folder)
@@ -167,9 +167,7 @@ class Run:
             summary["merged_accuracy"] = evaluation.merged(merged_classes(self.classes, self.config.merge)).accuracy
         self.measurements.add({f"test_{name}": value for name, value in summary.items()}, self.trainer.progress.epoch)
         draw_curves(self.measurements.read(), self.folder / "curves.png")
-        draw_confusion(evaluation.confusion, self.classes, self.folder / "confusion.png")
-        if len(self.classes) == 2:
-            draw_roc(evaluation, self.classes[1], self.folder / "roc.png")
+        best.task.draw(evaluation, self.classes, self.folder)
         report("end", {"evaluation": evaluation, "classes": self.classes})
 
     def _build_model(self, dataset: Dataset) -> Any:
@@ -203,11 +201,10 @@ class Run:
         config, model = self.config, self.recogniser.model
         optimizer = optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         steps = -(-len(self.loader) // config.accumulate) * self.epochs
-        weights = balancing_weights(self.train).to(config.device) if config.class_weights else None
         return Trainer(
             model,
             optimizer,
-            ClassificationLoss(config.label_smoothing, weights),
+            self.recogniser.task.training_loss(config, self.train),
             optim.OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps, pct_start=config.warmup),
             max_grad_norm=1.0,
             precision=config.precision,

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imgrec_engine import functional as F
 from imgrec_engine import graphs, random
 from imgrec_engine.data import DataLoader
 from imgrec_engine.errors import CheckpointError
-from imgrec_engine.metrics import Evaluation
 from imgrec_engine.mixed_precision import autocast
 from imgrec_engine.nn import Module
 from imgrec_engine.optim import ExponentialMovingAverage, GradScaler, Optimizer, clip_grad_norm_
@@ -21,8 +19,7 @@ from imgrec_engine.optim.schedulers import Scheduler
 from imgrec_engine.tensor import Tensor
 from imgrec_engine.train.evaluation import device_of, evaluate
 from imgrec_engine.train.prefetch import Batch, prefetch
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from imgrec_engine.train.tasks import Loss, task_of
 
 
 @dataclass
@@ -49,6 +46,7 @@ class Progress:
 class Trainer:
     """Trains a model on batches of (images, labels), one epoch at a time, on the device where the model is.
 
+    ``loss`` is by default that of the model's task: cross entropy, or CTC's for models that read strings.
     ``precision`` "bfloat16" or "float16" runs forward and loss within `autocast`, and scales the loss for float16.
     ``accumulate`` batches together make one step of the optimiser, by the mean of their losses; so do those that are
     left at an epoch's end. ``scheduler`` steps after every step of the optimiser, and ``average`` takes the weights in:
@@ -72,7 +70,7 @@ class Trainer:
         self,
         model: Module,
         optimizer: Optimizer,
-        loss: Loss = F.cross_entropy,
+        loss: Loss | None = None,
         scheduler: Scheduler | None = None,
         max_grad_norm: float | None = None,
         precision: str = "float32",
@@ -85,7 +83,8 @@ class Trainer:
             raise ValueError(f"Trainer: accumulate is {accumulate}, expected {expected}")
         self.model = model
         self.optimizer = optimizer
-        self.loss = loss
+        self.task = task_of(model)
+        self.loss = loss or self.task.loss
         self.scheduler = scheduler
         self.max_grad_norm = max_grad_norm
         self.autocast = contextlib.nullcontext() if precision == "float32" else autocast(precision)
@@ -131,9 +130,9 @@ class Trainer:
     def train_batch(self, images: Tensor, labels: Tensor, position: int = 0, parts: int = 1) -> Tensor:
         """One step: forward, backward, clipping, optimiser, scheduler, average. Returns the loss, unscaled.
 
-        ``labels`` are what the loss takes, classes (N,) or shares of them (N, classes). Where ``parts`` batches make
-        one step, this is the batch at ``position`` among them, and only the last moves the weights. With ``capture``,
-        the next call for a batch of this shape may overwrite the loss.
+        ``labels`` are what the loss takes: classes (N,), shares of them (N, classes), or strings (N, S). Where
+        ``parts`` batches make one step, this is the batch at ``position`` among them, and only the last moves the
+        weights. With ``capture``, the next call for a batch of this shape may overwrite the loss.
         """
         device = device_of(self.model)
         images, labels = images.to(device), labels.to(device)
@@ -147,9 +146,7 @@ class Trainer:
         progress.batch += 1
         progress.images += len(labels)
         progress.loss_sum += float(loss.detach()) * len(labels)
-        given = labels.numpy()
-        classes = given if given.ndim == 1 else given.argmax(axis=-1)
-        progress.correct += int((logits.numpy().argmax(axis=-1) == classes).sum())
+        progress.correct += self.task.correct(logits.numpy(), labels.numpy())
         return loss
 
     def _step(self, images: Tensor, labels: Tensor, position: int, parts: int) -> tuple[Tensor, Tensor]:
@@ -172,8 +169,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
-        """Mean loss, accuracy and confusion matrix over all batches, with the model in evaluation mode."""
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Any:
+        """What `train.evaluate` says of all batches, with the averaged weights where there are such."""
         with self.averaged():
             return evaluate(self.model, batches)
 

@@ -70,10 +70,11 @@ def suggest(recipe: Recipe, trial: Any) -> dict[str, Any]:
     changes: dict[str, Any] = {
         "learning_rate": trial.suggest_float("learning_rate", rate / 4, rate * 4, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-4, 0.3, log=True),
-        "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.2),
         "augment": strengthened(config.augment, trial.suggest_float("augmentation_strength", 0.0, 2.0)),
         "validation": config.validation or VALIDATION,
     }
+    if models.task(config.model) == "classification":
+        changes["label_smoothing"] = trial.suggest_float("label_smoothing", 0.0, 0.2)
     width = models.defaults(config.model) | config.model_arguments
     if "width" in width:
         widths = [max(4, round(width["width"] * factor / 4) * 4) for factor in (0.5, 1, 2)]
