@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from imgrec_engine import capturing, kernels
+from imgrec_engine import deferred, kernels
 from imgrec_engine.arrays import where
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
 from imgrec_engine.device import contiguous, empty, empty_like
@@ -50,6 +52,15 @@ def _complaint(n: int, log_probs: Array, targets: Array, steps: Array, labels: A
         f"ctc_loss: the targets of sample {n} are {targets[n, : int(labels[n])].tolist()}, expected 0 to "
         f"{log_probs.shape[2] - 1} without {blank}, which is blank"
     )
+
+
+def _check_samples(first_invalid: Array, *sample: Any) -> None:
+    """ValueError where a sample cannot be; on a GPU, where that sample's loss is NaN, without waiting for it."""
+    if not isinstance(first_invalid, np.ndarray):
+        message = "ctc_loss: sample {} has a length or a target that is out of its range"
+        deferred.note(np.where(first_invalid >= 0, first_invalid, deferred.NOTHING), ValueError, message)
+    elif first_invalid[0] >= 0:
+        raise ValueError(_complaint(int(first_invalid[0]), *sample))
 
 
 @differentiable(precision="full")
@@ -101,8 +112,7 @@ def ctc_loss(
     plan = module.ctc_plan(context, *x.shape, t.shape[1], x.dtype)
     sample = (x, t, steps, labels, int(blank))
     module.ctc_forward(context, loss, alpha, first_invalid, *sample, kernels.workspace(plan, x))
-    if capturing.current() is None and first_invalid[0] >= 0:  # which waits for the kernel; its loss is NaN anyway
-        raise ValueError(_complaint(int(first_invalid[0]), *sample))
+    _check_samples(first_invalid, *sample)
     counted = where(np.isinf(loss), loss.dtype.type(0), loss, wide) if zero_infinity else loss
     share = (1 / (max(len(x), 1) * np.maximum(labels, 1))).astype(wide) if reduction == "mean" else 1
 
