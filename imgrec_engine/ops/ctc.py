@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from imgrec_engine import deferred, kernels
@@ -43,24 +41,18 @@ def _check(log_probs: Array, targets: Array, reduction: str) -> None:
         raise ValueError(f"ctc_loss: reduction is {reduction!r}, expected 'none', 'mean' or 'sum'")
 
 
-def _complaint(n: int, log_probs: Array, targets: Array, steps: Array, labels: Array, blank: int) -> str:
-    """Why sample ``n`` cannot be."""
-    for what, length, most in (("input", steps[n], log_probs.shape[1]), ("target", labels[n], targets.shape[1])):
-        if not 0 <= length <= most:
-            return f"ctc_loss: the {what} length of sample {n} is {length}, expected 0 to {most}"
-    return (
-        f"ctc_loss: the targets of sample {n} are {targets[n, : int(labels[n])].tolist()}, expected 0 to "
-        f"{log_probs.shape[2] - 1} without {blank}, which is blank"
-    )
-
-
-def _check_samples(first_invalid: Array, *sample: Any) -> None:
+def _check_samples(first_invalid: Array, log_probs: Array, targets: Array, blank: int) -> None:
     """ValueError where a sample cannot be; on a GPU, where that sample's loss is NaN, without waiting for it."""
-    if not isinstance(first_invalid, np.ndarray):
-        message = "ctc_loss: sample {} has a length or a target that is out of its range"
-        deferred.note(np.where(first_invalid >= 0, first_invalid, deferred.NOTHING), ValueError, message)
-    elif first_invalid[0] >= 0:
-        raise ValueError(_complaint(int(first_invalid[0]), *sample))
+    is_here = isinstance(first_invalid, np.ndarray)
+    if is_here and first_invalid[0] < 0:
+        return
+    message = (
+        f"ctc_loss: sample {{}} has a length or target out of range; expected input lengths 0 to {log_probs.shape[1]}, "
+        f"target lengths 0 to {targets.shape[1]}, targets 0 to {log_probs.shape[2] - 1} without {blank}, which is blank"
+    )
+    if is_here:
+        raise ValueError(message.format(first_invalid[0]))
+    deferred.note(np.where(first_invalid >= 0, first_invalid, deferred.NOTHING), ValueError, message)
 
 
 @differentiable(precision="full")
@@ -112,7 +104,7 @@ def ctc_loss(
     plan = module.ctc_plan(context, *x.shape, t.shape[1], x.dtype)
     sample = (x, t, steps, labels, int(blank))
     module.ctc_forward(context, loss, alpha, first_invalid, *sample, kernels.workspace(plan, x))
-    _check_samples(first_invalid, *sample)
+    _check_samples(first_invalid, x, t, blank)
     counted = where(np.isinf(loss), loss.dtype.type(0), loss, wide) if zero_infinity else loss
     share = (1 / (max(len(x), 1) * np.maximum(labels, 1))).astype(wide) if reduction == "mean" else 1
 
