@@ -1,5 +1,6 @@
 // The pool that gives host arrays their memory: blocks aligned to 64 bytes, kept for reuse when an array dies, because
-// fresh pages from the system cost more than many kernels take.
+// fresh pages from the system cost more than many kernels take. Small blocks find takers of their own size; large ones
+// are cut from an arena, for a cache of each size would hold several times what is used at once.
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "bindings/arena.h"
 #include "bindings/array.h"
 #include "ops/memory.h"
 
@@ -15,11 +17,17 @@ namespace {
 
 constexpr std::size_t alignment = 64;
 constexpr std::size_t smallest_block = 64;
+#ifdef __SANITIZE_ADDRESS__
+constexpr std::size_t largest_small_block = std::size_t{1} << 62;  // the sanitizer guards the ends of malloc's blocks
+#else
+constexpr std::size_t largest_small_block = std::size_t{1} << 16;
+#endif
 
-/// Sizes are rounded up to eighths of a power of two: at most 12.5 % is lost, and blocks find takers again.
+/// Small sizes are rounded up to eighths of a power of two: at most 12.5 % is lost, and blocks find takers again.
 std::size_t block_size(std::size_t bytes) {
   if (bytes <= smallest_block) return smallest_block;
-  const std::size_t step = std::max<std::size_t>(std::bit_floor(bytes) / 8, alignment);
+  const std::size_t step =
+      bytes > largest_small_block ? Arena::page : std::max<std::size_t>(std::bit_floor(bytes) / 8, alignment);
   return (bytes + step - 1) / step * step;
 }
 
@@ -27,20 +35,12 @@ class Pool {
  public:
   void* take(std::size_t block) {
     const std::lock_guard lock(mutex_);
-    auto& free_blocks = free_[block];
-    void* memory = nullptr;
-    if (!free_blocks.empty()) {
-      memory = free_blocks.back();
-      free_blocks.pop_back();
-      cached_ -= block;
-    } else {
-      memory = std::aligned_alloc(alignment, block);
-      if (!memory) {
-        release_cached();
-        memory = std::aligned_alloc(alignment, block);
-      }
-      if (!memory) return nullptr;
+    void* memory = find(block);
+    if (!memory) {
+      release_cached();
+      memory = find(block);
     }
+    if (!memory) return nullptr;
     used_ += block;
     if (poison_) std::fill_n(static_cast<std::uint16_t*>(memory), block / sizeof(std::uint16_t), memory_poison);
     return memory;
@@ -50,10 +50,12 @@ class Pool {
   void give_back(void* memory, std::size_t block) noexcept {
     const std::lock_guard lock(mutex_);
     used_ -= block;
-    if (cached_ + block > limit_) return std::free(memory);
+    const bool keep = cached() + block <= limit_;
+    if (block > largest_small_block) return arena_.give_back(memory, block, keep);
+    if (!keep) return std::free(memory);
     try {
-      free_[block].push_back(memory);
-      cached_ += block;
+      small_[block].push_back(memory);
+      small_cached_ += block;
     } catch (const std::bad_alloc&) {  // no memory to remember the block by: the system gets it back
       std::free(memory);
     }
@@ -67,24 +69,36 @@ class Pool {
   void set_limit(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     limit_ = bytes;
-    if (cached_ > limit_) release_cached();
+    if (cached() > limit_) release_cached();
   }
 
   void set_poison(bool poison) { poison_ = poison || poisons_memory(); }
   std::size_t used() const { return used_; }
-  std::size_t cached() const { return cached_; }
+  std::size_t cached() const { return small_cached_ + arena_.cached(); }
 
  private:
+  void* find(std::size_t block) {
+    if (block > largest_small_block) return arena_.take(block);
+    auto& free_blocks = small_[block];
+    if (free_blocks.empty()) return std::aligned_alloc(alignment, block);
+    void* memory = free_blocks.back();
+    free_blocks.pop_back();
+    small_cached_ -= block;
+    return memory;
+  }
+
   void release_cached() {
-    for (auto& [block, memories] : free_)
+    for (auto& [block, memories] : small_)
       for (void* memory : memories) std::free(memory);
-    free_.clear();
-    cached_ = 0;
+    small_.clear();
+    small_cached_ = 0;
+    arena_.release();
   }
 
   std::mutex mutex_;
-  std::unordered_map<std::size_t, std::vector<void*>> free_;
-  std::size_t used_ = 0, cached_ = 0, limit_ = std::size_t{1} << 30;
+  std::unordered_map<std::size_t, std::vector<void*>> small_;  // free ones by size
+  Arena arena_;
+  std::size_t used_ = 0, small_cached_ = 0, limit_ = std::size_t{1} << 30;
   bool poison_ = poisons_memory();
 };
 
