@@ -39,7 +39,7 @@ def test_blocks_are_aligned_and_counted(size):
     used = pool.pool_used()
     array = take(size)
     assert address(array) % 64 == 0
-    assert size <= pool.pool_used() - used <= max(64, 1.13 * size + 4096)
+    assert size <= pool.pool_used() - used <= max(size + 64, 1.13 * size)
     del array
     assert pool.pool_used() == used
 
@@ -49,8 +49,9 @@ def test_neighbours_that_are_free_serve_larger_blocks():
     start = min(map(address, blocks))
     for order in [1, 3, 2]:  # the last one joins both of its neighbours
         blocks[order] = None
+    assert pool.pool_cached() > 3 * MB
     large = take(3 * MB)
-    assert pool.pool_cached() == 0
+    assert pool.pool_cached() < 4096
     assert start < address(large) < max(address(block) for block in blocks if block is not None)
 
 
@@ -58,10 +59,16 @@ def test_a_block_is_the_first_part_of_what_is_free_and_the_rest_serves_others():
     left, large, right = take(MB), take(4 * MB), take(MB)
     start = address(large)
     del large
-    first, second = take(MB), take(3 * MB)
-    assert (address(first), address(second)) == (start, start + MB)
-    assert pool.pool_cached() == 0
+    first, second = take(MB), take(3 * MB - 4096)
+    assert address(first) == start
+    assert MB <= address(second) - start < MB + 4096
+    assert pool.pool_cached() < 8192
     assert address(left) != address(right)
+
+
+def test_blocks_of_round_sizes_do_not_begin_at_the_same_place_of_a_page():
+    blocks = [take(MB) for _ in range(8)]
+    assert len({address(block) % 4096 for block in blocks}) == 8
 
 
 def test_live_blocks_never_overlap():
@@ -102,7 +109,7 @@ def test_the_pool_keeps_no_more_than_its_limit(size):
     pool.pool_limit(3 * size)
     blocks = [take(size) for _ in range(8)]
     del blocks
-    assert 2 * size <= pool.pool_cached() <= 3 * size
+    assert 1.9 * size <= pool.pool_cached() <= 3 * size
     pool.pool_limit(0)
     assert pool.pool_cached() == 0
 

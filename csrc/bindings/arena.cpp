@@ -3,11 +3,14 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <iterator>
 #include <new>
 
 namespace imgrec::bindings {
 namespace {
+
+constexpr std::size_t page = 4096;
 
 /// At this address if it is free, else where the system likes; null where there is no more.
 char* map(char* wanted, std::size_t size, int protection = PROT_READ | PROT_WRITE) {
@@ -26,11 +29,25 @@ char* find_room(std::size_t size) {
   return nullptr;
 }
 
+std::size_t whole_pages(std::size_t size) { return (size + page - 1) / page * page; }
+
+/// Gives the memory of the pages within a range to the system; the addresses stay ours.
+void drop(char* start, std::size_t size) {
+  const auto first = whole_pages(reinterpret_cast<std::uintptr_t>(start));
+  const auto last = (reinterpret_cast<std::uintptr_t>(start) + size) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 }  // namespace
 
 void* Arena::take(std::size_t size) {
-  const auto range = std::ranges::find_if(free_, [&](const auto& item) { return item.second.size >= size; });
-  return range == free_.end() ? extend(size) : cut(range, size);
+  const auto fits = [&](const auto& item) { return item.second.size >= size; };
+  auto range = std::ranges::find_if(free_, fits);
+  if (range == free_.end()) {
+    grow(size);
+    range = std::ranges::find_if(free_, fits);
+  }
+  return range == free_.end() ? nullptr : cut(range, size);
 }
 
 /// The first part of a range.
@@ -46,41 +63,44 @@ void* Arena::cut(Ranges::iterator range, std::size_t size) {
   return block;
 }
 
-/// New memory at the end of the region, together with the free range there; or in another region.
-void* Arena::extend(std::size_t size) {
-  auto last = free_.lower_bound(end_);
-  const bool joins = last != free_.begin() && (--last)->first + last->second.size == end_;
-  const std::size_t missing = joins ? size - last->second.size : size;
+/// Adds what is missing to the free range at the end of the region; or begins another region.
+void Arena::grow(std::size_t size) noexcept {
+  const auto after = free_.lower_bound(end_);
+  const auto last = after == free_.begin() ? after : std::prev(after);
+  const bool joins = last != after && last->first + last->second.size == end_;
+  const std::size_t missing = whole_pages(joins ? size - last->second.size : size);
   char* memory = map(end_, missing);
-  if (memory && memory == end_) {
-    end_ += missing;
-    if (joins) {
-      cached_ -= last->second.cached;
-      free_.erase(last);
-    }
-    return end_ - size;
-  }
-  if (memory) munmap(memory, missing);
-  memory = map(find_room(size), size);
-  if (memory) end_ = memory + size;
-  return memory;
+  if (memory == nullptr || memory == end_) return add_end(memory, missing);
+  munmap(memory, missing);
+  add_end(map(find_room(size), whole_pages(size)), whole_pages(size));
+}
+
+void Arena::add_end(char* memory, std::size_t size) noexcept {
+  if (!memory) return;
+  end_ = memory + size;
+  add(memory, {size, 0});
 }
 
 void Arena::give_back(void* block, std::size_t size, bool keep) noexcept {
-  if (!keep) madvise(block, size, MADV_DONTNEED);
+  char* start = static_cast<char*>(block);
+  if (!keep) drop(start, size);
+  add(start, {size, keep ? size : 0});
+}
+
+void Arena::add(char* start, Range range) noexcept {
   try {
-    const auto added = free_.emplace(static_cast<char*>(block), Range{size, keep ? size : 0}).first;
-    cached_ += added->second.cached;
+    const auto added = free_.emplace(start, range).first;
+    cached_ += range.cached;
     join_next(added);
     if (added != free_.begin()) join_next(std::prev(added));
-  } catch (const std::bad_alloc&) {  // no memory to remember the block by
-    munmap(block, size);
+  } catch (const std::bad_alloc&) {  // no memory to remember the range by
+    drop(start, range.size);
   }
 }
 
 void Arena::release() noexcept {
   for (auto& [start, range] : free_) {
-    madvise(start, range.size, MADV_DONTNEED);
+    drop(start, range.size);
     range.cached = 0;
   }
   cached_ = 0;

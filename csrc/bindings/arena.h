@@ -1,4 +1,4 @@
-// Memory in whole pages, cut from one region of addresses: the pool's blocks of more than 64 KB.
+// Memory cut from one region of addresses: the pool's blocks of more than 64 KB.
 #pragma once
 
 #include <cstddef>
@@ -11,9 +11,7 @@ namespace imgrec::bindings {
 /// the arena hardly grows larger than what is used at once: 3 % for the steps of resnet18. Not synchronised.
 class Arena {
  public:
-  static constexpr std::size_t page = 4096;
-
-  /// ``size`` bytes, a multiple of the page; null where the system has no more.
+  /// ``size`` bytes, a multiple of 64, aligned to 64; null where the system has no more.
   void* take(std::size_t size);
 
   /// Keeps the addresses of a block for the next taker, and its memory, or gives that to the system.
@@ -32,7 +30,9 @@ class Arena {
   using Ranges = std::map<char*, Range>;
 
   void* cut(Ranges::iterator range, std::size_t size);
-  void* extend(std::size_t size);
+  void grow(std::size_t size) noexcept;
+  void add_end(char* memory, std::size_t size) noexcept;
+  void add(char* start, Range range) noexcept;
   void join_next(Ranges::iterator range) noexcept;
 
   Ranges free_;          // no two of them touch

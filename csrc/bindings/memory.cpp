@@ -23,12 +23,16 @@ constexpr std::size_t largest_small_block = std::size_t{1} << 62;  // the saniti
 constexpr std::size_t largest_small_block = std::size_t{1} << 16;
 #endif
 
+// Large blocks are so much longer than asked for: arrays of round sizes that lie side by side then do not begin at the
+// same distance from a page's start, where they would drive each other out of the caches.
+constexpr std::size_t stagger = 9 * alignment;
+
 /// Small sizes are rounded up to eighths of a power of two: at most 12.5 % is lost, and blocks find takers again.
 std::size_t block_size(std::size_t bytes) {
   if (bytes <= smallest_block) return smallest_block;
-  const std::size_t step =
-      bytes > largest_small_block ? Arena::page : std::max<std::size_t>(std::bit_floor(bytes) / 8, alignment);
-  return (bytes + step - 1) / step * step;
+  const bool large = bytes > largest_small_block;
+  const std::size_t step = large ? alignment : std::max<std::size_t>(std::bit_floor(bytes) / 8, alignment);
+  return (bytes + step - 1) / step * step + (large ? stagger : 0);
 }
 
 class Pool {
