@@ -1,5 +1,6 @@
 """The loader: order, workers that change nothing, errors and endings."""
 
+import multiprocessing
 import os
 import threading
 import time
@@ -166,9 +167,15 @@ def test_errors_reach_the_consumer_and_name_the_item(workers, threads_before):
 
 
 @pytest.mark.parametrize("workers", ["thread", "process"])
-def test_leaving_early_ends_the_workers(workers, threads_before):
+def test_leaving_early_ends_the_workers(workers):
+    def running():
+        return threading.active_count(), len(multiprocessing.active_children())
+
+    before = running()
     for _ in DataLoader(Listed(seconds=0.002), 2, num_workers=2, workers=workers):
+        assert running() > before
         break
+    assert running() == before
 
 
 def test_prefetch_is_bounded():
