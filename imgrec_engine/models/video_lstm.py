@@ -10,6 +10,12 @@ from imgrec_engine.models.registry import ImageModel, register
 from imgrec_engine.tensor import Tensor
 
 
+def frame_features(features: ConvFeatures, clips: Tensor) -> Tensor:
+    """The pooled features of every frame of clips (N, T, H, W, C): (N, T, features.out_channels)."""
+    pooled = global_average(features(clips.reshape(-1, *clips.shape[2:])))
+    return pooled.reshape(*clips.shape[:2], -1)
+
+
 @register("video_lstm")
 class VideoLSTM(ImageModel):
     """CNN features of every frame of a clip, read by an LSTM over time; its last state is classified.
@@ -36,8 +42,6 @@ class VideoLSTM(ImageModel):
     def forward(self, x: Tensor, lengths: Any = None) -> Tensor:
         """Logits (N, num_classes)."""
         self.check_images(x, frames="T, ")
-        clips, frames = x.shape[:2]
-        features = global_average(self.features(x.reshape(clips * frames, *x.shape[2:])))
-        _, (h_n, _) = self.lstm(features.reshape(clips, frames, -1), lengths=lengths)
+        _, (h_n, _) = self.lstm(frame_features(self.features, x), lengths=lengths)
         logits: Tensor = self.classifier(self.dropout(h_n[-1]))
         return logits
