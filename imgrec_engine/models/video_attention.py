@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_engine import nn
-from imgrec_engine.errors import ShapeError
+from imgrec_engine.models.clips import frame_features, mean_of_frames, padding_of
 from imgrec_engine.models.cnn import ConvFeatures
 from imgrec_engine.models.registry import ImageModel, register
-from imgrec_engine.models.video_lstm import frame_features
 from imgrec_engine.tensor import Tensor, tensor
 
 
@@ -65,28 +64,9 @@ class VideoAttention(ImageModel):
         self.check_images(x, frames="T, ")
         frames = frame_features(self.features, x)
         frames = frames + tensor(sinusoids(*frames.shape[1:]), dtype=frames.dtype, device=frames.device)
-        padding = None if lengths is None else _padding(lengths, *x.shape[:2])
+        padding = None if lengths is None else padding_of(lengths, *x.shape[:2])
         hidden = None if padding is None else tensor(padding, device=frames.device)
         for layer in self.layers:
             frames = layer(frames, src_key_padding_mask=hidden)
-        logits: Tensor = self.classifier(self.dropout(_mean(self.norm(frames), padding)))
+        logits: Tensor = self.classifier(self.dropout(mean_of_frames(self.norm(frames), padding)))
         return logits
-
-
-def _padding(lengths: Any, clips: int, steps: int) -> NDArray[np.bool_]:
-    """Which frames are padding: (clips, steps); ShapeError for lengths that cannot be."""
-    given = np.asarray(lengths.numpy() if isinstance(lengths, Tensor) else lengths)
-    if given.shape != (clips,) or given.dtype.kind not in "iu" or given.min() < 1 or given.max() > steps:
-        raise ShapeError(f"VideoAttention: lengths are {given}, expected {clips} whole numbers in [1, {steps}]")
-    hidden: NDArray[np.bool_] = np.arange(steps) >= given[:, np.newaxis]
-    return hidden
-
-
-def _mean(frames: Tensor, padding: NDArray[np.bool_] | None) -> Tensor:
-    """The mean of the frames (N, T, E) that are no padding: (N, E)."""
-    if padding is None:
-        mean: Tensor = frames.mean(axis=1)
-        return mean
-    shares = ~padding / (~padding).sum(axis=1, keepdims=True)
-    weighted: Tensor = frames * tensor(shares[..., np.newaxis], dtype=frames.dtype, device=frames.device)
-    return weighted.sum(axis=1)
