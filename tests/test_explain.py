@@ -23,6 +23,7 @@ METHODS = {
     "cnn_lstm": "Grad-CAM",
     "resnet20": "Grad-CAM",
     "resnet18": "Grad-CAM",
+    "video_attention": "Grad-CAM",
     "video_lstm": "Grad-CAM",
     "attention": "attention rollout",
     "lstm": "integrated gradients",

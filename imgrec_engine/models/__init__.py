@@ -8,6 +8,7 @@ from imgrec_engine.models.crnn import CRNN
 from imgrec_engine.models.registry import ImageModel, create, defaults, names, register, summaries, task
 from imgrec_engine.models.resnet import ResNet18, ResNet20
 from imgrec_engine.models.rows import RowLSTM, RowRNN
+from imgrec_engine.models.video_attention import VideoAttention
 from imgrec_engine.models.video_lstm import VideoLSTM
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ResNet20",
     "RowLSTM",
     "RowRNN",
+    "VideoAttention",
     "VideoLSTM",
     "VisionTransformer",
     "create",
