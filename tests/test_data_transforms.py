@@ -21,6 +21,7 @@ from imgrec_engine.data import (
     RandomCrop,
     RandomErasing,
     RandomHorizontalFlip,
+    RandomRotate90,
     RandomRotation,
     RandomVerticalFlip,
     Resize,
@@ -127,6 +128,27 @@ def test_flips(flip, axis):
     assert share == pytest.approx(0.25, abs=0.05)
     np.testing.assert_array_equal(flip(1.0)(image, item_generator(0, 0, 0)), mirrored)
     np.testing.assert_array_equal(flip(0.0)(image, item_generator(0, 0, 0)), image)
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 3), (4, 6, 6, 1)])
+def test_quarter_turns_are_equally_likely(shape):
+    image = pixels(*shape)
+    turned = [np.rot90(image, quarters, axes=(-3, -2)).tobytes() for quarters in range(4)]
+    drawn = [turned.index(RandomRotate90()(image, item_generator(0, 0, index)).tobytes()) for index in range(1000)]
+    np.testing.assert_allclose(np.bincount(drawn) / 1000, 0.25, atol=0.05)
+
+
+def test_quarter_turns_need_squares():
+    with pytest.raises(DataError, match="RandomRotate90: the images are 6 x 5 pixels"):
+        RandomRotate90()(pixels(6, 5, 1), item_generator(0, 0, 0))
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 8, 3), (6, 4, 8, 8, 1)])
+def test_quarter_turns_of_items_and_batches_are_the_same(shape):
+    images = pixels(*shape)
+    batch = RandomRotate90().batch(images, generators(len(images)))
+    for image, generator, expected in zip(images, generators(len(images)), batch, strict=True):
+        np.testing.assert_array_equal(RandomRotate90()(image, generator), expected)
 
 
 def test_rotation_turns_about_the_centre():

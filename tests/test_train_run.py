@@ -30,6 +30,7 @@ EVERYTHING = {
     "augment": {
         "crop": {"padding": 1},
         "flip": {},
+        "rotate90": {},
         "affine": {"degrees": 10, "scale": 0.1, "shear": 5, "translate": 0.1},
         "color": {"brightness": 0.2, "contrast": 0.2},
         "erase": {"p": 0.5},

@@ -7,6 +7,7 @@ from imgrec_engine.data.augmentation import (
     RandomCrop,
     RandomErasing,
     RandomHorizontalFlip,
+    RandomRotate90,
     RandomRotation,
     RandomVerticalFlip,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "RandomCrop",
     "RandomErasing",
     "RandomHorizontalFlip",
+    "RandomRotate90",
     "RandomRotation",
     "RandomVerticalFlip",
     "Resize",

@@ -20,6 +20,7 @@ from imgrec_engine.data.transforms import (
     gaps,
     map_frames,
 )
+from imgrec_engine.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,21 @@ class RandomVerticalFlip(RandomTransform):
     def batch(self, images: Array, generators: Generators) -> Array:
         """Draw once for every item."""
         return _flipped(images, generators, self.p, axis=-3)
+
+
+@dataclass(frozen=True)
+class RandomRotate90(RandomTransform):
+    """Turn by 0, 90, 180 or 270 degrees, each as likely; with `RandomHorizontalFlip`, all 8 symmetries of a square."""
+
+    def batch(self, images: Array, generators: Generators) -> Array:
+        """Draw once for every item; DataError where the images are not square."""
+        height, width = images.shape[-3:-1]
+        if height != width:
+            raise DataError(f"RandomRotate90: the images are {height} x {width} pixels, expected as high as wide")
+        turned = np.empty_like(images)
+        for n, generator in enumerate(generators):
+            turned[n] = np.rot90(images[n], int(generator.integers(4)), axes=(-3, -2))
+        return turned
 
 
 @dataclass(frozen=True)
@@ -229,6 +245,7 @@ TRANSFORMS.update(
         RandomCrop,
         RandomHorizontalFlip,
         RandomVerticalFlip,
+        RandomRotate90,
         RandomRotation,
         RandomErasing,
         RandomAffine,

@@ -91,21 +91,39 @@ def fir_action_parts(path: Path) -> Parts:
 
 
 def read_fir_actions(path: str | Path, frames: int = CLIP_FRAMES) -> ArrayDataset:
-    """Read the far-infrared action clips as float32 (N, frames, 16, 16, 1), the subject of each as its group.
+    """Read the far-infrared action clips as float32 (N, frames, 16, 16, 2), the subject of each as its group.
 
-    A clip's frames are spread evenly over its 6 to 49 frames. The pixels are the difference from the empty
-    room, where 1.0 stands for 12.75 degrees Celsius: a person is warmer than the room, and rooms differ.
+    A clip of 6 to 49 frames is cut into `frames` slices of equal duration. The first channel is the mean of a slice
+    less the empty room and the clip's own median, where 1.0 stands for 12.75 degrees Celsius: a person is warmer than
+    the room, rooms differ, and the sensor drifts. The second is its change since the slice before for each tenth of
+    a second, a frame of the recording: how fast somebody moves is not lost with the clip's duration.
     Kawashima et al., "Action recognition from extremely low-resolution thermal image sequence", AVSS 2017.
     """
     file = NpzFile(path)
     start, length = file["clip_start"].astype(np.int64), file["clip_length"].astype(np.int64)
-    steps = np.rint(np.linspace(0.0, 1.0, frames) * (length[:, np.newaxis] - 1)).astype(np.int64)
     try:
-        clips = file["frames"][start[:, np.newaxis] + steps].astype(np.float32)
-        clips -= file["background"][file["sequence"]][:, np.newaxis]
-        return ArrayDataset(clips[..., np.newaxis] / 255, file["labels"], _ACTIONS, groups=file["subject"])
+        edges = start[:, np.newaxis] + np.linspace(0.0, 1.0, frames + 1) * length[:, np.newaxis]
+        clips = _means_between(file["frames"], edges) - file["background"][file["sequence"]][:, np.newaxis]
+        clips -= np.median(clips, axis=(1, 2, 3), keepdims=True)
+        change = np.diff(clips, axis=1, prepend=clips[:, :1]) * (frames / length).reshape(-1, 1, 1, 1)
+        both = np.stack([clips, change], axis=-1, dtype=np.float32, casting="same_kind") / 255
+        return ArrayDataset(both, file["labels"], _ACTIONS, groups=file["subject"])
     except (IndexError, ValueError) as error:
         raise DataError(f"{path}: clips and frames do not fit together: {error}") from error
+
+
+def _means_between(frames: NDArray[np.uint8], edges: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The mean of frames (F, H, W) between each two places in time: edges (N, T + 1) give (N, T, H, W).
+
+    Frame number f lasts from f to f + 1; of a frame that an edge divides, each side gets its share.
+    """
+    sums = np.zeros((len(frames) + 1, *frames.shape[1:]), np.int64)
+    np.cumsum(frames, axis=0, out=sums[1:])
+    whole = np.floor(edges).astype(np.int64)
+    rest = (edges - whole)[..., np.newaxis, np.newaxis]
+    at_edges = sums[whole] + rest * frames[np.minimum(whole, len(frames) - 1)]
+    widths = np.diff(edges, axis=1)[..., np.newaxis, np.newaxis]
+    return (np.diff(at_edges, axis=1) / widths).astype(np.float32)
 
 
 def _read_cifar10(path: Path, split: str) -> ArrayDataset:

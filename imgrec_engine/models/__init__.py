@@ -8,6 +8,7 @@ from imgrec_engine.models.crnn import CRNN
 from imgrec_engine.models.registry import ImageModel, create, defaults, names, register, summaries, task
 from imgrec_engine.models.resnet import ResNet10, ResNet18, ResNet20
 from imgrec_engine.models.rows import RowLSTM, RowLSTMAttention, RowRNN
+from imgrec_engine.models.video_attention import VideoAttention
 from imgrec_engine.models.video_lstm import VideoLSTM
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RowLSTM",
     "RowLSTMAttention",
     "RowRNN",
+    "VideoAttention",
     "VideoLSTM",
     "VisionTransformer",
     "create",

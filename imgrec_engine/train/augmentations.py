@@ -14,6 +14,7 @@ from imgrec_engine.data import (
     RandomCrop,
     RandomErasing,
     RandomHorizontalFlip,
+    RandomRotate90,
     RandomVerticalFlip,
     Transform,
 )
@@ -31,6 +32,7 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "crop": _crop,
     "flip": RandomHorizontalFlip,
     "flip_vertical": RandomVerticalFlip,
+    "rotate90": RandomRotate90,
     "affine": RandomAffine,
     "color": ColorJitter,
     "erase": RandomErasing,
@@ -94,17 +96,18 @@ def _called(what: str, make: Callable[..., Any], arguments: Mapping[str, Any]) -
 
 
 def strengthened(augment: Mapping[str, Mapping[str, Any]], factor: float) -> dict[str, dict[str, Any]]:
-    """The same with every amount times ``factor``, as far as its bounds allow; mirroring stays.
+    """The same with every amount times ``factor``, as far as its bounds allow; mirroring and turning stay.
 
     >>> strengthened({"erase": {"p": 0.6}, "crop": {"padding": 3}, "flip": {}}, 2.0)
     {'erase': {'p': 1.0}, 'crop': {'padding': 6}, 'flip': {}}
     """
     return {
-        name: dict(arguments) if name.startswith("flip") else _scaled(name, arguments, factor)
+        name: dict(arguments) if name in _SYMMETRIES else _scaled(name, arguments, factor)
         for name, arguments in augment.items()
     }
 
 
+_SYMMETRIES = ("flip", "flip_vertical", "rotate90")
 _HIGHEST = {"erase": 1.0, "color": 1.0, "affine": 180.0}
 
 
