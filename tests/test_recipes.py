@@ -16,7 +16,7 @@ from imgrec_engine.train.recipes import Recipe, as_toml, load_recipe, recipe_nam
 from imgrec_engine.train.reproduce import planned, reproduce
 
 PROMISED = [
-    "behaviour", "digits", "faces", "fashion", "fashion-rows",
+    "behaviour", "digits", "faces", "fashion", "fashion-long", "fashion-rows",
     "industrial-pcb", "industrial-solar", "medical-blood", "medical-xray", "text",
 ]  # fmt: skip
 
