@@ -117,8 +117,9 @@ def _as_tensor(op: str, parameter: str, given: Any) -> Any:
 def array_type_of(op: str, slots: list[Slot], inputs: list[Any], tensors: list[Tensor]) -> type:
     """The type of array on the device where all the tensors are; DeviceError where they are on several."""
     found: type = type(tensors[0]._array) if tensors else np.ndarray
+    is_cpu = found is np.ndarray
     for tensor in tensors:
-        if type(tensor._array) is not found or (found is not np.ndarray and tensor.device != tensors[0].device):
+        if type(tensor._array) is not found or not (is_cpu or tensor.device == tensors[0].device):
             named = [
                 (f"{slot.name}[{i}]" if slot.takes_sequence else slot.name, item)
                 for slot, given in zip(slots, inputs, strict=True)
