@@ -110,23 +110,23 @@ class no_grad(contextlib.ContextDecorator):  # noqa: N801 (PyTorch's name, and u
     """
 
     def __enter__(self) -> None:
-        mode = _thread.mode
-        mode.outer.append(mode.recording)
-        mode.recording = False
+        here = _thread.mode
+        here.outer.append(here.recording)
+        here.recording = False
 
     def __exit__(self, *error: object) -> None:
-        mode = _thread.mode
-        mode.recording = mode.outer.pop()
+        here = _thread.mode
+        here.recording = here.outer.pop()
+
+
+def mode() -> _Mode:
+    """What holds on this thread. An op itself sees arrays; here are the tensors that it was given."""
+    return _thread.mode
 
 
 def is_recording() -> bool:
     """Whether operations on this thread are recorded for a backward pass."""
     return _thread.mode.recording
-
-
-def given_tensors() -> Sequence[Tensor]:
-    """The tensors that the operation which runs on this thread was given: an op itself sees their arrays."""
-    return _thread.mode.given
 
 
 class Node:
@@ -201,15 +201,14 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
     @functools.wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
         values = list(args)
-        inputs, tensors = arguments.unwrap(name, slots, values, kwargs)
-        array_type = arguments.array_type_of(name, slots, inputs, tensors)
-        mode = _thread.mode
+        inputs, tensors, array_type = arguments.unwrap(name, slots, values, kwargs)
+        here = _thread.mode
         if array_type is not np.ndarray and (gpu := devices.elsewhere(tensors[0]._array)):
             given = {slot.name: value for slot, value in zip(slots, inputs, strict=True) if slot.name in kwargs}
             with gpu:
                 return call(*args, **{**kwargs, **given})
         before = quiet.enter()  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
-        mode.given = tensors
+        here.given = tensors
         try:
             if precision is not None and region.dtype is not None:
                 arguments.cast(precision, slots, inputs, values, kwargs)
@@ -220,16 +219,16 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
         except _VAGUE as error:
             raise _named(error, name, values, kwargs) from error
         finally:
-            mode.given = ()
+            here.given = ()
             quiet.leave(before)
         if type(result) is not tuple or len(result) != 2 or not (result[1] is None or callable(result[1])):
             raise TypeError(f"{name} returned {arguments.describe(result)}, expected a pair (result, backward or None)")
         outputs, pullback = result
         several = type(outputs) is tuple
-        if not (several or mode.recording):
+        if not (several or here.recording):
             return _wrap(outputs, array_type, tensors, None)
         node = None
-        if mode.recording and pullback is not None and any(map(_requires_grad, tensors)):
+        if here.recording and pullback is not None and any(map(_requires_grad, tensors)):
             node = Node(name, tuple(map(_edge, inputs)), pullback, several)
         if several:
             wrapped = tuple([_wrap(array, array_type, tensors, node) for array in outputs])

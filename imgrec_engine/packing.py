@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imgrec_engine import kernels
-from imgrec_engine.autograd import Version, given_tensors, is_recording, owner_of
+from imgrec_engine.autograd import Version, mode, owner_of
 
 MOST_LAYOUTS = 4  # of one weight: a forward and a backward pass, each under two settings
 _BYTES = np.dtype(np.uint8)
@@ -55,10 +55,10 @@ def hand_out(array: Any) -> Any:
 def lasting_versions(*weights: Any) -> list[Version] | None:
     """The versions of arguments of the operation that runs; None where packed copies of them are not worth keeping."""
     found = []
-    given = given_tensors()
+    here = mode()
     for weight in weights:
-        for tensor in given:
-            if tensor._array is weight and not (tensor.requires_grad and is_recording()):
+        for tensor in here.given:
+            if tensor._array is weight and not (here.recording and tensor.requires_grad):
                 found.append(tensor._version)
                 break
         else:
