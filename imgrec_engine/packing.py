@@ -15,7 +15,8 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,8 @@ _NOTHING: dict[Any, Any] = {}
 _handed_out: dict[int, weakref.ref[Any]] = {}  # owners of memory, by id
 
 
-class _Source(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Source:
     """An array that something was made from."""
 
     array: Any
@@ -36,7 +38,8 @@ class _Source(NamedTuple):
     stamp: int  # of its version then
 
 
-class _Kept(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Kept:
     """Something and what it was made from."""
 
     sources: list[_Source]
@@ -103,8 +106,8 @@ def kept(arrays: Sequence[Any], versions: Sequence[Version], key: Hashable, make
     """
     found: _Kept | None = (versions[0].packed or _NOTHING).get(key)
     if found is not None:
-        for array, version, source in zip(arrays, versions, found.sources, strict=True):
-            if source.array is not array or source.stamp != version.stamp:
+        for place, source in enumerate(found.sources):
+            if source.array is not arrays[place] or source.stamp != versions[place].stamp:
                 break
             if source.owner in _handed_out:
                 return None
