@@ -47,13 +47,6 @@ def _output(size: int, kernel: int, stride: int, sides: Pair, dilation: int) -> 
     return (size + sum(sides) - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def _check_bias(bias: Array, convolution: _Convolution, dtype: np.dtype[Any]) -> None:
-    if bias.shape != convolution.output[-1:]:
-        raise ShapeError(f"conv2d: bias is {bias.shape}, expected {convolution.output[-1:]}")
-    if bias.dtype != dtype:
-        raise _other_dtype("bias", bias.dtype, dtype)
-
-
 def _other_dtype(name: str, dtype: np.dtype[Any], x: np.dtype[Any]) -> DTypeError:
     return DTypeError(f"conv2d: {name} is {dtype.name}, but x is {x.name}; expected one dtype")
 
@@ -179,7 +172,10 @@ def conv2d(
     settings = (stride, padding, dilation, groups, algorithm)
     convolution = _convolution(module, context, x.shape, weight.shape, (x.dtype, weight.dtype), settings)
     if bias is not None:
-        _check_bias(bias, convolution, x.dtype)
+        if bias.shape != weight.shape[:1]:
+            raise ShapeError(f"conv2d: bias is {bias.shape}, expected {weight.shape[:1]}")
+        if bias.dtype != x.dtype:
+            raise _other_dtype("bias", bias.dtype, x.dtype)
         bias = contiguous(bias)
     versions = packing.lasting_versions(weight)
     x, weight = contiguous(x), contiguous(weight)

@@ -23,7 +23,8 @@ def _wide(array: Array) -> np.dtype[Any]:
 
 def _finish(loss: Array, shape: tuple[int, ...], reduction: str, dtype: np.dtype[Any]) -> Array:
     """The kernel's losses in the shape and dtype of the result."""
-    return loss.reshape(shape if reduction == "none" else ()).astype(dtype, copy=False)
+    shaped = loss.reshape(shape if reduction == "none" else ())
+    return shaped if dtype == loss.dtype else shaped.astype(dtype)
 
 
 def _start(dy: Array, wide: np.dtype[Any]) -> Array:

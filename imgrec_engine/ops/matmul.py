@@ -102,6 +102,7 @@ class _Linear:
         if len(weight) != 2 or not x or x[-1] != weight[1]:
             raise ShapeError(f"linear: x is {x} and weight {weight}; expected (..., in) and (out, in)")
         self.dtype = _common_dtype("linear", x_dtype, weight_dtype)
+        self.promotes = x_dtype != weight_dtype
         self.output = (*x[:-1], weight[0])
         self.rows = rows = math.prod(x[:-1])
         self.plan = kernels.new_plan(module.matmul_plan, context, 1, rows, *weight, self.dtype)
@@ -130,8 +131,9 @@ def linear(x: Array, weight: Array, bias: Array | None = None, activation: str |
     if bias is not None:
         if bias.shape != (width,):
             raise ShapeError(f"linear: bias is {bias.shape}, expected {(width,)}")
-        bias = contiguous(bias.astype(dtype, copy=False))
-    x, weight = x.astype(dtype, copy=False), weight.astype(dtype, copy=False)
+        bias = contiguous(bias if bias.dtype == dtype else bias.astype(dtype))
+    if call.promotes:
+        x, weight = x.astype(dtype, copy=False), weight.astype(dtype, copy=False)
     if x.ndim != 2:
         x = contiguous(x)
     y = empty(call.output, dtype, x)

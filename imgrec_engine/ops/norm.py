@@ -42,7 +42,9 @@ def _per_column(op: str, name: str, values: Array | None, x: Array, wide: np.dty
         return None
     if values.shape != x.shape[-1:]:
         raise ShapeError(f"{op}: {name} is {values.shape}, expected {x.shape[-1:]}, the length of x's last axis")
-    return contiguous(values if values.dtype == wide else values.astype(wide))
+    if values.dtype != wide:
+        return values.astype(wide, order="C")
+    return contiguous(values)
 
 
 def _plan(module: Any, context: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> kernels.Plan:
@@ -112,20 +114,20 @@ def batch_norm(
     wide = _wide(x.dtype)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: running_mean and running_var are None, but needed where training is False")
-    running = (running_mean, running_var)
-    moving = [
-        _per_column("batch_norm", name, values, x, wide)
-        for name, values in zip(("running_mean", "running_var"), running, strict=True)
-    ]
+    moving_mean = _per_column("batch_norm", "running_mean", running_mean, x, wide)
+    moving_var = _per_column("batch_norm", "running_var", running_var, x, wide)
     w, b = _per_column("batch_norm", "weight", weight, x, wide), _per_column("batch_norm", "bias", bias, x, wide)
     module, context = kernels.of(x)
     plan = _plan(module, context, x.shape, x.dtype)
     y, statistics = empty_like(x), empty((2, x.shape[-1]), wide, x)
     workspace = kernels.workspace(plan, x)
-    module.batch_norm_forward(context, y, statistics, *moving, x, w, b, training, momentum, eps, kind, workspace)
-    for values, moved in zip(running, moving, strict=True):
-        if training and values is not None and values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
-            values[...] = moved
+    module.batch_norm_forward(
+        context, y, statistics, moving_mean, moving_var, x, w, b, training, momentum, eps, kind, workspace
+    )
+    if training:
+        for values, moved in ((running_mean, moving_mean), (running_var, moving_var)):
+            if values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
+                values[...] = moved
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dx, dweight, dbias = empty_like(x), empty(x.shape[-1:], wide, x), empty(x.shape[-1:], wide, x)
