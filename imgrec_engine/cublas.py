@@ -22,7 +22,9 @@ _PLAN = SimpleNamespace(algorithm="cublas", workspace_bytes=0, reserve_bytes=0, 
 class Products:
     """What csrc/bindings/matmul.cpp offers: c (batch, m, n) = activation(a (batch, m, k) b (batch, k, n) + bias (n,)).
 
-    Or c (..., n) of a (..., k) and b (k, n). All of one floating dtype. float16 and bfloat16 accumulate in float32; float32 is rounded to tf32 first where the
+    Or c (..., n) of a (..., k) and b (k, n).
+
+    All of one floating dtype. float16 and bfloat16 accumulate in float32; float32 is rounded to tf32 first where the
     context allows it. ``activate`` is the kernel `activation_forward`.
     """
 

@@ -1,9 +1,9 @@
 """Weights in the layout that a kernel reads them in: packed once for each change, where changes can be known.
 
 A plan says how many bytes packed weights take, and the functions ``<op>_pack`` of the bindings write them. An op asks
-for the versions of its weights (`lasting_versions`) and for the packed weights (`Layout.of`), which lie with the version
-of the memory that they were made from: they go when it is written to, and with the last tensor that views it. None
-are kept
+for the versions of its weights (`lasting_versions`) and for the packed weights (`Layout.of`), which lie with the
+version of the memory that they were made from: they go when it is written to, and with the last tensor that views it.
+None are kept
 
 - of weights that are being trained: they change before they are used again;
 - of memory that others may write to unseen: what ``Tensor.numpy()`` or DLPack has handed out, and what is not the

@@ -68,7 +68,8 @@ class MultiheadAttention(Module):
         if query is key is value:
             y = F.self_attention(F.linear(query, self.in_proj_weight, self.in_proj_bias), self.num_heads, *options)
         else:
-            y = F.scaled_dot_product_attention(*self._project(query, key, value), *options)
+            q, k, v = self._project(query, key, value)
+            y = F.scaled_dot_product_attention(q, k, v, *options)
             y = y.reshape(*y.shape[:2], self.embed_dim)
         return self.out_proj(y), None
 

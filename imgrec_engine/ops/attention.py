@@ -101,8 +101,8 @@ def _attend(
     state = next_state(query) if dropout_p > 0 else None
     module, context = kernels.of(query)
     options: tuple[Any, ...] = (mask, state, factor, bool(is_causal), float(dropout_p))
-    shapes = (query.shape, key.shape, value.shape, query.dtype)
-    plan = kernels.plan(module.attention_forward_plan, context, *shapes)
+    described = (query.shape, key.shape, value.shape, query.dtype)
+    plan = kernels.plan(module.attention_forward_plan, context, *described)
     batch, queries, heads, _ = query.shape
     out = empty((batch, queries, heads, value.shape[-1]), query.dtype, query)
     lse = empty((batch, heads, queries), float64 if query.dtype == float64 else float32, query)
@@ -113,12 +113,12 @@ def _attend(
         gradients: list[Array | None] = [None] * 4
         if any(needs[:3]):
             gradients[:3] = [empty_like(query), empty_like(key), empty_like(value)]
-            plan = kernels.plan(module.attention_backward_plan, context, *shapes)
+            plan = kernels.plan(module.attention_backward_plan, context, *described)
             module.attention_backward(context, *gradients[:3], *saved, kernels.workspace(plan, query))
         if attn_mask is not None and needs[3]:
             four = (1,) * (4 - attn_mask.ndim) + attn_mask.shape
             dmask = empty(four, attn_mask.dtype, query)
-            plan = kernels.plan(module.attention_mask_backward_plan, context, *shapes)
+            plan = kernels.plan(module.attention_mask_backward_plan, context, *described)
             module.attention_mask_backward(context, dmask, *saved, kernels.workspace(plan, query))
             gradients[3] = dmask.reshape(attn_mask.shape)
         return tuple(gradients)

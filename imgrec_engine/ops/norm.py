@@ -126,7 +126,7 @@ def batch_norm(
     )
     if training:
         for values, moved in ((running_mean, moving_mean), (running_var, moving_var)):
-            if values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
+            if values is not None and values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
                 values[...] = moved
 
     def backward(dy: Array, needs: Needs) -> Gradients:

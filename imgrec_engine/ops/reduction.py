@@ -150,7 +150,11 @@ def var(x: Array, axis: Axis = None, correction: int = 1, keepdims: bool = False
     centred, y, divisor = _moments(x, over, correction)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        scale = dy.reshape(over.kept).astype(centred.dtype, copy=False) * centred.dtype.type(2) / centred.dtype.type(divisor)
+        scale = (
+            dy.reshape(over.kept).astype(centred.dtype, copy=False)
+            * centred.dtype.type(2)
+            / centred.dtype.type(divisor)
+        )
         return ((scale * centred).astype(dtype, copy=False),)
 
     return y.astype(dtype, copy=False).reshape(over.result), backward
