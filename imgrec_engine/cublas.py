@@ -7,6 +7,7 @@ float32 copies (float16), and for transposed operands, which it copies.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +51,8 @@ class Products:
     ) -> None:
         """Writes the products of the matrices of a and b into c, which has no gaps; a and b may be strided."""
         if b.ndim == 2:
-            c, a, b = c.reshape(1, -1, c.shape[-1]), a.reshape(1, -1, a.shape[-1]), b[None]
+            rows = math.prod(a.shape[:-1])
+            c, a, b = c.reshape(1, rows, c.shape[-1]), a.reshape(1, rows, a.shape[-1]), b[None]
         if c.size == 0:
             return
         if a.shape[2] == 0:
