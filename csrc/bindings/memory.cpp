@@ -2,6 +2,7 @@
 // fresh pages from the system cost more than many kernels take. Small blocks find takers of their own size; large ones
 // are cut from an arena, for a cache of each size would hold several times what is used at once.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdlib>
 #include <mutex>
@@ -114,23 +115,47 @@ Pool& pool() {
 
 constexpr const char* block_name = "imgrec_engine.block";  // other libraries' arrays may have capsules for bases, too
 
-py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
-  std::size_t bytes = static_cast<std::size_t>(dtype.itemsize());
-  for (const py::ssize_t length : shape) {
+constexpr py::ssize_t most_dimensions = 64;  // NumPy's
+
+void give_block_back(PyObject* capsule) {
+  void* memory = PyCapsule_GetPointer(capsule, block_name);
+  pool().give_back(memory, reinterpret_cast<std::size_t>(PyCapsule_GetContext(capsule)));
+}
+
+/// Every operation calls it, so it goes to Python's and NumPy's own interfaces.
+py::object empty(const py::object& shape, const py::dtype& dtype) {
+  const auto lengths = py::reinterpret_steal<py::object>(PySequence_Fast(shape.ptr(), "empty: shape is no sequence"));
+  if (!lengths) throw py::error_already_set();
+  const py::ssize_t ndim = PySequence_Fast_GET_SIZE(lengths.ptr());
+  if (ndim > most_dimensions)
+    throw ShapeError("empty: there are " + std::to_string(ndim) + " dimensions, expected at most " +
+                     std::to_string(most_dimensions));
+  std::array<py::ssize_t, most_dimensions> sizes;
+  auto bytes = static_cast<std::size_t>(dtype.itemsize());
+  for (py::ssize_t i = 0; i < ndim; ++i) {
+    const py::ssize_t length = PyNumber_AsSsize_t(PySequence_Fast_GET_ITEM(lengths.ptr(), i), PyExc_OverflowError);
+    if (length == -1 && PyErr_Occurred()) throw py::error_already_set();
     if (length < 0) throw ShapeError("empty: a dimension is " + std::to_string(length) + ", expected 0 or more");
     if (__builtin_mul_overflow(bytes, static_cast<std::size_t>(length), &bytes) || bytes > (std::size_t{1} << 62))
       throw std::bad_alloc();
+    sizes[static_cast<std::size_t>(i)] = length;
   }
   const std::size_t block = block_size(bytes);
   void* memory = pool().take(block);
   if (!memory) throw std::bad_alloc();
+  auto owner = py::reinterpret_steal<py::object>(PyCapsule_New(memory, block_name, &give_block_back));
+  if (!owner) {
+    pool().give_back(memory, block);
+    throw py::error_already_set();
+  }
   // The block's size travels in the capsule's context: the owner must know it to give the block back.
-  py::capsule owner(memory, block_name, [](PyObject* capsule) {
-    void* block_memory = PyCapsule_GetPointer(capsule, block_name);
-    pool().give_back(block_memory, reinterpret_cast<std::size_t>(PyCapsule_GetContext(capsule)));
-  });
   PyCapsule_SetContext(owner.ptr(), reinterpret_cast<void*>(block));
-  return py::array(dtype, shape, memory, owner);
+  const auto& numpy = py::detail::npy_api::get();
+  auto array = py::reinterpret_steal<py::object>(
+      numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, dtype.inc_ref().ptr(), static_cast<int>(ndim), sizes.data(),
+                                  nullptr, memory, py::detail::npy_api::NPY_ARRAY_WRITEABLE_, nullptr));
+  if (!array || numpy.PyArray_SetBaseObject_(array.ptr(), owner.release().ptr()) < 0) throw py::error_already_set();
+  return array;
 }
 
 }  // namespace
