@@ -230,8 +230,8 @@ class Forward {
   const Array& workspace_;
   const AttentionShape shape_;
   const std::int64_t head_bytes_;  // keys and values of a head
-  // Whether threads share the queries of a sample, each with all heads: the heads of a row are neighbours in memory, and
-  // threads that write to the same rows take each other's lines.
+  // Whether threads share the queries of a sample, each with all heads: the heads of a row are neighbours in memory,
+  // and threads that write to the same rows take each other's lines.
   const bool cuts_rows_;
   const std::int64_t query_block_, blocks_, key_block_;
   const bool head_stays_;  // in the second-level cache, from one block of queries to the next

@@ -25,7 +25,7 @@ inline constexpr int micro_cols = 2 * lanes<T>;
 inline constexpr int micro_rows = vector_registers == 32 ? 14 : 6;
 inline constexpr std::int64_t depth_block = 256;
 inline constexpr std::int64_t least_parallel_work = 1 << 17;  // multiply-adds
-inline constexpr std::int64_t resident_bytes = 512 << 10;        // of B: half of a second-level cache
+inline constexpr std::int64_t resident_bytes = 512 << 10;     // of B: half of a second-level cache
 
 /// tile[0..R) [0..micro_cols) (+)= A panel times B panel over `depth` values of k.
 template <class T, int R>
