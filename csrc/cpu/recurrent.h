@@ -37,6 +37,21 @@ struct Extent : RecurrentShape {
       : RecurrentShape(shape), width(round_up(shape.hidden, micro_cols<T>)), rows(shape.batch * shape.steps) {}
 };
 
+/// What takes the cell through one step of a panel; Step holds pointers to numbers of type T.
+template <class Step>
+using CellFunction = void (*)(const Step&);
+
+/// select(S{}, Cell{}), the function for a storage type that is computed in T and for a cell.
+template <class T, class Step, class Select>
+CellFunction<Step> cell_function(RecurrentCell cell, DType dtype, Select&& select) {
+  CellFunction<Step> function = nullptr;
+  for_floating(dtype, [&](auto storage) {
+    if constexpr (std::is_same_v<Compute<decltype(storage)>, T>)
+      function = for_cell<T>(cell, [&](auto kind) -> CellFunction<Step> { return select(storage, kind); });
+  });
+  return function;
+}
+
 /// What is kept of all steps for the backward pass.
 template <class T>
 std::int64_t reserve_bytes(const Extent<T>& extent, const CellLayout& layout) {

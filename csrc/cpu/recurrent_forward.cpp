@@ -122,20 +122,6 @@ void apply_cell(const CellStep<Compute<S>>& step) {
 }
 
 template <class T>
-using CellFunction = void (*)(const CellStep<T>&);
-
-template <class T>
-CellFunction<T> cell_function(RecurrentCell cell, DType dtype) {
-  CellFunction<T> function = nullptr;
-  for_floating(dtype, [&](auto tag) {
-    using S = decltype(tag);
-    if constexpr (std::is_same_v<Compute<S>, T>)
-      function = for_cell<T>(cell, [](auto kind) -> CellFunction<T> { return &apply_cell<S, decltype(kind)>; });
-  });
-  return function;
-}
-
-template <class T>
 class Forward {
  public:
   Forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n, const Array& reserve,
@@ -146,7 +132,8 @@ class Forward {
         h_n_(h_n),
         c_n_(c_n),
         layout_(layout_of(in.cell)),
-        apply_(cell_function<T>(in.cell, in.x.dtype)),
+        apply_(cell_function<T, CellStep<T>>(in.cell, in.x.dtype,
+                                             []<class S, class Cell>(S, Cell) { return &apply_cell<S, Cell>; })),
         extent_(shape_of(in)),
         order_(in),
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
@@ -276,7 +263,7 @@ class Forward {
   const RecurrentInputs& in_;
   const Array &output_, &h_n_, &c_n_;
   const CellLayout layout_;
-  const CellFunction<T> apply_;
+  const CellFunction<CellStep<T>> apply_;
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;

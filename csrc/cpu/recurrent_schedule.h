@@ -76,7 +76,8 @@ struct Schedule {
   /// How many steps of a task have their inputs projected at once: enough rows for an efficient product, few enough
   /// for the caches.
   std::int64_t chunk(std::int64_t steps) const {
-    const std::int64_t most = std::max<std::int64_t>(1, most_rows / task_rows);
+    const std::int64_t most =
+        std::max<std::int64_t>(1, std::clamp<std::int64_t>(512 / blocks, 2 * micro_rows, 8 * micro_rows) / task_rows);
     return divide(steps, std::max<std::int64_t>(1, divide(steps, most)));  // plans are made before T = 0 is refused
   }
 
