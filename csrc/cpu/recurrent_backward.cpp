@@ -1,5 +1,4 @@
-#include "cpu/recurrent.h"
-#include "cpu/vector_io.h"
+#include "cpu/recurrent_backward_cell.h"
 
 namespace imgrec {
 namespace cpu {
@@ -38,42 +37,6 @@ struct Memory {
   }
 };
 
-/// One step of a panel of samples for a block of micro_cols units. A pointer is to the block's first unit; that to a
-/// sample's saved slots is null where the sample takes no part in the step.
-template <class T>
-struct CellStep {
-  int rows, units;                  // units: how many the block has
-  std::int64_t width, slot_size;    // how far the gates of next_state and the slots lie apart
-  T* next_state;                    // a panel, as state_offset says
-  const T* saved[micro_rows] = {};  // [slot][unit]
-  const T *previous[micro_rows] = {}, *dh[micro_rows] = {};
-  const void* doutput[micro_rows] = {};  // null for zeros
-  T *slots[micro_rows] = {}, *carry[micro_rows] = {};
-  bool last[micro_rows] = {};
-};
-
-template <class S, class Cell>
-void differentiate_cell(const CellStep<Compute<S>>& step) {
-  using T = Compute<S>;
-  constexpr CellLayout layout = Cell::layout;
-  for (int r = 0; r < step.rows; ++r) {
-    if (!step.saved[r]) continue;
-    for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
-      Vector<T> slot[layout.saved], gradient[layout.gradients], carry = load(step.carry[r] + v);
-      for (int i = 0; i < layout.saved; ++i) slot[i] = load(step.saved[r] + i * micro_cols<T> + v);
-      Vector<T> dh = load(step.dh[r] + v);
-      if (step.doutput[r] && v < step.units)
-        dh += load_wide(static_cast<const S*>(step.doutput[r]) + v, std::min(lanes<T>, step.units - v));
-      if (layout.adds_carry && !step.last[r]) dh += carry;
-      Cell::backward(gradient, slot, dh, load(step.previous[r] + v), carry);
-      store(step.carry[r] + v, carry);
-      for (int i = 0; i < layout.gradients; ++i) store(step.slots[r] + i * step.slot_size + v, gradient[i]);
-      for (int i = 0; i < layout.gates; ++i)
-        store(step.next_state + state_offset<T>(r, i * step.width + v), gradient[layout.hidden_slot + i]);
-    }
-  }
-}
-
 template <class T>
 class Backward {
  public:
@@ -87,7 +50,7 @@ class Backward {
         output_(output),
         layout_(layout_of(in.cell)),
         gates_(layout_.gates),
-        differentiate_(cell_function<T, CellStep<T>>(
+        differentiate_(cell_function<T, BackwardStep<T>>(
             in.cell, in.x.dtype, []<class S, class Cell>(S, Cell) { return &differentiate_cell<S, Cell>; })),
         extent_(shape_of(in)),
         order_(in),
@@ -101,11 +64,12 @@ class Backward {
 
   void run() {
     prepare();
+    const std::int64_t together = blocks_together();
     // Step s undoes step T - 1 - s of the forward pass; one more brings the gradients to the initial states.
     schedule_.run(context_, extent_.steps + 1, [&](const Part& part, std::int64_t s, int) {
-      for (std::int64_t block = part.first_block; block < part.last_block; block += blocks_together)
+      for (std::int64_t block = part.first_block; block < part.last_block; block += together)
         for (std::int64_t panel = part.first_panel; panel < part.last_panel; ++panel)
-          retreat(panel, block, std::min(part.last_block, block + blocks_together), extent_.steps - 1 - s);
+          retreat(panel, block, std::min(part.last_block, block + together), extent_.steps - 1 - s);
     });
     if (gradients_.x) input_gradient();
     if (layout_.hidden_slot == 0) {
@@ -140,24 +104,33 @@ class Backward {
       std::fill_n(to, count, T(0));
   }
 
-  static constexpr std::int64_t blocks_together = 4;
+  static constexpr std::int64_t most_blocks_together = 4;
+
+  /// Few rows take several blocks at once, as state_product wants it; many rows one, for its step's memory to come in
+  /// time.
+  std::int64_t blocks_together() const { return schedule_.panel_rows >= micro_rows / 2 ? 1 : most_blocks_together; }
 
   /// One step of one panel of samples for blocks [first, last): dh from the gates of the step after, then these gates.
   void retreat(std::int64_t panel, std::int64_t first, std::int64_t last, std::int64_t step) {
-    alignas(64) T tile[micro_rows * blocks_together * micro_cols<T>];
+    alignas(64) T tile[micro_rows * most_blocks_together * micro_cols<T>];
     T* dh[micro_rows];
-    for (int r = 0; r < micro_rows; ++r) dh[r] = tile + r * blocks_together * micro_cols<T>;
+    for (int r = 0; r < micro_rows; ++r) dh[r] = tile + r * most_blocks_together * micro_cols<T>;
     const int rows = schedule_.rows_of(panel);
     const std::int64_t sample = schedule_.sample(panel), longest = order_.longest(sample, rows);
     if (step >= longest) return;
+    BackwardStep<T> cells[most_blocks_together];
+    for (std::int64_t block = first; step >= 0 && block < last; ++block) {
+      cells[block - first] = cell_of(panel, block, step, dh, (block - first) * micro_cols<T>);
+      prefetch_cell(cells[block - first], layout_, static_cast<int>(size_of(in_.x.dtype)));
+    }
     const std::int64_t depth = gates_ * extent_.width;
     if (step + 1 < longest)
       state_product<T>(rows, static_cast<int>(last - first), depth, state(step + 1, panel),
                        memory_.packed_hh + depth * first * micro_cols<T>, nullptr, dh, 0);
     for (std::int64_t block = first; block < last; ++block) {
-      for (int r = 0; step < 0 && r < rows; ++r) finish(sample + r, block * micro_cols<T>, dh[r]);
-      if (step >= 0) differentiate(panel, block, step, dh);
-      for (T*& row : dh) row += micro_cols<T>;
+      const std::int64_t column = (block - first) * micro_cols<T>;
+      for (int r = 0; step < 0 && r < rows; ++r) finish(sample + r, block * micro_cols<T>, dh[r] + column);
+      if (step >= 0) differentiate_(cells[block - first]);
     }
   }
 
@@ -170,20 +143,21 @@ class Backward {
     return saved_ + ((row * schedule_.blocks + block) * layout_.saved + slot) * micro_cols<T>;
   }
 
-  /// The gates' gradients of one panel and block; `dh` is what came through weight_hh.
-  void differentiate(std::int64_t panel, std::int64_t block, std::int64_t step, T* const* dh) {
+  /// The step of one panel and block; `dh` is where what comes through weight_hh will be, from `column` on.
+  BackwardStep<T> cell_of(std::int64_t panel, std::int64_t block, std::int64_t step, T* const* dh,
+                          std::int64_t column) const {
     const std::int64_t unit = block * micro_cols<T>;
-    CellStep<T> cell{.rows = schedule_.rows_of(panel),
-                     .units = static_cast<int>(std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit)),
-                     .width = extent_.width,
-                     .slot_size = extent_.width * extent_.rows,
-                     .next_state = state(step, panel) + state_offset<T>(0, unit)};
+    BackwardStep<T> cell{.rows = schedule_.rows_of(panel),
+                         .units = static_cast<int>(std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit)),
+                         .width = extent_.width,
+                         .slot_size = extent_.width * extent_.rows,
+                         .next_state = state(step, panel) + state_offset<T>(0, unit)};
     for (int r = 0; r < cell.rows; ++r) {
       const std::int64_t sample = schedule_.sample(panel) + r, length = order_.length(sample);
       if (step >= length) continue;
       const std::int64_t row = order_.row(sample, step), place = sample * extent_.width + unit;
       cell.last[r] = step == length - 1;
-      cell.dh[r] = cell.last[r] ? memory_.dh_n + place : dh[r];
+      cell.dh[r] = cell.last[r] ? memory_.dh_n + place : dh[r] + column;
       cell.saved[r] = saved(row, block, 0);
       cell.previous[r] = memory_.first + place;
       if (step > 0) cell.previous[r] = saved(order_.row(sample, step - 1), block, layout_.saved - 1);
@@ -191,7 +165,7 @@ class Backward {
       cell.slots[r] = slots(row, unit);
       cell.carry[r] = memory_.carry + place;
     }
-    differentiate_(cell);
+    return cell;
   }
 
   /// The gradients of the initial states.
@@ -360,7 +334,7 @@ class Backward {
   const Array& output_;
   const CellLayout layout_;
   const std::int64_t gates_;
-  const CellFunction<CellStep<T>> differentiate_;
+  const CellFunction<BackwardStep<T>> differentiate_;
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;
