@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 namespace imgrec::cpu {
@@ -102,9 +103,30 @@ inline void store_first(T* to, Vector<T> v, int count) {
   count == lanes<T> ? store(to, v) : store_partial(to, v, count);
 }
 
+/// a > b ? a : b, lane by lane; the second where either is NaN. With AVX-512 the compiler would take a comparison and
+/// a blend where one operand is a constant.
 template <class V>
 inline V maximum(V a, V b) {
+#if defined(__AVX512F__)
+  constexpr int all_lanes = -1, current_rounding = 4;
+  if constexpr (std::is_same_v<V, Vector<float>>)
+    return __builtin_ia32_maxps512_mask(a, b, b, all_lanes, current_rounding);
+  if constexpr (std::is_same_v<V, Vector<double>>)
+    return __builtin_ia32_maxpd512_mask(a, b, b, all_lanes, current_rounding);
+#endif
   return a > b ? a : b;
+}
+
+template <class V>
+inline V minimum(V a, V b) {
+#if defined(__AVX512F__)
+  constexpr int all_lanes = -1, current_rounding = 4;
+  if constexpr (std::is_same_v<V, Vector<float>>)
+    return __builtin_ia32_minps512_mask(a, b, b, all_lanes, current_rounding);
+  if constexpr (std::is_same_v<V, Vector<double>>)
+    return __builtin_ia32_minpd512_mask(a, b, b, all_lanes, current_rounding);
+#endif
+  return a < b ? a : b;
 }
 
 /// Lane i of the result is lane i + distance, counted around.
