@@ -4,19 +4,12 @@
 #include <optional>
 #include <stdexcept>
 
+#include "cpu/conv2d_grouped.h"
 #include "cpu/conv2d_winograd.h"
 
 namespace imgrec {
 namespace cpu {
 namespace {
-
-bool is_depthwise(const Conv2dShape& shape) { return shape.groups > 1 && shape.group_in() == 1; }
-
-/// The channel count that a depthwise kernel works on: a vector or more.
-template <class T>
-std::int64_t depthwise_channels(const Conv2dShape& shape) {
-  return std::max<std::int64_t>(shape.out_channels, lanes<T>);
-}
 
 /// Elements in the type that is computed in: the array's own, or a copy.
 template <class T>
@@ -51,8 +44,8 @@ struct ImagePatches {
 
   void plan(DType dtype, Workspace& workspace) {
     patches.batch = source.batch;
-    patches.pixel_stride = source.pitch;
-    patches.row_stride = (source.left + source.width + source.right) * source.pitch;
+    patches.pixel_stride = source.channels;
+    patches.row_stride = (source.left + source.width + source.right) * source.channels;
     patches.image_stride = (source.top + source.height + source.bottom) * patches.row_stride;
     source.plan(dtype, workspace);
     zeros = workspace.take<T>(patches.run);
@@ -94,10 +87,7 @@ ImagePatches<T> input_patches(const Conv2dShape& shape, DType dtype, Workspace& 
     x.patches.run = width.kernel * shape.in_channels;
     x.patches.width.taps = 1;
   }
-  if (is_depthwise(shape)) {
-    x.patches.run = x.source.pitch = depthwise_channels<T>(shape);
-    x.source.repeat = shape.group_out();
-  }
+  if (depthwise_serves<T>(shape)) x.patches.run = shape.out_channels;
   x.plan(dtype, workspace);
   return x;
 }
@@ -107,7 +97,7 @@ template <class T>
 ImagePatches<T> gradient_patches(const Conv2dShape& shape, DType dtype, Workspace& workspace) {
   ImagePatches<T> dy{{shape.batch, shape.height.output(), shape.width.output(), shape.out_channels}};
   dy.patches.run = shape.group_out();
-  if (is_depthwise(shape)) dy.patches.run = dy.source.pitch = depthwise_channels<T>(shape);
+  if (depthwise_serves<T>(shape)) dy.patches.run = shape.out_channels;
   dy.plan(dtype, workspace);
   return dy;
 }
@@ -127,7 +117,9 @@ class PackedWeights {
   PackedWeights(const Conv2dShape& shape, DType dtype, Conv2dPass pass, Workspace& packed)
       : shape_(shape), pass_(pass), weight_(weight_count(shape), dtype, packed) {
     std::int64_t size = part_size(shape.height.kernel * shape.width.kernel);
-    if (narrow() || along_depth()) {
+    if (grouped()) {
+      size = GroupedProduct<T>::packed_size(shape, pass);
+    } else if (narrow() || along_depth()) {
       size = weight_count(shape);
     } else if (pass == Conv2dPass::backward_input) {
       size = 0;
@@ -142,7 +134,7 @@ class PackedWeights {
 
   /// Elements of a part with so many taps.
   std::int64_t part_size(std::int64_t taps) const {
-    if (is_depthwise(shape_)) return taps * depthwise_channels<T>(shape_);
+    if (depthwise_serves<T>(shape_)) return taps * shape_.out_channels;
     const bool forward = pass_ == Conv2dPass::forward;
     const std::int64_t depth = taps * (forward ? shape_.group_in() : shape_.group_out());
     return shape_.groups * depth * round_up(forward ? shape_.group_out() : shape_.group_in(), micro_cols<T>);
@@ -150,12 +142,13 @@ class PackedWeights {
 
   void pack(const Context& context, const Array& array) const {
     const T* weight = weight_.read(array);
+    if (grouped()) return GroupedProduct<T>::pack(data_, weight, shape_, pass_);
     if (pass_ == Conv2dPass::forward) return pack_forward(context, weight);
     if (narrow()) return pack_narrow_weights(data_, weight, shape_);
     T* to = data_;
     for_phases(shape_, [&](auto, auto, const PhaseAxis& height, const PhaseAxis& width) {
-      if (is_depthwise(shape_))
-        pack_depthwise_weights(to, weight, depthwise_channels<T>(shape_), shape_, height, width);
+      if (depthwise_serves<T>(shape_))
+        pack_depthwise_weights(to, weight, shape_.out_channels, shape_, height, width);
       else
         pack_backward_weights(context, to, weight, shape_, height, width);
       to += part_size(height.axis.taps * width.axis.taps);
@@ -163,14 +156,16 @@ class PackedWeights {
   }
 
  private:
+  bool grouped() const { return grouped_serves<T>(shape_, pass_); }
+
   bool narrow() const { return pass_ == Conv2dPass::backward_input && NarrowInputGradient<T>::serves(shape_); }
 
   bool along_depth() const { return pass_ == Conv2dPass::forward && runs_along_depth<T>(shape_); }
 
   void pack_forward(const Context& context, const T* weight) const {
     if (along_depth()) return static_cast<void>(std::copy_n(weight, weight_count(shape_), data_));
-    if (!is_depthwise(shape_)) return pack_forward_weights(context, data_, weight, shape_);
-    pack_depthwise_weights(data_, weight, depthwise_channels<T>(shape_), shape_, {forward_axis(shape_.height), 0, 0, 1},
+    if (!depthwise_serves<T>(shape_)) return pack_forward_weights(context, data_, weight, shape_);
+    pack_depthwise_weights(data_, weight, shape_.out_channels, shape_, {forward_axis(shape_.height), 0, 0, 1},
                            {forward_axis(shape_.width), 0, 0, 1});
   }
 
@@ -188,11 +183,11 @@ class Product {
       : shape_(shape),
         columns_(pass == Conv2dPass::forward ? shape.group_out() : shape.group_in()),
         along_depth_(pass == Conv2dPass::forward && runs_along_depth<T>(shape)),
-        dense_(context, is_depthwise(shape) ? 0 : columns_, is_depthwise(shape) ? 0 : taps(), workspace),
-        depthwise_(context, is_depthwise(shape) ? depthwise_channels<T>(shape) : 0, workspace) {}
+        dense_(context, depthwise_serves<T>(shape) ? 0 : columns_, depthwise_serves<T>(shape) ? 0 : taps(), workspace),
+        depthwise_(context, depthwise_serves<T>(shape) ? shape.out_channels : 0, workspace) {}
 
   void run(const Context& context, const Patches<T>& patches, const T* packed, const Output<T>& output) const {
-    if (is_depthwise(shape_)) return multiply_depthwise(context, patches, packed, depthwise_, output);
+    if (depthwise_serves<T>(shape_)) return multiply_depthwise(context, patches, packed, depthwise_, output);
     multiply_patches(context, {patches, shape_.groups, columns_, packed, along_depth_}, dense_, output);
   }
 
@@ -244,13 +239,22 @@ struct BackwardWeightPass {
 
   BackwardWeightPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
       : x(input_patches<T>(shape, dtype, workspace)), bias(shape, workspace) {
-    if (is_depthwise(shape)) {
+    if (depthwise_serves<T>(shape)) {
       dy = gradient_patches<T>(shape, dtype, workspace);
       depthwise.emplace(x.patches, shape, workspace);
     } else {
       dense.emplace(context, x.patches, shape, dtype, workspace);
     }
   }
+};
+
+template <class T>
+struct GroupedWeightPass {
+  BiasGradient<T> bias;
+  GroupedWeightGradient<T> weight;
+
+  GroupedWeightPass(const Context& context, const Conv2dShape& shape, Workspace& workspace)
+      : bias(shape, workspace), weight(context, shape, workspace) {}
 };
 
 struct WinogradWeightPass {
@@ -261,10 +265,22 @@ struct WinogradWeightPass {
       : bias(shape, workspace), weight(context, shape, workspace) {}
 };
 
-template <template <class> class Pass, class T>
-std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dtype) {
+/// Of the scratch memory of the direct kernels.
+template <class T>
+std::int64_t workspace_bytes(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   Workspace workspace;
-  Pass<T>(context, shape, dtype, workspace);
+  if (grouped_serves<T>(shape, pass)) {
+    if (pass == Conv2dPass::backward_weight)
+      GroupedWeightPass<T>(context, shape, workspace);
+    else
+      GroupedProduct<T>(context, shape, pass, workspace);
+  } else if (pass == Conv2dPass::forward) {
+    ForwardPass<T>(context, shape, dtype, workspace);
+  } else if (pass == Conv2dPass::backward_input) {
+    BackwardInputPass<T>(context, shape, dtype, workspace);
+  } else {
+    BackwardWeightPass<T>(context, shape, dtype, workspace);
+  }
   return workspace.used();
 }
 
@@ -287,10 +303,7 @@ Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, 
   Plan plan{.algorithm = "direct"};
   cpu::for_compute(dtype, [&](auto tag) {
     using T = decltype(tag);
-    plan.workspace_bytes = pass == Conv2dPass::forward ? cpu::bytes_of<cpu::ForwardPass, T>(context, shape, dtype)
-                           : pass == Conv2dPass::backward_input
-                               ? cpu::bytes_of<cpu::BackwardInputPass, T>(context, shape, dtype)
-                               : cpu::bytes_of<cpu::BackwardWeightPass, T>(context, shape, dtype);
+    plan.workspace_bytes = cpu::workspace_bytes<T>(context, shape, dtype, pass);
     if (pass == Conv2dPass::backward_weight) return;
     cpu::Workspace packed;
     cpu::PackedWeights<T>(shape, dtype, pass, packed);
@@ -319,6 +332,10 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
     const cpu::PackedWeights<T> weights(shape, y.dtype, Conv2dPass::forward, packed_memory);
+    if (cpu::grouped_serves<T>(shape, Conv2dPass::forward)) {
+      const cpu::GroupedProduct<T> product(context, shape, Conv2dPass::forward, memory);
+      return product.run(context, x, weights.data(), {y, pre_activation, bias, activation});
+    }
     cpu::ForwardPass<T> pass(context, shape, y.dtype, memory);
     const cpu::Output<T> output{.data = y.data,
                                 .dtype = y.dtype,
@@ -343,6 +360,10 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
     const cpu::PackedWeights<T> weights(shape, dx.dtype, Conv2dPass::backward_input, packed_memory);
+    if (cpu::grouped_serves<T>(shape, Conv2dPass::backward_input)) {
+      const cpu::GroupedProduct<T> product(context, shape, Conv2dPass::backward_input, memory);
+      return product.run(context, dy, weights.data(), {.result = dx});
+    }
     cpu::BackwardInputPass<T> pass(context, shape, dx.dtype, memory);
     cpu::Patches<T> patches = pass.dy.read(context, dy);
     if (pass.narrow) return pass.narrow->run(context, dx, patches, weights.data());
@@ -353,8 +374,7 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
                           .width = shape.width.input,
                           .channels = shape.in_channels,
                           .row_step = shape.height.stride,
-                          .column_step = shape.width.stride,
-                          .fold = cpu::is_depthwise(shape) ? shape.group_out() : 1};
+                          .column_step = shape.width.stride};
     cpu::for_phases(shape,
                     [&](std::int64_t i, std::int64_t j, const cpu::PhaseAxis& height, const cpu::PhaseAxis& width) {
                       output.row_start = i;
@@ -384,9 +404,16 @@ void conv2d_backward_weight(const Context& context, const Array& dweight, const 
   cpu::for_compute(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data);
+    const bool weighted = dweight && dweight.size() > 0;
+    if (cpu::grouped_serves<T>(shape, Conv2dPass::backward_weight)) {
+      const cpu::GroupedWeightPass<T> pass(context, shape, memory);
+      if (dbias) pass.bias.run(context, dbias, dy);
+      if (weighted) pass.weight.run(context, dweight, x, dy);
+      return;
+    }
     cpu::BackwardWeightPass<T> pass(context, shape, dy.dtype, memory);
     if (dbias) pass.bias.run(context, dbias, dy);
-    if (!dweight || dweight.size() == 0) return;
+    if (!weighted) return;
     const cpu::Patches<T>& patches = pass.x.read(context, x);
     if (pass.dense)
       pass.dense->run(context, dweight, patches, dy);
