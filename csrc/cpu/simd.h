@@ -154,6 +154,21 @@ inline T horizontal_max(Vector<T> v) {
   return fold_lanes<T>(v, [](Vector<T> a, Vector<T> b) { return maximum(a, b); });
 }
 
+/// Lane i of the result is lane numbers[i] of the two vectors one after the other.
+template <class T>
+inline Vector<T> permute(Vector<T> first, Vector<T> second, IntegerVector<T> numbers) {
+#if defined(__clang__)
+  Vector<T> result;
+  for (int i = 0; i < lanes<T>; ++i) {
+    const auto number = numbers[i] & (2 * lanes<T> - 1);
+    result[i] = number < lanes<T> ? first[number] : second[number - lanes<T>];
+  }
+  return result;
+#else
+  return __builtin_shuffle(first, second, numbers);
+#endif
+}
+
 /// One step of a transposition: exchanges the off-diagonal blocks of `width` lanes between two rows `width` apart.
 template <class V, int width, int... lane>
 inline void exchange_blocks(V& above, V& below, std::integer_sequence<int, lane...>) {
