@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +44,8 @@ class DataLoader:
         workers: "thread" (decoding and NumPy release the interpreter lock) or "process" (for data sets with
             much Python of their own; they and the transform must be picklable; started in every iteration).
         prefetch: batches per worker that may be ready ahead.
+        continuous: whether workers that have prepared all of an epoch go on with the first batches of the next, so that
+            those are there when they are asked for.
         transform: applied to every image.
         mixing: mixes the images of each batch after that; labels are then shares of the classes, float32 (N, classes).
 
@@ -65,6 +69,7 @@ class DataLoader:
         num_workers: int = 0,
         workers: Literal["thread", "process"] = "thread",
         prefetch: int = 2,
+        continuous: bool = False,
         transform: Transform | None = None,
         mixing: Mixing | None = None,
     ) -> None:
@@ -87,9 +92,11 @@ class DataLoader:
         self.num_workers = num_workers
         self.workers = workers
         self.prefetch = prefetch
+        self.continuous = continuous
         self.transform = Compose([]) if transform is None else transform
         self.mixing = mixing
         self.epoch = 0
+        self._begun: dict[int, deque[Future[Batch]]] = {}  # by epoch
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -116,14 +123,21 @@ class DataLoader:
         if self.num_workers == 0:
             yield from (make(epoch, *batch) for batch in enumerate(self._batch_indices(epoch)))
             return
+        limit = self.num_workers * self.prefetch
+        begun = self._begun.pop(epoch, deque())
+        self._begun.clear()  # what was begun of another epoch
+        rest = list(enumerate(self._batch_indices(epoch)))[len(begun) :]
+        later = enumerate(self._batch_indices(epoch + 1)[:limit] if self.continuous else [])
+        following: deque[Future[Batch]] = deque()
         with worker_pool(make, self.num_workers, self.workers) as submit:
-            ahead: deque[Any] = deque()
-            for batch in enumerate(self._batch_indices(epoch)):
-                ahead.append(submit(epoch, *batch))
-                if len(ahead) > self.num_workers * self.prefetch:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            for batch in rest:
+                begun.append(submit(epoch, *batch))
+                if len(begun) > limit:
+                    yield begun.popleft().result()
+            while begun:
+                following.extend(submit(epoch + 1, *batch) for batch in itertools.islice(later, 1))
+                yield begun.popleft().result()
+        self._begun[epoch + 1] = following
 
     def _batch_indices(self, epoch: int) -> list[NDArray[np.int64]]:
         order = np.arange(len(self.dataset), dtype=np.int64)
