@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -113,30 +113,27 @@ class DataLoader:
         return self._iterate(epoch)
 
     def _iterate(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        from imgrec_engine.tensor import tensor  # so that worker processes need not load the kernels
-
-        for images, labels in self._batches(epoch):
-            yield tensor(images), tensor(labels)
-
-    def _batches(self, epoch: int) -> Iterator[Batch]:
         make = BatchMaker(self.dataset, self.transform, self.seed, self.mixing)
         if self.num_workers == 0:
-            yield from (make(epoch, *batch) for batch in enumerate(self._batch_indices(epoch)))
+            yield from (_as_tensors(make(epoch, *batch)) for batch in enumerate(self._batch_indices(epoch)))
             return
         limit = self.num_workers * self.prefetch
-        begun = self._begun.pop(epoch, deque())
+        begun, following = self._begun.pop(epoch, deque()), deque[Future[Batch]]()
         self._begun.clear()  # what was begun of another epoch
         rest = list(enumerate(self._batch_indices(epoch)))[len(begun) :]
         later = enumerate(self._batch_indices(epoch + 1)[:limit] if self.continuous else [])
-        following: deque[Future[Batch]] = deque()
+        coming = chain(((begun, epoch, *batch) for batch in rest), ((following, epoch + 1, *batch) for batch in later))
         with worker_pool(make, self.num_workers, self.workers) as submit:
-            for batch in rest:
-                begun.append(submit(epoch, *batch))
-                if len(begun) > limit:
-                    yield begun.popleft().result()
+
+            def submit_next(count: int) -> None:
+                for ahead, *arguments in islice(coming, count):
+                    ahead.append(submit(*arguments))
+
+            submit_next(limit - len(begun))
             while begun:
-                following.extend(submit(epoch + 1, *batch) for batch in itertools.islice(later, 1))
-                yield begun.popleft().result()
+                batch = _as_tensors(begun.popleft().result())
+                submit_next(1)  # last, for a thread that wakes up takes the interpreter lock from this one
+                yield batch
         self._begun[epoch + 1] = following
 
     def _batch_indices(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -178,6 +175,13 @@ class BatchMaker:
             except DataError as error:
                 raise DataError(f"item {index} could not be transformed: {error}") from error
         return to_float(_stacked(images)), labels
+
+
+def _as_tensors(batch: Batch) -> tuple[Tensor, Tensor]:
+    from imgrec_engine.tensor import tensor  # so that worker processes need not load the kernels
+
+    images, labels = batch
+    return tensor(images), tensor(labels)
 
 
 def _stacked(images: list[NDArray[Any]]) -> NDArray[Any]:
