@@ -162,8 +162,6 @@ struct GroupedProduct<T>::Strip {
     const auto [first, last] = height.axis.taps_inside(output);
     const std::int64_t offset = (width.axis.position(column, 0) - layout.low) * lanes<T>;
     const std::int64_t pixel = (image * product.rows_ + row) * product.columns_ + width.phase + column * column_step;
-    if (column_step == 1 || width.phase == 0)
-      rows.fetch(vector, width.axis.position(column, 0), count * width.axis.step);
     Vector<T> sums[count];
     const Vector<T> start = to.bias ? load_wide(to.bias.as<const S>() + channel, some) : Vector<T>{};
 #pragma GCC unroll 8

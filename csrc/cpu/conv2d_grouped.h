@@ -84,14 +84,6 @@ class GroupedRows {
         for (std::int64_t vector = 0; vector < vectors(); ++vector) copy(vector, next_, pixel, count);
       }
   }
-  /// Asks for what the next row to be copied has of some columns: it comes while others are computed.
-  void fetch(std::int64_t vector, std::int64_t column, std::int64_t count) const {
-    if (next_ >= layout_.height) return;
-    const std::int64_t first = std::max<std::int64_t>(column, 0), end = std::min(column + count, layout_.width);
-    const S* from = image_ + (next_ * layout_.width + first) * layout_.source_channels +
-                    channel(vector) / layout_.columns * layout_.depth;
-    for (std::int64_t i = first; i < end; ++i, from += layout_.source_channels) __builtin_prefetch(from);
-  }
   /// Pixel layout.low of a row, for source channel j of each group.
   const T* row(std::int64_t vector, std::int64_t row, std::int64_t j) const { return plane(vector, row, j); }
 
