@@ -6,11 +6,12 @@
 
 namespace imgrec::cpu {
 
-/// Whether these kernels serve a pass: few pixels, and input channels that are whole panels. The gradient of the
-/// weights is written once where others write it three times, which pays for more pixels.
+/// Whether these kernels serve a pass: input channels are whole panels, and there are few pixels. The fewer a pass
+/// saves, the fewer: forward a sum's lanes have to be added up, the gradient of x leaves out pairs beyond the borders,
+/// and that of the weights is written once where others write it three times.
 template <class T>
 bool few_serves(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
-  const std::int64_t most = pass == Conv2dPass::backward_weight ? 128 : 16;
+  const std::int64_t most = pass == Conv2dPass::forward ? 32 : pass == Conv2dPass::backward_input ? 64 : 256;
   return shape.groups == 1 && size_of(dtype) == sizeof(T) && shape.in_channels > 0 &&
          shape.in_channels % micro_cols<T> == 0 && shape.outputs() > 0 && shape.outputs() <= most;
 }
