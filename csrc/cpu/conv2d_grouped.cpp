@@ -219,6 +219,8 @@ void GroupedProduct<T>::run(const Context& context, const Array& source, const T
   const std::int64_t strips = (rows_ + strip_rows_ - 1) / strip_rows_, blocks = layout_.blocks();
   const std::int64_t image_size = layout_.height * layout_.width * layout_.source_channels;
   const GroupedAxis vertical(shape_.height, pass_);
+  // No copy writes to the borders: they stay zeros from task to task.
+  std::fill_n(memory_, context.threads * layout_.size(), T(0));
   for_floating(source.dtype, [&](auto tag) {
     using S = decltype(tag);
     if constexpr (std::is_same_v<Compute<S>, T>)

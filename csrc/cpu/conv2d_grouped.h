@@ -52,14 +52,12 @@ struct GroupedLayout {
   std::int64_t size() const { return vectors * rows * depth * plane(); }
 };
 
-/// The copied rows of one image for one block of vectors.
+/// The copied rows of one image for one block of vectors, in memory whose borders are zeros.
 template <class T, class S>
 class GroupedRows {
  public:
   GroupedRows(const GroupedLayout<T>& layout, std::int64_t block, T* memory)
-      : layout_(layout), channel_(block * layout.vectors * lanes<T>), memory_(memory) {
-    std::fill_n(memory, layout.size(), T(0));
-  }
+      : layout_(layout), channel_(block * layout.vectors * lanes<T>), memory_(memory) {}
 
   std::int64_t vectors() const {
     return std::min(layout_.vectors, (layout_.channels - channel_ + lanes<T> - 1) / lanes<T>);
