@@ -186,8 +186,8 @@ void FewInputGradient<T>::run(const Context& context, const Array& dx, const Arr
         for (std::int64_t c = begin; c < end; c += micro_cols<T>)
           for (std::int64_t first = 0; first < pairs; first += most)
             with_count<scatter_rows>(std::min(most, pairs - first), [&](auto rows) {
-              scatter<T, rows>(std::min(scatter_depth, columns - o), pairs_.outputs(tap) + first,
-                               dy.as<const T>() + o, columns, weight.as<const T>() + o * row + tap * channels + c, row,
+              scatter<T, rows>(std::min(scatter_depth, columns - o), pairs_.outputs(tap) + first, dy.as<const T>() + o,
+                               columns, weight.as<const T>() + o * row + tap * channels + c, row,
                                pairs_.inputs(tap) + first, dx.as<T>() + c, channels);
             });
       }
