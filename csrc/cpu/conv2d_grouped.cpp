@@ -56,7 +56,7 @@ GroupedLayout<T>::GroupedLayout(const Conv2dShape& shape, Conv2dPass pass) {
   pixels = (round_up(horizontal.outputs, block_columns) - 1) * horizontal.step + horizontal.reach();
   low = horizontal.low;
   const std::int64_t bytes = rows * depth * plane() * static_cast<std::int64_t>(sizeof(T));
-  vectors = std::clamp<std::int64_t>(copied_bytes / std::max<std::int64_t>(bytes, 1), 1, 64);
+  vectors = std::clamp<std::int64_t>(copied_bytes / std::max<std::int64_t>(bytes, 1), 1, 8);
 }
 
 namespace {
