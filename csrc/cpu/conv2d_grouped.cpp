@@ -37,7 +37,7 @@ PhaseAxis grouped_phase(const Conv2dAxis& axis, Conv2dPass pass, std::int64_t ph
 
 namespace {
 
-constexpr int block_columns = vector_registers == 32 ? 8 : 4;
+constexpr int block_columns = 8;
 constexpr std::int64_t copied_bytes = 128 << 10;  // that a thread's copied rows are to take, if one vector's take fewer
 
 }  // namespace
