@@ -150,10 +150,10 @@ void batch_forward(const Context& context, S* y, const S* x, const RowChunks& ch
   });
 }
 
-/// dx = scale g, and in training + slope (x - mean) + shift, where g is dy before the activation.
+/// dx = scale g + slope (x - mean) + shift, where g is dy before the activation.
 template <class S, class Kind>
 void batch_backward(const Context& context, S* dx, const S* dy, const S* x, const RowChunks& chunks,
-                    const Affine<Compute<S>>& affine, Kind activation, bool training, const Compute<S>* slopes,
+                    const Affine<Compute<S>>& affine, Kind activation, const Compute<S>* slopes,
                     const Compute<S>* shifts) {
   using T = Compute<S>;
   const std::int64_t channels = chunks.columns;
@@ -165,8 +165,7 @@ void batch_backward(const Context& context, S* dx, const S* dy, const S* x, cons
         const Vector<T> deviation = load_wide(x + at, block.lanes_of()) - mean.at[v];
         const Vector<T> gradient = activate_norm_backward<T>(load_wide(dy + at, block.lanes_of()),
                                                              deviation * scale.at[v] + offset.at[v], activation());
-        const Vector<T> scaled = gradient * scale.at[v];
-        store_narrow(dx + at, training ? scaled + (deviation * slope.at[v] + shift.at[v]) : scaled, block.lanes_of());
+        store_narrow(dx + at, gradient * scale.at[v] + (deviation * slope.at[v] + shift.at[v]), block.lanes_of());
       });
     });
   });
@@ -237,14 +236,13 @@ void batch_norm_backward(const Context& context, const Array& dx, const Array& d
     const double share = 1 / static_cast<double>(chunks.rows);
     cpu::add_chunks(context, chunks, partials, 2 * channels, [&](std::int64_t c, double sum) {
       dbias.as<T>()[c] = static_cast<T>(sum);
-      shift[c] = static_cast<T>(-scale[c] * sum * share);
+      shift[c] = training ? static_cast<T>(-scale[c] * sum * share) : T(0);
     });
     cpu::add_chunks(context, chunks, partials + channels, 2 * channels, [&](std::int64_t c, double product) {
       dweight.as<T>()[c] = static_cast<T>(product * inverse[c]);
-      slope[c] = static_cast<T>(-scale[c] * product * inverse[c] * inverse[c] * share);
+      slope[c] = training ? static_cast<T>(-scale[c] * product * inverse[c] * inverse[c] * share) : T(0);
     });
-    cpu::batch_backward(context, dx.as<S>(), dy.as<const S>(), x.as<const S>(), chunks, affine, kind, training, slope,
-                        shift);
+    cpu::batch_backward(context, dx.as<S>(), dy.as<const S>(), x.as<const S>(), chunks, affine, kind, slope, shift);
   };
   cpu::for_floating(x.dtype,
                     [&](auto tag) { cpu::for_following_activation(activation, [&](auto kind) { run(tag, kind); }); });
