@@ -2,18 +2,20 @@
 // by.
 #pragma once
 
+#include <algorithm>
+
 #include "cpu/vector_io.h"
 
 namespace imgrec::cpu {
 
-/// A block of neighbouring channels: some whole vectors, or one that is not `full`.
-template <class S, int vectors, bool full = true>
+/// A block of neighbouring channels: some whole vectors, or one with as many lanes as are left.
+template <class S, int vectors>
 struct ChannelBlock {
   std::int64_t first;
   int last_lanes;
 
   static constexpr int size = vectors;
-  int lanes_of() const { return full ? wide_lanes<S> : last_lanes; }
+  int lanes_of() const { return vectors > 1 ? wide_lanes<S> : last_lanes; }
   std::int64_t channel(int v) const { return first + v * wide_lanes<S>; }
 
   /// The numbers of the block's channels, from an array with one for each channel.
@@ -42,8 +44,8 @@ void for_channel_blocks(std::int64_t channels, Body&& body) {
   std::int64_t first = 0;
   for (; first + 4 * width <= channels; first += 4 * width) body(ChannelBlock<S, 4>{first, width});
   for (; first + 2 * width <= channels; first += 2 * width) body(ChannelBlock<S, 2>{first, width});
-  for (; first + width <= channels; first += width) body(ChannelBlock<S, 1>{first, width});
-  if (first < channels) body(ChannelBlock<S, 1, false>{first, static_cast<int>(channels - first)});
+  for (; first < channels; first += width)
+    body(ChannelBlock<S, 1>{first, static_cast<int>(std::min<std::int64_t>(width, channels - first))});
 }
 
 }  // namespace imgrec::cpu

@@ -1,8 +1,8 @@
 #include <cmath>
 #include <type_traits>
 
-#include "cpu/activation.h"
 #include "cpu/channel_block.h"
+#include "cpu/norm.h"
 #include "cpu/parallel.h"
 #include "cpu/row_chunks.h"
 #include "ops/norm.h"
@@ -72,8 +72,8 @@ void chunk_gradients(const Block& block, const S* dy, const S* x, std::int64_t r
   const auto mean = block.read(affine.mean), scale = block.read(affine.scale), offset = block.read(affine.offset);
   const auto found = sum_rows<S>(block, rows, channels, [&](int v, std::int64_t at) {
     const Vector<T> deviation = load_wide(x + at, block.lanes_of()) - mean.at[v];
-    const Vector<T> gradient = activate_backward_at<T>(load_wide(dy + at, block.lanes_of()),
-                                                       deviation * scale.at[v] + offset.at[v], activation());
+    const Vector<T> gradient = activate_norm_backward<T>(load_wide(dy + at, block.lanes_of()),
+                                                         deviation * scale.at[v] + offset.at[v], activation());
     return Vectors<T, 2>{gradient, gradient * deviation};
   });
   block.write(sums, found.first);
@@ -143,15 +143,15 @@ void batch_forward(const Context& context, S* y, const S* x, const RowChunks& ch
       const auto mean = block.read(affine.mean), scale = block.read(affine.scale), offset = block.read(affine.offset);
       block.for_rows(chunks.begin(chunk), chunks.size(chunk), channels, [&](int v, std::int64_t at) {
         const Vector<T> deviation = load_wide(x + at, block.lanes_of()) - mean.at[v];
-        const Vector<T> value = activate<T>(deviation * scale.at[v] + offset.at[v], activation());
+        const Vector<T> value = activate_norm<T>(deviation * scale.at[v] + offset.at[v], activation());
         store_narrow(y + at, value, block.lanes_of());
       });
     });
   });
 }
 
-/// dx = scale g, and in training + slope (x - mean) + shift, where g is dy before the activation.
-template <class S, bool training, class Kind>
+/// dx = scale g + slope (x - mean) + shift, where g is dy before the activation.
+template <class S, class Kind>
 void batch_backward(const Context& context, S* dx, const S* dy, const S* x, const RowChunks& chunks,
                     const Affine<Compute<S>>& affine, Kind activation, const Compute<S>* slopes,
                     const Compute<S>* shifts) {
@@ -163,11 +163,9 @@ void batch_backward(const Context& context, S* dx, const S* dy, const S* x, cons
       const auto slope = block.read(slopes), shift = block.read(shifts);
       block.for_rows(chunks.begin(chunk), chunks.size(chunk), channels, [&](int v, std::int64_t at) {
         const Vector<T> deviation = load_wide(x + at, block.lanes_of()) - mean.at[v];
-        Vector<T> gradient = activate_backward_at<T>(load_wide(dy + at, block.lanes_of()),
-                                                     deviation * scale.at[v] + offset.at[v], activation());
-        gradient *= scale.at[v];
-        if constexpr (training) gradient += deviation * slope.at[v] + shift.at[v];
-        store_narrow(dx + at, gradient, block.lanes_of());
+        const Vector<T> gradient = activate_norm_backward<T>(load_wide(dy + at, block.lanes_of()),
+                                                             deviation * scale.at[v] + offset.at[v], activation());
+        store_narrow(dx + at, gradient * scale.at[v] + (deviation * slope.at[v] + shift.at[v]), block.lanes_of());
       });
     });
   });
@@ -238,18 +236,13 @@ void batch_norm_backward(const Context& context, const Array& dx, const Array& d
     const double share = 1 / static_cast<double>(chunks.rows);
     cpu::add_chunks(context, chunks, partials, 2 * channels, [&](std::int64_t c, double sum) {
       dbias.as<T>()[c] = static_cast<T>(sum);
-      shift[c] = static_cast<T>(-scale[c] * sum * share);
+      shift[c] = training ? static_cast<T>(-scale[c] * sum * share) : T(0);
     });
     cpu::add_chunks(context, chunks, partials + channels, 2 * channels, [&](std::int64_t c, double product) {
       dweight.as<T>()[c] = static_cast<T>(product * inverse[c]);
-      slope[c] = static_cast<T>(-scale[c] * product * inverse[c] * inverse[c] * share);
+      slope[c] = training ? static_cast<T>(-scale[c] * product * inverse[c] * inverse[c] * share) : T(0);
     });
-    if (training)
-      cpu::batch_backward<S, true>(context, dx.as<S>(), dy.as<const S>(), x.as<const S>(), chunks, affine, kind, slope,
-                                   shift);
-    else
-      cpu::batch_backward<S, false>(context, dx.as<S>(), dy.as<const S>(), x.as<const S>(), chunks, affine, kind, slope,
-                                    shift);
+    cpu::batch_backward(context, dx.as<S>(), dy.as<const S>(), x.as<const S>(), chunks, affine, kind, slope, shift);
   };
   cpu::for_floating(x.dtype,
                     [&](auto tag) { cpu::for_following_activation(activation, [&](auto kind) { run(tag, kind); }); });

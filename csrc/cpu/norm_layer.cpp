@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "cpu/activation.h"
+#include "cpu/norm.h"
 #include "cpu/parallel.h"
 #include "cpu/row_chunks.h"
 #include "cpu/row_reduce.h"
@@ -10,12 +10,21 @@ namespace imgrec {
 namespace cpu {
 namespace {
 
-/// Calls body(row, rows) for groups of four rows, and of one where fewer are left; `rows` is a constant.
+constexpr int row_group = 4;  // rows that are worked on at once: while one waits for its sums, the next are read
+
+/// Calls body(row, rows) for groups of rows, the last with fewer of them.
 template <class Body>
 void for_row_groups(std::int64_t begin, std::int64_t end, Body&& body) {
-  constexpr int group = 4;
-  for (; begin + group <= end; begin += group) body(begin, std::integral_constant<int, group>{});
-  for (; begin < end; ++begin) body(begin, std::integral_constant<int, 1>{});
+  for (; begin < end; begin += row_group) body(begin, static_cast<int>(std::min<std::int64_t>(row_group, end - begin)));
+}
+
+/// Calls body with no activation as a compile-time constant, and with any other as a number: relu is rare here.
+template <class Body>
+void for_none_or_any(Activation activation, Body&& body) {
+  if (activation == Activation::none)
+    body([] { return Activation::none; });
+  else
+    body([activation] { return activation; });
 }
 
 template <class S, class Kind>
@@ -40,20 +49,16 @@ struct LayerNorm {
   /// dy before the activation.
   template <class Count>
   Vector<T> gradient_at(const S* dy, Vector<T> z, std::int64_t i, Count count) const {
-    return activate_backward_at<T>(load_wide(dy + i, count), affine(z, i, count), activation());
+    return activate_norm_backward<T>(load_wide(dy + i, count), affine(z, i, count), activation());
   }
 
-  /// Several rows at once, here and in backward: while a row waits for its sums, the next are read.
-  template <int rows>
-  void forward_rows(S* y, const S* x, T* mean, T* inverse_deviation, T eps) const {
+  void forward_rows(int rows, S* y, const S* x, T* mean, T* inverse_deviation, T eps) const {
     const auto length = static_cast<T>(columns);
-    T rough[rows], center[rows], inverse[rows];
-#pragma GCC unroll 4
+    T rough[row_group], center[row_group], inverse[row_group];
     for (int row = 0; row < rows; ++row)
       rough[row] =
           row_sum<S>(columns, [&](std::int64_t i, auto count) { return load_wide(x + row * columns + i, count); }) /
           length;
-#pragma GCC unroll 4
     for (int row = 0; row < rows; ++row) {
       const auto [sum, squares] = two_row_sums<S>(columns, [&](std::int64_t i, auto count) {
         const Vector<T> deviation = load_wide(x + row * columns + i, count) - rough[row];
@@ -64,23 +69,21 @@ struct LayerNorm {
       mean[row] = center[row] = rough[row] + shift;
       inverse_deviation[row] = inverse[row] = T(1) / std::sqrt(variance + eps);
     }
-#pragma GCC unroll 4
     for (int row = 0; row < rows; ++row)
       for_vectors<S>(0, columns, [&](std::int64_t i, auto count) {
         const Vector<T> z = (load_wide(x + row * columns + i, count) - center[row]) * inverse[row];
-        store_narrow(y + row * columns + i, activate<T>(affine(z, i, count), activation()), count);
+        store_narrow(y + row * columns + i, activate_norm<T>(affine(z, i, count), activation()), count);
       });
   }
 
   /// dx = inverse (g - mean(g) - z mean(g z)) with g = dy weight, z = (x - mean) inverse; dy z joins dweight, dy dbias.
   /// dy stands for the gradient before the activation. dweight and dbias are read and written once for all rows.
-  template <int rows>
-  void backward_rows(S* dx, const S* dy, const S* x, const T* mean, const T* inverse, T* dweight, T* dbias) const {
-    T shift[rows], slope[rows];
+  void backward_rows(int rows, S* dx, const S* dy, const S* x, const T* mean, const T* inverse, T* dweight,
+                     T* dbias) const {
+    T shift[row_group], slope[row_group];
     const auto z_at = [&](int row, std::int64_t i, auto count) {
       return (load_wide(x + row * columns + i, count) - mean[row]) * inverse[row];
     };
-#pragma GCC unroll 4
     for (int row = 0; row < rows; ++row) {
       const auto [sum, product] = two_row_sums<S>(columns, [&](std::int64_t i, auto count) {
         const Vector<T> z = z_at(row, i, count);
@@ -93,7 +96,6 @@ struct LayerNorm {
     for_vectors<S>(0, columns, [&](std::int64_t i, auto count) {
       Vector<T> weight_sum = load_wide(dweight + i, count), bias_sum = load_wide(dbias + i, count);
       const Vector<T> scale = weight_at(i, count);
-#pragma GCC unroll 4
       for (int row = 0; row < rows; ++row) {
         const Vector<T> z = z_at(row, i, count), gradient = gradient_at(dy + row * columns, z, i, count);
         store_narrow(dx + row * columns + i, (gradient * scale - shift[row] - z * slope[row]) * inverse[row], count);
@@ -117,14 +119,13 @@ void layer_norm_forward(const Context& context, const Array& y, const Array& mea
     using T = cpu::Compute<S>;
     const cpu::LayerNorm<S, decltype(kind)> norm{chunks.columns, weight.as<const T>(), bias.as<const T>(), kind};
     cpu::parallel_range(context, chunks.rows, chunks.length, [&](std::int64_t begin, std::int64_t end) {
-      cpu::for_row_groups(begin, end, [&](std::int64_t row, auto rows) {
-        norm.template forward_rows<rows>(y.as<S>() + row * norm.columns, x.as<const S>() + row * norm.columns,
-                                         mean.as<T>() + row, inverse_deviation.as<T>() + row, static_cast<T>(eps));
+      cpu::for_row_groups(begin, end, [&](std::int64_t row, int rows) {
+        norm.forward_rows(rows, y.as<S>() + row * norm.columns, x.as<const S>() + row * norm.columns,
+                          mean.as<T>() + row, inverse_deviation.as<T>() + row, static_cast<T>(eps));
       });
     });
   };
-  cpu::for_floating(x.dtype,
-                    [&](auto tag) { cpu::for_following_activation(activation, [&](auto kind) { run(tag, kind); }); });
+  cpu::for_floating(x.dtype, [&](auto tag) { cpu::for_none_or_any(activation, [&](auto kind) { run(tag, kind); }); });
 }
 
 void layer_norm_backward(const Context& context, const Array& dx, const Array& dweight, const Array& dbias,
@@ -140,10 +141,10 @@ void layer_norm_backward(const Context& context, const Array& dx, const Array& d
       T *dweight_sum = workspace.as<T>() + 2 * chunk * columns, *dbias_sum = dweight_sum + columns;
       std::fill(dweight_sum, dweight_sum + 2 * columns, T(0));
       const std::int64_t begin = chunks.begin(chunk);
-      cpu::for_row_groups(begin, begin + chunks.size(chunk), [&](std::int64_t row, auto rows) {
-        norm.template backward_rows<rows>(dx.as<S>() + row * columns, dy.as<const S>() + row * columns,
-                                          x.as<const S>() + row * columns, mean.as<const T>() + row,
-                                          inverse_deviation.as<const T>() + row, dweight_sum, dbias_sum);
+      cpu::for_row_groups(begin, begin + chunks.size(chunk), [&](std::int64_t row, int rows) {
+        norm.backward_rows(rows, dx.as<S>() + row * columns, dy.as<const S>() + row * columns,
+                           x.as<const S>() + row * columns, mean.as<const T>() + row,
+                           inverse_deviation.as<const T>() + row, dweight_sum, dbias_sum);
       });
     });
     const T* partials = workspace.as<const T>();
@@ -152,8 +153,7 @@ void layer_norm_backward(const Context& context, const Array& dx, const Array& d
     cpu::add_chunks(context, chunks, partials + columns, 2 * columns,
                     [&](std::int64_t c, double sum) { dbias.as<T>()[c] = static_cast<T>(sum); });
   };
-  cpu::for_floating(x.dtype,
-                    [&](auto tag) { cpu::for_following_activation(activation, [&](auto kind) { run(tag, kind); }); });
+  cpu::for_floating(x.dtype, [&](auto tag) { cpu::for_none_or_any(activation, [&](auto kind) { run(tag, kind); }); });
 }
 
 }  // namespace imgrec
