@@ -79,21 +79,25 @@ class Forward {
  public:
   using T = Compute<S>;
 
-  Forward(const Array& out, const Array& lse, const AttentionInputs& inputs, const Array& workspace)
-      : out_(out),
+  Forward(const Context& context, const Array& out, const Array& lse, const AttentionInputs& inputs,
+          const Array& workspace)
+      : context_(context),
+        out_(out),
         lse_(lse),
         inputs_(inputs),
         workspace_(workspace),
         shape_(attention_shape(inputs)),
-        query_block_(even_block(shape_.queries, query_block, lanes<T>)),
+        head_bytes_(shape_.keys * (shape_.head_size + shape_.value_size) * std::int64_t(sizeof(S))),
+        cuts_rows_(shape_.batch < context.threads && shape_.kv_heads * head_bytes_ <= resident_bytes),
+        query_block_(even_block(shape_.queries, longest_block(), lanes<T>)),
         blocks_((shape_.queries + query_block_ - 1) / query_block_),
         key_block_(even_block(shape_.keys, key_block, 8)),
-        head_stays_(shape_.keys * (shape_.head_size + shape_.value_size) * std::int64_t(sizeof(S)) <= resident_bytes) {}
+        head_stays_(head_bytes_ <= resident_bytes) {}
 
-  void run(const Context& context) const {
+  void run() const {
     const std::int64_t units = shape_.batch * shape_.heads * blocks_;
-    const std::int64_t share = std::max<std::int64_t>(1, units / (shares_per_thread * context.threads));
-    parallel_tasks(context, (units + share - 1) / share, [&](std::int64_t task, int worker) {
+    const std::int64_t share = std::max<std::int64_t>(1, units / (shares_per_thread * context_.threads));
+    parallel_tasks(context_, (units + share - 1) / share, [&](std::int64_t task, int worker) {
       const Scratch<S> scratch(workspace_, shape_, worker);
       const std::int64_t end = std::min(units, (task + 1) * share);
       for (std::int64_t unit = task * share; unit < end; ++unit)
@@ -102,12 +106,19 @@ class Forward {
   }
 
  private:
+  std::int64_t longest_block() const {
+    const std::int64_t share = (shape_.queries + context_.threads - 1) / context_.threads;
+    return cuts_rows_ ? std::clamp<std::int64_t>(share, 1, query_block) : query_block;
+  }
+
   /// The last block of a head comes first: under causality it has the most to do, and no thread should be left alone
   /// with it.
   Block block_at(std::int64_t unit) const {
-    const std::int64_t query = (blocks_ - 1 - unit % blocks_) * query_block_, head = unit / blocks_;
-    return {.sample = head / shape_.heads,
-            .head = head % shape_.heads,
+    const std::int64_t sample = unit / (shape_.heads * blocks_), part = unit % (shape_.heads * blocks_);
+    const std::int64_t head = cuts_rows_ ? part % shape_.heads : part / blocks_;
+    const std::int64_t query = (blocks_ - 1 - (cuts_rows_ ? part / shape_.heads : part % blocks_)) * query_block_;
+    return {.sample = sample,
+            .head = head,
             .query = query,
             .queries = std::min(query_block_, shape_.queries - query),
             .key = 0,
@@ -213,10 +224,15 @@ class Forward {
     std::copy(logarithm, logarithm + block.queries, to);
   }
 
+  const Context& context_;
   const Array &out_, &lse_;
   const AttentionInputs& inputs_;
   const Array& workspace_;
   const AttentionShape shape_;
+  const std::int64_t head_bytes_;  // keys and values of a head
+  // Whether threads share the queries of a sample, each with all heads: the heads of a row are neighbours in memory,
+  // and threads that write to the same rows take each other's lines.
+  const bool cuts_rows_;
   const std::int64_t query_block_, blocks_, key_block_;
   const bool head_stays_;  // in the second-level cache, from one block of queries to the next
 };
@@ -236,7 +252,7 @@ Plan attention_forward_plan(const Context& context, const AttentionShape& shape,
 void attention_forward(const Context& context, const Array& out, const Array& lse, const AttentionInputs& inputs,
                        const Array& workspace) {
   cpu::for_floating(out.dtype,
-                    [&](auto tag) { cpu::Forward<decltype(tag)>(out, lse, inputs, workspace).run(context); });
+                    [&](auto tag) { cpu::Forward<decltype(tag)>(context, out, lse, inputs, workspace).run(); });
 }
 
 }  // namespace imgrec

@@ -32,7 +32,7 @@ class RowPrefetch {
   }
 
  private:
-  static constexpr int rows_at_once = 6;
+  static constexpr int rows_at_once = 12;
   static constexpr std::int64_t line_bytes = 64;
 
   struct Run {
@@ -48,7 +48,7 @@ class RowPrefetch {
 template <class T, Operand a_operand>
 void multiply_and_prefetch(std::int64_t rows, std::int64_t columns, std::int64_t depth, const T* a, std::int64_t lda,
                            const T* b, std::int64_t ldb, T* c, std::int64_t ldc, bool add, RowPrefetch& prefetch) {
-  constexpr std::int64_t block_rows = vector_registers == 32 ? 8 : 12, block_columns = 2 * lanes<T>;
+  constexpr std::int64_t block_rows = vector_registers == 32 ? 16 : 12, block_columns = 2 * lanes<T>;
   for (std::int64_t column = 0; column < columns; column += block_columns)
     for (std::int64_t row = 0; row < rows; row += block_rows, prefetch.advance())
       multiply_tile<T, a_operand>(std::min(block_rows, rows - row), std::min(block_columns, columns - column), depth,

@@ -25,7 +25,7 @@ Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, 
     using T = decltype(tag);
     if (cpu::grouped_serves<T>(shape, pass)) plan.algorithm = "grouped";  // whose packed weights have another layout
     plan.workspace_bytes = cpu::workspace_bytes<T>(context, shape, dtype, pass);
-    if (pass == Conv2dPass::backward_weight) return;
+    if (pass == Conv2dPass::backward_weight || cpu::few_serves<T>(shape, dtype, pass)) return;
     cpu::Workspace packed;
     cpu::PackedWeights<T>(shape, dtype, pass, packed);
     plan.packed_bytes = packed.used();
@@ -52,6 +52,8 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
   cpu::for_compute(y.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
+    if (cpu::few_serves<T>(shape, y.dtype, Conv2dPass::forward))
+      return cpu::FewForward<T>(shape, memory).run(context, x, weight, {y, pre_activation, bias, activation});
     const cpu::PackedWeights<T> weights(shape, y.dtype, Conv2dPass::forward, packed_memory);
     if (cpu::grouped_serves<T>(shape, Conv2dPass::forward)) {
       const cpu::GroupedProduct<T> product(context, shape, Conv2dPass::forward, memory);
@@ -80,6 +82,8 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
   cpu::for_compute(dx.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
+    if (cpu::few_serves<T>(shape, dx.dtype, Conv2dPass::backward_input))
+      return cpu::FewInputGradient<T>(shape, memory).run(context, dx, dy, weight);
     const cpu::PackedWeights<T> weights(shape, dx.dtype, Conv2dPass::backward_input, packed_memory);
     if (cpu::grouped_serves<T>(shape, Conv2dPass::backward_input)) {
       const cpu::GroupedProduct<T> product(context, shape, Conv2dPass::backward_input, memory);
@@ -126,6 +130,12 @@ void conv2d_backward_weight(const Context& context, const Array& dweight, const 
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data);
     const bool weighted = dweight && dweight.size() > 0;
+    if (cpu::few_serves<T>(shape, dy.dtype, Conv2dPass::backward_weight)) {
+      const cpu::FewWeightPass<T> pass(shape, memory);
+      if (dbias) pass.bias.run(context, dbias, dy);
+      if (weighted) pass.weight.run(context, dweight, x, dy);
+      return;
+    }
     if (cpu::grouped_serves<T>(shape, Conv2dPass::backward_weight)) {
       const cpu::GroupedWeightPass<T> pass(context, shape, memory);
       if (dbias) pass.bias.run(context, dbias, dy);

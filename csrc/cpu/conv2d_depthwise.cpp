@@ -7,7 +7,7 @@
 namespace imgrec::cpu {
 namespace {
 
-constexpr int block_columns = vector_registers == 32 ? 8 : 4;
+constexpr int block_columns = 8;
 constexpr std::int64_t tile_columns = 32;
 
 /// sums[j] += taps[t] * pixel (j step + t) of a row, pixels and taps at their own distances.

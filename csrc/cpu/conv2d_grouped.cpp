@@ -37,7 +37,7 @@ PhaseAxis grouped_phase(const Conv2dAxis& axis, Conv2dPass pass, std::int64_t ph
 
 namespace {
 
-constexpr int block_columns = vector_registers == 32 ? 8 : 4;
+constexpr int block_columns = 8;
 constexpr std::int64_t copied_bytes = 128 << 10;  // that a thread's copied rows are to take, if one vector's take fewer
 
 }  // namespace
@@ -162,8 +162,6 @@ struct GroupedProduct<T>::Strip {
     const auto [first, last] = height.axis.taps_inside(output);
     const std::int64_t offset = (width.axis.position(column, 0) - layout.low) * lanes<T>;
     const std::int64_t pixel = (image * product.rows_ + row) * product.columns_ + width.phase + column * column_step;
-    if (column_step == 1 || width.phase == 0)
-      rows.fetch(vector, width.axis.position(column, 0), count * width.axis.step);
     Vector<T> sums[count];
     const Vector<T> start = to.bias ? load_wide(to.bias.as<const S>() + channel, some) : Vector<T>{};
 #pragma GCC unroll 8
@@ -221,6 +219,8 @@ void GroupedProduct<T>::run(const Context& context, const Array& source, const T
   const std::int64_t strips = (rows_ + strip_rows_ - 1) / strip_rows_, blocks = layout_.blocks();
   const std::int64_t image_size = layout_.height * layout_.width * layout_.source_channels;
   const GroupedAxis vertical(shape_.height, pass_);
+  // No copy writes to the borders: they stay zeros from task to task.
+  std::fill_n(memory_, context.threads * layout_.size(), T(0));
   for_floating(source.dtype, [&](auto tag) {
     using S = decltype(tag);
     if constexpr (std::is_same_v<Compute<S>, T>)

@@ -52,14 +52,12 @@ struct GroupedLayout {
   std::int64_t size() const { return vectors * rows * depth * plane(); }
 };
 
-/// The copied rows of one image for one block of vectors.
+/// The copied rows of one image for one block of vectors, in memory whose borders are zeros.
 template <class T, class S>
 class GroupedRows {
  public:
   GroupedRows(const GroupedLayout<T>& layout, std::int64_t block, T* memory)
-      : layout_(layout), channel_(block * layout.vectors * lanes<T>), memory_(memory) {
-    std::fill_n(memory, layout.size(), T(0));
-  }
+      : layout_(layout), channel_(block * layout.vectors * lanes<T>), memory_(memory) {}
 
   std::int64_t vectors() const {
     return std::min(layout_.vectors, (layout_.channels - channel_ + lanes<T> - 1) / lanes<T>);
@@ -83,14 +81,6 @@ class GroupedRows {
         count = std::min<std::int64_t>(16, end - pixel);
         for (std::int64_t vector = 0; vector < vectors(); ++vector) copy(vector, next_, pixel, count);
       }
-  }
-  /// Asks for what the next row to be copied has of some columns: it comes while others are computed.
-  void fetch(std::int64_t vector, std::int64_t column, std::int64_t count) const {
-    if (next_ >= layout_.height) return;
-    const std::int64_t first = std::max<std::int64_t>(column, 0), end = std::min(column + count, layout_.width);
-    const S* from = image_ + (next_ * layout_.width + first) * layout_.source_channels +
-                    channel(vector) / layout_.columns * layout_.depth;
-    for (std::int64_t i = first; i < end; ++i, from += layout_.source_channels) __builtin_prefetch(from);
   }
   /// Pixel layout.low of a row, for source channel j of each group.
   const T* row(std::int64_t vector, std::int64_t row, std::int64_t j) const { return plane(vector, row, j); }

@@ -98,6 +98,7 @@ void GroupedWeightGradient<T>::run(const Context& context, const Array& dweight,
                                    const Array& dy) const {
   const std::int64_t blocks = layout_.blocks(), size = sums_size();
   std::fill_n(partial_, chunks_.count * size, T(0));
+  std::fill_n(memory_, context.threads * (layout_.size() + dy_size()), T(0));  // the borders stay so
   for_floating(x.dtype, [&](auto tag) {
     using S = decltype(tag);
     if constexpr (std::is_same_v<Compute<S>, T>) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "cpu/conv2d_few.h"
 #include "cpu/conv2d_grouped.h"
 #include "cpu/conv2d_winograd.h"
 
@@ -255,6 +256,14 @@ struct GroupedWeightPass {
       : bias(shape, workspace), weight(context, shape, workspace) {}
 };
 
+template <class T>
+struct FewWeightPass {
+  BiasGradient<T> bias;
+  FewWeightGradient<T> weight;
+
+  FewWeightPass(const Conv2dShape& shape, Workspace& workspace) : bias(shape, workspace), weight(shape, workspace) {}
+};
+
 struct WinogradWeightPass {
   BiasGradient<float> bias;
   WinogradWeightGradient weight;
@@ -267,7 +276,14 @@ struct WinogradWeightPass {
 template <class T>
 std::int64_t workspace_bytes(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   Workspace workspace;
-  if (grouped_serves<T>(shape, pass)) {
+  if (few_serves<T>(shape, dtype, pass)) {
+    if (pass == Conv2dPass::forward)
+      FewForward<T>(shape, workspace);
+    else if (pass == Conv2dPass::backward_input)
+      FewInputGradient<T>(shape, workspace);
+    else
+      FewWeightPass<T>(shape, workspace);
+  } else if (grouped_serves<T>(shape, pass)) {
     if (pass == Conv2dPass::backward_weight)
       GroupedWeightPass<T>(context, shape, workspace);
     else

@@ -24,7 +24,8 @@ template <class T>
 inline constexpr int micro_cols = 2 * lanes<T>;
 inline constexpr int micro_rows = vector_registers == 32 ? 14 : 6;
 inline constexpr std::int64_t depth_block = 256;
-inline constexpr std::int64_t least_parallel_work = 1 << 18;  // multiply-adds
+inline constexpr std::int64_t least_parallel_work = 1 << 17;  // multiply-adds
+inline constexpr std::int64_t resident_bytes = 512 << 10;     // of B: half of a second-level cache
 
 /// tile[0..R) [0..micro_cols) (+)= A panel times B panel over `depth` values of k.
 template <class T, int R>
@@ -68,15 +69,25 @@ struct GemmTiling {
     tile_cols = std::min<std::int64_t>(round_up(std::max<std::int64_t>(n, 1), micro_cols<T>), 16 * micro_cols<T>);
     // Smaller tiles where there would be too few to keep every thread at work; one where it ends sooner than another
     // thread could be told of it.
-    const std::int64_t wanted = batch * m * n * k < least_parallel_work ? 1 : 3 * context.threads;
-    while (batch * count() < wanted && tile_cols > 2 * micro_cols<T>)
-      tile_cols = round_up(tile_cols / 2, micro_cols<T>);
-    while (batch * count() < wanted && tile_rows > 2 * micro_rows) tile_rows = round_up(tile_rows / 2, micro_rows);
+    std::int64_t wanted = batch * m * n * k < least_parallel_work ? 1 : 3 * context.threads;
+    // Threads that write to the same rows of C take each other's lines: rows are cut first where all of B stays in
+    // each thread's cache.
+    if (n * k * static_cast<std::int64_t>(sizeof(T)) <= resident_bytes) {
+      cut(tile_rows, micro_rows, micro_rows, batch, wanted);
+      wanted = std::min<std::int64_t>(wanted, context.threads);
+    }
+    cut(tile_cols, 2 * micro_cols<T>, micro_cols<T>, batch, wanted);
+    cut(tile_rows, 2 * micro_rows, micro_rows, batch, wanted);
     row_tiles = (m + tile_rows - 1) / tile_rows;
     col_tiles = (n + tile_cols - 1) / tile_cols;
   }
 
   std::int64_t count() const { return ((m + tile_rows - 1) / tile_rows) * ((n + tile_cols - 1) / tile_cols); }
+
+  /// Halves an extent of the tiles until there are as many as wanted, or it is no more than `least`.
+  void cut(std::int64_t& extent, std::int64_t least, std::int64_t step, std::int64_t batch, std::int64_t wanted) {
+    while (batch * count() < wanted && extent > least) extent = round_up(extent / 2, step);
+  }
 
   /// Elements of packed B.
   std::int64_t packed_size() const { return round_up(n, micro_cols<T>) * k; }

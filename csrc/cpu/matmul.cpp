@@ -50,7 +50,10 @@ Matrix<S> matrix_of(const Array& array, std::int64_t batch) {
 
 template <class T>
 GemmTiling<T> tiling_of(const Context& context, const MatmulShape& shape) {
-  return {context, shape.m, shape.n, shape.k, shape.batch};
+  GemmTiling<T> tiling(context, shape.m, shape.n, shape.k, shape.batch);
+  // As even as can be: the micro-kernel takes any number of rows.
+  if (shape.m > 0) tiling.tile_rows = (shape.m + tiling.row_tiles - 1) / tiling.row_tiles;
+  return tiling;
 }
 
 /// Between copied rows of A: no power of two, or they would push each other out of the first-level cache.
