@@ -87,7 +87,9 @@ def _header(text: str | None, path: str | Path) -> Any:
     if not isinstance(header, dict) or not isinstance(header.get("digests"), dict) or "metadata" not in header:
         raise CheckpointError(f"{path}: damaged: its metadata lacks the digests")
     if header.get("format") not in (_FORMAT, _WITHOUT_DIGEST):
-        raise CheckpointError(f"{path}: format {header.get('format')!r}, this version reads format {_FORMAT}")
+        raise CheckpointError(
+            f"{path}: format {header.get('format')!r}, this version reads {_WITHOUT_DIGEST} and {_FORMAT}"
+        )
     if header["format"] == _FORMAT and header.get("metadata_digest") != _text_digest(header["metadata"]):
         raise CheckpointError(f"{path}: damaged: the metadata does not match its digest")
     return header

@@ -160,3 +160,13 @@ def test_strides_and_padding_beyond_the_image():
     np.testing.assert_array_equal(x.grad.numpy(), np.zeros((1, 2, 2, 1)))
     with pytest.raises(OutOfMemoryError):
         F.conv2d(x, ie.ones((1, 1, 1, 1)), stride=2**31, padding=2**31)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_convolution_without_filters_has_a_gradient_of_zero(groups):
+    x, weight = ie.ones((1, 5, 5, 4), requires_grad=True), ie.ones((0, 3, 3, 4 // groups), requires_grad=True)
+    y = F.conv2d(x, weight, groups=groups)
+    y.sum().backward()
+    assert y.shape == (1, 3, 3, 0)
+    assert weight.grad.shape == weight.shape
+    np.testing.assert_array_equal(x.grad.numpy(), 0)

@@ -79,6 +79,20 @@ def test_batches_of_any_size_share_what_is_packed(layer, packs):
     layer.check()
 
 
+def test_images_of_another_width_read_no_weights_packed_for_another_kernel():
+    rng = np.random.default_rng(5)
+    weight = ie.tensor(rng.standard_normal((16, 3, 3, 1), np.float32))
+
+    def gradient(x, weight):
+        x = ie.tensor(x, requires_grad=True)
+        (F.conv2d(x, weight, stride=2, padding=1, groups=16) ** 2).sum().backward()
+        return x.grad.numpy()
+
+    for width in (24, 12, 24):  # the depthwise kernels, those of small groups, and the first again
+        x = rng.standard_normal((1, 9, width, 16), np.float32)
+        np.testing.assert_array_equal(gradient(x, weight), gradient(x, weight.clone()))
+
+
 def copy(weight, value):
     weight.copy_(value)
 

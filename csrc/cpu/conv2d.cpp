@@ -23,6 +23,7 @@ Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, 
   Plan plan{.algorithm = "direct"};
   cpu::for_compute(dtype, [&](auto tag) {
     using T = decltype(tag);
+    if (cpu::grouped_serves<T>(shape, pass)) plan.algorithm = "grouped";  // whose packed weights have another layout
     plan.workspace_bytes = cpu::workspace_bytes<T>(context, shape, dtype, pass);
     if (pass == Conv2dPass::backward_weight || cpu::few_serves<T>(shape, dtype, pass)) return;
     cpu::Workspace packed;

@@ -15,13 +15,13 @@
 namespace imgrec::cpu {
 
 /// Whether these kernels serve a pass: fewer result channels in a group than a vector would hold, or a single source
-/// channel, in which all the others' vectors are mostly idle.
+/// channel, in which all the others' vectors are mostly idle. Groups without channels are the dense kernels'.
 template <class T>
 bool grouped_serves(const Conv2dShape& shape, Conv2dPass pass) {
   const bool backward = pass == Conv2dPass::backward_input;
   const std::int64_t depth = backward ? shape.group_out() : shape.group_in();
   const std::int64_t columns = backward ? shape.group_in() : shape.group_out();
-  return shape.groups > 1 && !depthwise_serves<T>(shape) &&
+  return shape.groups > 1 && std::min(depth, columns) > 0 && !depthwise_serves<T>(shape) &&
          (depth == 1 || (columns < lanes<T> && depth <= 2 * lanes<T>));
 }
 

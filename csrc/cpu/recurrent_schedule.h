@@ -77,9 +77,11 @@ struct Schedule {
   /// How many steps of a task have their inputs projected at once: enough rows for an efficient product, few enough
   /// for the projections to stay in the L2 cache beside the weights.
   std::int64_t chunk(std::int64_t steps) const {
-    const std::int64_t rows = std::clamp<std::int64_t>(projected_blocks / blocks, 2 * micro_rows, most_rows);
+    // Plans are made before sizes of 0 are refused.
+    const std::int64_t wanted = projected_blocks / std::max<std::int64_t>(1, blocks);
+    const std::int64_t rows = std::clamp<std::int64_t>(wanted, 2 * micro_rows, most_rows);
     const std::int64_t most = std::max<std::int64_t>(1, rows / task_rows);
-    return divide(steps, std::max<std::int64_t>(1, divide(steps, most)));  // plans are made before T = 0 is refused
+    return divide(steps, std::max<std::int64_t>(1, divide(steps, most)));
   }
 
   /// A panel's first sample.

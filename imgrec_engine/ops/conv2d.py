@@ -51,6 +51,19 @@ def _other_dtype(name: str, dtype: np.dtype[Any], x: np.dtype[Any]) -> DTypeErro
     return DTypeError(f"conv2d: {name} is {dtype.name}, but x is {x.name}; expected one dtype")
 
 
+def _settings(stride: Any, padding: Any, dilation: Any, groups: Any, algorithm: str | None) -> tuple[Any, ...]:
+    """What a convolution is known by besides shapes; numbers that equal whole ones must not pass for them."""
+    if not isinstance(groups, int):
+        raise TypeError(f"conv2d: groups is {groups!r}, expected a whole number")
+    if type(stride) is not int:
+        stride = _pair("stride", stride)
+    if type(dilation) is not int:
+        dilation = _pair("dilation", dilation)
+    if type(padding) is not int and not isinstance(padding, str):
+        padding = _pair("padding", padding)
+    return stride, padding, dilation, groups, algorithm
+
+
 class _Convolution:
     """What the kernels are told about convolutions of certain shapes besides their arrays, and their plans."""
 
@@ -159,17 +172,9 @@ def conv2d(
     array([ 8., 12., 12., 12.,  8.], dtype=float32)
 
     """
-    if not isinstance(groups, int):
-        raise TypeError(f"conv2d: groups is {groups!r}, expected a whole number")
-    if type(stride) is not int:  # numbers that equal whole ones must not pass for them
-        stride = _pair("stride", stride)
-    if type(dilation) is not int:
-        dilation = _pair("dilation", dilation)
-    if type(padding) is not int and not isinstance(padding, str):
-        padding = _pair("padding", padding)
     kind = activation_name("conv2d", activation)
     module, context = kernels.of(x)
-    settings = (stride, padding, dilation, groups, algorithm)
+    settings = _settings(stride, padding, dilation, groups, algorithm)
     convolution = _convolution(module, context, x.shape, weight.shape, (x.dtype, weight.dtype), settings)
     if bias is not None:
         if bias.shape != weight.shape[:1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 
 import numpy as np
 
@@ -84,7 +85,9 @@ _reduction = functools.lru_cache(maxsize=4096)(_Reduction)  # the same one for t
 
 
 def _reduced(name: str, x: Array, axis: Axis, keepdims: bool) -> _Reduction:
-    return _reduction(name, x.shape, axis if axis is None or isinstance(axis, int) else tuple(axis), bool(keepdims))
+    if not (axis is None or isinstance(axis, int)):
+        axis = tuple(map(operator.index, axis))  # numbers that equal whole ones must not pass for them
+    return _reduction(name, x.shape, axis, bool(keepdims))
 
 
 def _floating(name: str, x: Array) -> None:
@@ -118,7 +121,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     """
     _floating("mean", x)
     shape, over = x.shape, _reduced("mean", x, axis, keepdims)
-    y = x.sum(axis=over.axes, keepdims=keepdims, dtype=float64) / over.divisor
+    y = x.sum(axis=over.axes, keepdims=bool(keepdims), dtype=float64) / over.divisor
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         part = dy.reshape(over.kept).astype(float64) / over.divisor  # float16 ends at 65504

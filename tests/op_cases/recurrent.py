@@ -96,6 +96,7 @@ def refused(gates, states):
         bad(ShapeError, "lengths is int64 .3,., expected", x, *h_0, weight_ih, weight_hh, lengths=[3, 3, 3]),
         bad(DTypeError, "lengths is of dtype float64", x, *h_0, weight_ih, weight_hh, lengths=[3.0, 2.5]),
         bad(ShapeError, "a step and a hidden unit are needed", normal(2, 0, 4), *h_0, weight_ih, weight_hh),
+        bad(ShapeError, "a step and a hidden unit are needed", x, *h_0, normal(0, 4), normal(0, 0)),
         bad(ShapeError, r"x is \(2, 4\)", normal(2, 4), *h_0, weight_ih, weight_hh),
         bad(ShapeError, "weight_ih is float32", x, *h_0, normal(gates * 5, 3), weight_hh),
         bad(ShapeError, "weight_hh is float32", x, *h_0, weight_ih, normal(gates * 5 + 1, 5)),
