@@ -21,11 +21,13 @@ METHODS = {
     "cnn": "Grad-CAM",
     "cnn_attention": "Grad-CAM",
     "cnn_lstm": "Grad-CAM",
+    "resnet10": "Grad-CAM",
     "resnet20": "Grad-CAM",
     "resnet18": "Grad-CAM",
     "video_lstm": "Grad-CAM",
     "attention": "attention rollout",
     "lstm": "integrated gradients",
+    "lstm_attention": "integrated gradients",
     "rnn": "integrated gradients",
 }
 
@@ -75,13 +77,13 @@ def means(explanations, inside):
 @pytest.mark.parametrize(
     ("name", "side", "steps"),
     [("cnn", 32, 40), ("cnn_attention", 32, 40), ("cnn_lstm", 32, 40), ("attention", 32, 40), ("lstm", 16, 60),
-     ("rnn", 16, 60)],
+     ("lstm_attention", 16, 60), ("rnn", 16, 60)],
 )  # fmt: skip
 def test_the_heat_is_where_the_class_is(name, side, steps, monkeypatch):
     images, labels, _ = patches(96, side, seed=1)
     recogniser = trained(name, side, images, labels, steps)
     images, labels, inside = patches(8, side, seed=2)
-    if name in ("lstm", "rnn"):  # they read whole rows
+    if name in ("lstm", "lstm_attention", "rnn"):  # they read whole rows
         inside = inside | inside.any(axis=2, keepdims=True)
     explanations = [recogniser.explain(image) for image in images]
     assert [explanation.label for explanation in explanations] == [recogniser.classes[label] for label in labels]

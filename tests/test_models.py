@@ -21,7 +21,8 @@ def batch(name, size, channels, count=2):
 
 def test_the_models_promised_are_there():
     assert NAMES == [
-        "attention", "cnn", "cnn_attention", "cnn_lstm", "crnn", "lstm", "resnet18", "resnet20", "rnn", "video_lstm",
+        "attention", "cnn", "cnn_attention", "cnn_lstm", "crnn", "lstm", "lstm_attention", "resnet10", "resnet18",
+        "resnet20", "rnn", "video_lstm",
     ]  # fmt: skip
     assert all(summary.endswith(".") for _, summary in models.summaries())
 
@@ -137,10 +138,14 @@ def test_images_that_do_not_fit_are_named(name, shape, message):
 
 def test_residual_networks_have_the_papers_sizes():
     sizes = {
-        name: sum(p.size for p in models.create(name, num_classes=classes, image_size=size).parameters())
-        for name, classes, size in [("resnet20", 10, 32), ("resnet18", 1000, 224)]
-    }
+        name: sum(p.size for p in models.create(name, num_classes=classes, image_size=size, **own).parameters())
+        for name, classes, size, own in [
+            ("resnet20", 10, 32, {}), ("resnet18", 1000, 224, {}), ("resnet10", 1000, 224, {"width": 64}),
+        ]
+    }  # fmt: skip
     assert sizes["resnet18"] == 11_689_512  # torchvision's resnet18
+    second_blocks = [2 * 9 * width**2 + 4 * width for width in (64, 128, 256, 512)]
+    assert sizes["resnet10"] == sizes["resnet18"] - sum(second_blocks)
     assert sizes["resnet20"] == 269_722 + 16 * 32 + 32 * 64 + 2 * (32 + 64)  # the paper's 0.27 M and two 1x1 shortcuts
 
 

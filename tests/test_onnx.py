@@ -56,7 +56,7 @@ def test_a_model_computes_the_same_for_any_batch(name, tmp_path):
         assert (task_of(model).answers(found) == task_of(model).answers(expected)).all()
 
 
-@pytest.mark.parametrize("name", ["rnn", "lstm"])
+@pytest.mark.parametrize("name", ["rnn", "lstm", "lstm_attention"])
 def test_stacked_layers(name, tmp_path):
     ie.onnx.export(random_model(name, num_layers=3, hidden_size=8), tmp_path / "m.onnx")
 

@@ -6,8 +6,8 @@ from imgrec_engine.models.cnn_attention import CNNAttention
 from imgrec_engine.models.cnn_lstm import CNNLSTM
 from imgrec_engine.models.crnn import CRNN
 from imgrec_engine.models.registry import ImageModel, create, defaults, names, register, summaries, task
-from imgrec_engine.models.resnet import ResNet18, ResNet20
-from imgrec_engine.models.rows import RowLSTM, RowRNN
+from imgrec_engine.models.resnet import ResNet10, ResNet18, ResNet20
+from imgrec_engine.models.rows import RowLSTM, RowLSTMAttention, RowRNN
 from imgrec_engine.models.video_lstm import VideoLSTM
 
 __all__ = [
@@ -16,9 +16,11 @@ __all__ = [
     "CRNN",
     "CNNAttention",
     "ImageModel",
+    "ResNet10",
     "ResNet18",
     "ResNet20",
     "RowLSTM",
+    "RowLSTMAttention",
     "RowRNN",
     "VideoLSTM",
     "VisionTransformer",
