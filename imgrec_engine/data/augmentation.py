@@ -85,7 +85,7 @@ class RandomRotate90(RandomTransform):
             raise DataError(f"RandomRotate90: the images are {height} x {width} pixels, expected as high as wide")
         turned = np.empty_like(images)
         for n, generator in enumerate(generators):
-            turned[n] = np.rot90(images[n], generator.integers(4), axes=(-3, -2))
+            turned[n] = np.rot90(images[n], int(generator.integers(4)), axes=(-3, -2))
         return turned
 
 
