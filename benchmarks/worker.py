@@ -25,6 +25,7 @@ from benchmarks.frameworks.framework import Reading
 from benchmarks.memory import peak_growth
 
 WARM_CALLS = 3
+STEPS = 6  # the second and later ones of a training hold the optimiser's state as well
 QUIET = 0.05  # of a core: what a process that waits may still use
 LOOK = 0.012  # seconds: Linux counts the time of another core's threads at its ticks only, up to 10 ms apart
 LONGEST_PARK = 2.0  # seconds; after them the threads spin for good
@@ -97,13 +98,14 @@ class Worker:
             chosen = cases.find(family, name)
             way = chosen.variants(self.framework.name, mode)[variant]
             program = chosen.program(self.framework, mode, way, {})
-            for _ in range(WARM_CALLS):
+            for _ in range(STEPS):
                 program.run()
 
         for tiny in cases.FAMILIES["tiny"]:  # what is loaded once does not count
             if mode in tiny.modes:
                 work("tiny", tiny.name)
         gc.collect()
+        self.framework.release_memory()
         return {"bytes": peak_growth(lambda: work(family, case))}
 
 

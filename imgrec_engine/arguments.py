@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ def slots_of(op: Callable[..., Any]) -> list[Slot]:
     return slots
 
 
-class Slot(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Slot:
     """A parameter that takes tensors, as its annotation says."""
 
     place: int
@@ -51,24 +53,32 @@ class Slot(NamedTuple):
     takes_number: bool
 
 
-def unwrap(op: str, slots: list[Slot], values: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], list[Tensor]]:
-    """Replaces tensors by their arrays; returns what was given for each slot, arrays as tensors, and all tensors."""
+def unwrap(
+    op: str, slots: list[Slot], values: list[Any], kwargs: dict[str, Any]
+) -> tuple[list[Any], list[Tensor], type]:
+    """Replaces tensors by their arrays.
+
+    Returns what was given for each slot, arrays as tensors; all tensors; and the type of the arrays of their device.
+    """
     inputs: list[Any] = []
     tensors: list[Tensor] = []
-    count = len(values)
+    count, is_plain = len(values), True
     for slot in slots:
         place = slot.place
         given = values[place] if place < count else None
         if isinstance(given, tensor_type) and not slot.takes_sequence:
-            values[place] = given._array
+            array = values[place] = given._array
             tensors.append(given)
+            if type(array) is not np.ndarray:
+                is_plain = False
         elif given is None and slot.takes_none and slot.name not in kwargs:
             pass  # left out
         elif place < count or slot.name in kwargs:
             given = _unwrap_other(op, slot, values if place < count else kwargs)
             tensors += tensors_among([given])
+            is_plain = False
         inputs.append(given)
-    return inputs, tensors
+    return inputs, tensors, np.ndarray if is_plain else _array_type_of(op, slots, inputs, tensors)
 
 
 def _unwrap_other(op: str, slot: Slot, where: Any) -> Any:
@@ -114,7 +124,7 @@ def _as_tensor(op: str, parameter: str, given: Any) -> Any:
     return tensor_type(np.asarray(given) if isinstance(given, (np.ndarray, np.generic)) else given)
 
 
-def array_type_of(op: str, slots: list[Slot], inputs: list[Any], tensors: list[Tensor]) -> type:
+def _array_type_of(op: str, slots: list[Slot], inputs: list[Any], tensors: list[Tensor]) -> type:
     """The type of array on the device where all the tensors are; DeviceError where they are on several."""
     found: type = type(tensors[0]._array) if tensors else np.ndarray
     for tensor in tensors:

@@ -61,13 +61,10 @@ P = ParamSpec("P")
 class Version:
     """Tells the states of a piece of memory apart; shared by all tensors that view it."""
 
-    __slots__ = ("packed", "stamp")
+    stamp = 0
+    packed: dict[Any, Any] | None = None  # what packing.py keeps of this state
 
     _stamps = itertools.count(1)  # no two writes get the same one, not even on two threads at once
-
-    def __init__(self) -> None:
-        self.stamp = 0
-        self.packed: dict[Any, Any] | None = None  # what packing.py keeps of this state
 
     def advance(self) -> None:
         """The memory has been written to."""
@@ -82,15 +79,23 @@ def owner_of(array: Any) -> Any:
     return array
 
 
-class _Mode(threading.local):
-    recording = True
-    given: Sequence[Tensor] = ()  # to the operation that runs
+class _Mode:
+    """What holds for the operations of a thread."""
+
+    __slots__ = ("given", "outer", "recording")
 
     def __init__(self) -> None:
+        self.recording = True
+        self.given: Sequence[Tensor] = ()  # to the operation that runs
         self.outer: list[bool] = []  # what `recording` was outside of the no_grad blocks
 
 
-_mode = _Mode()
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.mode = _Mode()
+
+
+_thread = _Thread()
 
 
 class no_grad(contextlib.ContextDecorator):  # noqa: N801 (PyTorch's name, and used as a function)
@@ -105,21 +110,23 @@ class no_grad(contextlib.ContextDecorator):  # noqa: N801 (PyTorch's name, and u
     """
 
     def __enter__(self) -> None:
-        _mode.outer.append(_mode.recording)
-        _mode.recording = False
+        here = _thread.mode
+        here.outer.append(here.recording)
+        here.recording = False
 
     def __exit__(self, *error: object) -> None:
-        _mode.recording = _mode.outer.pop()
+        here = _thread.mode
+        here.recording = here.outer.pop()
+
+
+def mode() -> _Mode:
+    """What holds on this thread. An op itself sees arrays; here are the tensors that it was given."""
+    return _thread.mode
 
 
 def is_recording() -> bool:
     """Whether operations on this thread are recorded for a backward pass."""
-    return _mode.recording
-
-
-def given_tensors() -> Sequence[Tensor]:
-    """The tensors that the operation which runs on this thread was given: an op itself sees their arrays."""
-    return _mode.given
+    return _thread.mode.recording
 
 
 class Node:
@@ -194,14 +201,14 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
     @functools.wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
         values = list(args)
-        inputs, tensors = arguments.unwrap(name, slots, values, kwargs)
-        array_type = arguments.array_type_of(name, slots, inputs, tensors)
+        inputs, tensors, array_type = arguments.unwrap(name, slots, values, kwargs)
+        here = _thread.mode
         if array_type is not np.ndarray and (gpu := devices.elsewhere(tensors[0]._array)):
             given = {slot.name: value for slot, value in zip(slots, inputs, strict=True) if slot.name in kwargs}
             with gpu:
                 return call(*args, **{**kwargs, **given})
         before = quiet.enter()  # NaN and Inf are results; IMGREC_DEBUG=2 looks for them
-        _mode.given = tensors
+        here.given = tensors
         try:
             if precision is not None and region.dtype is not None:
                 arguments.cast(precision, slots, inputs, values, kwargs)
@@ -212,16 +219,16 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
         except _VAGUE as error:
             raise _named(error, name, values, kwargs) from error
         finally:
-            _mode.given = ()
+            here.given = ()
             quiet.leave(before)
         if type(result) is not tuple or len(result) != 2 or not (result[1] is None or callable(result[1])):
             raise TypeError(f"{name} returned {arguments.describe(result)}, expected a pair (result, backward or None)")
         outputs, pullback = result
         several = type(outputs) is tuple
-        if not (several or _mode.recording):
+        if not (several or here.recording):
             return _wrap(outputs, array_type, tensors, None)
         node = None
-        if _mode.recording and pullback is not None and any(map(_requires_grad, tensors)):
+        if here.recording and pullback is not None and any(map(_requires_grad, tensors)):
             node = Node(name, tuple(map(_edge, inputs)), pullback, several)
         if several:
             wrapped = tuple([_wrap(array, array_type, tensors, node) for array in outputs])
@@ -277,11 +284,10 @@ def _wrap(array: Any, array_type: type, tensors: list[Tensor], node: Node | None
     if type(array) is not array_type:
         array = devices.place(array, array_type)
     tensor: Tensor = arguments.tensor_type(array)
-    kinds = kernels.ARRAYS
-    owner = owner_of(array) if isinstance(array.base, kinds) else array
+    is_view = isinstance(array.base, kernels.ARRAYS)
+    owner = owner_of(array) if is_view else array
     for given in tensors:
-        other = given._array
-        if other is owner or (isinstance(other.base, kinds) and owner_of(other) is owner):
+        if given._array is owner or (is_view and owner_of(given._array) is owner):
             tensor._version = given._version  # a view: writes to one are writes to the other
     if node is not None:
         tensor._index = len(node.outputs)
@@ -299,7 +305,7 @@ def transfer(x: Tensor, device: str) -> Tensor:
     def backward(dy: Array, needs: Needs) -> Gradients:
         return (devices.to_device(dy, before),)
 
-    node = Node("to", (_edge(x),), backward, several=False) if _mode.recording and x.requires_grad else None
+    node = Node("to", (_edge(x),), backward, several=False) if is_recording() and x.requires_grad else None
     return _wrap(y, type(y), [x], node)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from imgrec_engine import capturing, kernels, observe
+from imgrec_engine import capturing, kernels, observe, quiet
 from imgrec_engine.autograd import Node
 from imgrec_engine.device import elsewhere, empty_like, has_own_memory, is_writable, on, place
 from imgrec_engine.errors import AutogradError, DeviceError, OutOfMemoryError
@@ -82,7 +82,7 @@ def _seed(name: str, root: Tensor, gradient: Tensor | None) -> Any:
 
 
 def _walk(name: str, root: Tensor, gradient: Tensor | None, found: dict[Any, Any] | None) -> None:
-    """Visits the nodes from the newest to the oldest, so that each has its whole gradient when its turn comes."""
+    """Takes the gradient of the root to all leaves, or to what ``grad`` looks for."""
     if gpu := elsewhere(root._array):
         with gpu:
             _walk(name, root, gradient, found)
@@ -91,6 +91,15 @@ def _walk(name: str, root: Tensor, gradient: Tensor | None, found: dict[Any, Any
     if root._node is None:
         _deliver(root, [seed], 0, found)
         return
+    before = quiet.enter()  # gradients may overflow, also where an input has fewer bits
+    try:
+        _visit(root, seed, found)
+    finally:
+        quiet.leave(before)
+
+
+def _visit(root: Tensor, seed: Any, found: dict[Any, Any] | None) -> None:
+    """Visits the nodes from the newest to the oldest, so that each has its whole gradient when its turn comes."""
     pending: dict[Node, list[Any]] = {root._node: [None] * len(root._node.outputs)}
     pending[root._node][root._index] = seed
     queue = [(-root._node.number, root._node)]
@@ -127,12 +136,11 @@ def _pull(node: Node, gradients: list[Any]) -> tuple[list[Any], list[Any]]:
     node.check_unchanged()
     needs = tuple(_needs(edge) for edge in node.edges)
     try:
-        with np.errstate(all="ignore"):
-            given = (tuple(gradients) if node.several else gradients[0], needs)
-            if observe.observers:
-                results = observe.observed(node.name, "backward", node.pullback, given, {})
-            else:
-                results = node.pullback(*given)
+        given = (tuple(gradients) if node.several else gradients[0], needs)
+        if observe.observers:
+            results = observe.observed(node.name, "backward", node.pullback, given, {})
+        else:
+            results = node.pullback(*given)
     except MemoryError as error:
         raise OutOfMemoryError(f"backward of {node.name}: {error}") from error
     pairs: list[tuple[Any, Any]] = []
@@ -142,8 +150,7 @@ def _pull(node: Node, gradients: list[Any]) -> tuple[list[Any], list[Any]]:
         elif result is not None:
             pairs.extend(_pair(node, edge, result, "one for each tensor in the list"))
     wanted = [(edge, array) for edge, array in pairs if edge is not None and array is not None]
-    with np.errstate(all="ignore"):  # gradients are rounded to fewer bits where an input has fewer
-        checked = [_conform(node, edge, array) for edge, array in wanted]
+    checked = [_conform(node, edge, array) for edge, array in wanted]
     node.release()
     return [edge for edge, _ in wanted], checked
 

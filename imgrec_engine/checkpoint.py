@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files with a digest for every tensor, written so that a crash never leaves half of one."""
+"""Checkpoints: safetensors files with digests of all they hold, written so that a crash never leaves half of one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from imgrec_engine.errors import CheckpointError
 from imgrec_engine.tensor import Tensor, tensor
 
 _METADATA = "imgrec_engine"  # safetensors' metadata maps strings to strings: everything of ours is JSON under this key
-_FORMAT = 1
+_FORMAT = 2
+_WITHOUT_DIGEST = 1  # the format before, whose metadata has no digest
 _PART = ".part"  # how the names of files end that are not whole yet
 
 
@@ -44,16 +45,16 @@ def save(path: str | Path, state_dict: Mapping[str, Tensor | NDArray[Any]], meta
     for name, value in state_dict.items():  # ascontiguousarray gives a scalar a dimension
         arrays[name] = arrays[name].reshape(np.shape(value))
     digests = {name: _digest(array) for name, array in arrays.items()}
-    header = json.dumps({"format": _FORMAT, "digests": digests, "metadata": metadata}, allow_nan=False, sort_keys=True)
+    header = {"format": _FORMAT, "digests": digests, "metadata": metadata, "metadata_digest": _text_digest(metadata)}
     with replacing(path) as file:
-        file.write(safetensors.numpy.save(arrays, metadata={_METADATA: header}))
+        file.write(safetensors.numpy.save(arrays, metadata={_METADATA: _json(header)}))
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], Any]:
     """Reads what ``save`` wrote: (state dict, metadata).
 
     CheckpointError, naming the file, if it is missing, damaged, or not one of ours: every tensor is checked against
-    its digest.
+    its digest, and so is the metadata.
     """
     arrays: dict[str, NDArray[Any]] = {}
     try:
@@ -85,9 +86,20 @@ def _header(text: str | None, path: str | Path) -> Any:
         raise CheckpointError(f"{path}: damaged: its metadata is not JSON") from None
     if not isinstance(header, dict) or not isinstance(header.get("digests"), dict) or "metadata" not in header:
         raise CheckpointError(f"{path}: damaged: its metadata lacks the digests")
-    if header.get("format") != _FORMAT:
+    if header.get("format") not in (_FORMAT, _WITHOUT_DIGEST):
         raise CheckpointError(f"{path}: format {header.get('format')!r}, this version reads format {_FORMAT}")
+    if header["format"] == _FORMAT and header.get("metadata_digest") != _text_digest(header["metadata"]):
+        raise CheckpointError(f"{path}: damaged: the metadata does not match its digest")
     return header
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, allow_nan=False, sort_keys=True)
+
+
+def _text_digest(metadata: Any) -> str:
+    """Of the metadata as it will be read: JSON turns the keys of dictionaries into text."""
+    return hashlib.sha256(_json(json.loads(_json(metadata))).encode()).hexdigest()
 
 
 def _digest(array: NDArray[Any]) -> str:

@@ -7,6 +7,7 @@ float32 copies (float16), and for transposed operands, which it copies.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,9 @@ _PLAN = SimpleNamespace(algorithm="cublas", workspace_bytes=0, reserve_bytes=0, 
 
 
 class Products:
-    """The contract of csrc/ops/matmul.h: c (batch, m, n) = activation(a (batch, m, k) b (batch, k, n) + bias (n,)).
+    """What csrc/bindings/matmul.cpp offers: c (batch, m, n) = activation(a (batch, m, k) b (batch, k, n) + bias (n,)).
+
+    Or c (..., n) of a (..., k) and b (k, n).
 
     All of one floating dtype. float16 and bfloat16 accumulate in float32; float32 is rounded to tf32 first where the
     context allows it. ``activate`` is the kernel `activation_forward`.
@@ -47,6 +50,9 @@ class Products:
         self, context: Any, c: Any, a: Any, b: Any, packed: Any, bias: Any, activation: str, workspace: Any
     ) -> None:
         """Writes the products of the matrices of a and b into c, which has no gaps; a and b may be strided."""
+        if b.ndim == 2:
+            rows = math.prod(a.shape[:-1])
+            c, a, b = c.reshape(1, rows, c.shape[-1]), a.reshape(1, rows, a.shape[-1]), b[None]
         if c.size == 0:
             return
         if a.shape[2] == 0:

@@ -7,8 +7,9 @@ import importlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,8 @@ def is_tf32_allowed() -> bool:
     return bool(_OF_TYPE[np.ndarray][1].allow_tf32)
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """What an operation needs besides its arguments: csrc/ops/array.h says more."""
 
     algorithm: str
@@ -103,10 +105,13 @@ class Plan(NamedTuple):
     packed_bytes: int
 
 
+_PLAN_FIELDS = tuple(field.name for field in fields(Plan))
+
+
 def new_plan(make: Callable[..., Any], *description: Any) -> Plan:
     """What one of the bindings' functions ``<op>_plan`` gives for a context, shapes and a dtype."""
     made = make(*description)
-    return Plan(*[getattr(made, field) for field in Plan._fields])
+    return Plan(*[getattr(made, field) for field in _PLAN_FIELDS])
 
 
 plan = functools.lru_cache(maxsize=4096)(new_plan)  # the same one for the same description

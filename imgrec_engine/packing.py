@@ -1,9 +1,9 @@
 """Weights in the layout that a kernel reads them in: packed once for each change, where changes can be known.
 
 A plan says how many bytes packed weights take, and the functions ``<op>_pack`` of the bindings write them. An op asks
-for the versions of its weights (`lasting_versions`) and for the packed weights (`packed`), which lie with the version
-of the memory that they were made from: they go when it is written to, and with the last tensor that views it. None
-are kept
+for the versions of its weights (`lasting_versions`) and for the packed weights (`Layout.of`), which lie with the
+version of the memory that they were made from: they go when it is written to, and with the last tensor that views it.
+None are kept
 
 - of weights that are being trained: they change before they are used again;
 - of memory that others may write to unseen: what ``Tensor.numpy()`` or DLPack has handed out, and what is not the
@@ -12,15 +12,16 @@ are kept
 
 from __future__ import annotations
 
-import operator
+import itertools
 import weakref
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from imgrec_engine import kernels
-from imgrec_engine.autograd import Version, given_tensors, is_recording, owner_of
+from imgrec_engine.autograd import Version, mode, owner_of
 
 MOST_LAYOUTS = 4  # of one weight: a forward and a backward pass, each under two settings
 _BYTES = np.dtype(np.uint8)
@@ -28,12 +29,20 @@ _NOTHING: dict[Any, Any] = {}
 _handed_out: dict[int, weakref.ref[Any]] = {}  # owners of memory, by id
 
 
-class _Kept(NamedTuple):
-    """Something and the arrays that it was made from."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An array that something was made from."""
 
-    arrays: Sequence[Any]
-    owners: list[int]  # of their memory, by id
-    stamps: list[int]
+    array: Any
+    owner: int  # of its memory, by id
+    stamp: int  # of its version then
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Something and what it was made from."""
+
+    sources: list[_Source]
     made: Any
 
 
@@ -49,10 +58,10 @@ def hand_out(array: Any) -> Any:
 def lasting_versions(*weights: Any) -> list[Version] | None:
     """The versions of arguments of the operation that runs; None where packed copies of them are not worth keeping."""
     found = []
-    given = given_tensors()
+    here = mode()
     for weight in weights:
-        for tensor in given:
-            if tensor._array is weight and not (tensor.requires_grad and is_recording()):
+        for tensor in here.given:
+            if tensor._array is weight and not (here.recording and tensor.requires_grad):
                 found.append(tensor._version)
                 break
         else:
@@ -60,24 +69,34 @@ def lasting_versions(*weights: Any) -> list[Version] | None:
     return found
 
 
-def packed(
-    weights: tuple[Any, ...],
-    versions: list[Version] | None,
-    plan: Any,
-    layout: Hashable,
-    pack: Callable[[Any], None],
-) -> Any:
-    """The packed weights that a plan asks for, or None; ``pack`` writes them into memory that it is given.
+class Layout:
+    """How the kernels of a plan read weights: in ``bytes`` of memory that ``pack(memory, *weights)`` fills.
 
-    ``layout`` is what the layout depends on besides the weights and the plan.
+    ``description`` is what the layout depends on besides the weights and the plan.
     """
-    if plan.packed_bytes == 0:
-        return None
-    if versions is None:
-        return _make(weights, plan, pack)
-    key = (layout, plan.algorithm, plan.packed_bytes)
-    memory = kept(weights, versions, key, lambda: _make(weights, plan, pack))
-    return _make(weights, plan, pack) if memory is None else memory
+
+    __slots__ = ("bytes", "key", "pack")
+
+    def __init__(self, plan: Any, description: Hashable, pack: Callable[..., None]) -> None:
+        self.bytes: int = plan.packed_bytes
+        self.key = _keys.setdefault((description, plan.algorithm, plan.packed_bytes), next(_numbers))
+        self.pack = pack
+
+    def of(self, weights: Sequence[Any], versions: Sequence[Version] | None) -> Any:
+        """The packed weights, kept where there are versions; None where the kernels read weights as they are."""
+        if not self.bytes:
+            return None
+        memory = None if versions is None else kept(weights, versions, self.key, lambda: self._make(weights))
+        return self._make(weights) if memory is None else memory
+
+    def _make(self, weights: Sequence[Any]) -> Any:
+        memory = kernels.EMPTY[type(weights[0])]((self.bytes,), _BYTES)
+        self.pack(memory, *weights)
+        return memory
+
+
+_keys: dict[Hashable, int] = {}  # a number is found sooner than a long description
+_numbers = itertools.count()
 
 
 def kept(arrays: Sequence[Any], versions: Sequence[Version], key: Hashable, make: Callable[[], Any]) -> Any:
@@ -85,27 +104,28 @@ def kept(arrays: Sequence[Any], versions: Sequence[Version], key: Hashable, make
 
     It lies with the first version, under the key.
     """
-    stamps = [version.stamp for version in versions]  # read before the arrays are
     found: _Kept | None = (versions[0].packed or _NOTHING).get(key)
-    if found is not None and found.stamps == stamps and all(map(operator.is_, found.arrays, arrays)):
-        return found.made if _handed_out.keys().isdisjoint(found.owners) else None
+    if found is not None:
+        for place, source in enumerate(found.sources):
+            if source.array is not arrays[place] or source.stamp != versions[place].stamp:
+                break
+            if source.owner in _handed_out:
+                return None
+        else:
+            return found.made
+    stamps = [version.stamp for version in versions]  # read before the arrays are
     owners = [owner_of(array) for array in arrays]
     if not all(map(_is_private, owners)):
         return None
+    sources = [_Source(array, id(owner), stamp) for array, owner, stamp in zip(arrays, owners, stamps, strict=True)]
     made = make()
-    _keep(versions[0], key, _Kept(arrays, [id(owner) for owner in owners], stamps, made))
+    _keep(versions[0], key, _Kept(sources, made))
     return made
 
 
 def _is_private(owner: Any) -> bool:
     """Whether nobody writes to the array unseen: its memory is the pool's, and was not handed out."""
     return kernels.pool_owns(owner.base) and id(owner) not in _handed_out
-
-
-def _make(weights: tuple[Any, ...], plan: Any, pack: Callable[[Any], None]) -> Any:
-    memory = kernels.EMPTY[type(weights[0])]((plan.packed_bytes,), _BYTES)
-    pack(memory)
-    return memory
 
 
 def _keep(version: Version, key: Hashable, made: _Kept) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -190,6 +191,15 @@ class Tensor(Methods):
         return result
 
     astype = to
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """A leaf with memory, gradient and all, of its own: as models are copied."""
+        if self._node is not None:
+            raise AutogradError("deepcopy: only leaves can be copied with what they are; detach() or clone() first")
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        Tensor.__init__(copied, devices.to_device(self._array, self.device), self.requires_grad)
+        copied.grad = copy.deepcopy(self.grad, memo)
+        return copied
 
     def detach(self) -> Tensor:
         """The same memory without the history: a tensor that does not require a gradient."""

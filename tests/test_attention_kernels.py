@@ -138,18 +138,18 @@ def test_rows_with_nothing_to_attend_to_give_zeros(dtype):
     ],
 )
 def test_the_plan_names_the_algorithm(dtype, size, algorithm):
-    x = [ie.zeros((1, 3, 1, size), dtype=dtype, device="sim")._array] * 3
-    module, context = kernels.of(x[0])
-    assert module.attention_forward_plan(context, *x).algorithm == algorithm
-    assert module.attention_backward_plan(context, *x).algorithm == algorithm
+    module, context = kernels.load("sim")
+    shapes = [(1, 3, 1, size)] * 3
+    assert module.attention_forward_plan(context, *shapes, dtype).algorithm == algorithm
+    assert module.attention_backward_plan(context, *shapes, dtype).algorithm == algorithm
 
 
 def test_longer_sequences_than_a_grid_has_tiles_for_are_refused():
     most = 65535 * 64
     lengths = 1, most, most + 1
-    short, longest, longer = (ie.zeros((1, length, 1, 1), dtype=float16, device="sim")._array for length in lengths)
-    module, context = kernels.of(short)
-    module.attention_backward_plan(context, longest, longest, longest)
-    for x in ((longer, short, short), (short, longer, longer)):
+    short, longest, longer = ((1, length, 1, 1) for length in lengths)
+    module, context = kernels.load("sim")
+    module.attention_backward_plan(context, longest, longest, longest, float16)
+    for shapes in ((longer, short, short), (short, longer, longer)):
         with pytest.raises(ie.errors.KernelError, match="has 4194241 positions; GPU kernels take up to 4194240"):
-            module.attention_forward_plan(context, *x)
+            module.attention_forward_plan(context, *shapes, float16)

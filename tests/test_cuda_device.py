@@ -1,7 +1,6 @@
 """The device `cuda`: on a GPU where there is one, else on the stand-in, where test_cuda_standin.py runs this file."""
 
 import re
-import types
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from PIL import Image
 import imgrec_engine as ie
 from imgrec_engine import checkpoint, cuda, device, info, kernels, models, nn, optim, random
 from imgrec_engine import functional as F
-from imgrec_engine.autograd import Array, Result, differentiable
 from imgrec_engine.cli import main
 from imgrec_engine.errors import DeviceError, OutOfMemoryError, ShapeError
 from imgrec_engine.train import Trainer, prefetch
@@ -349,63 +347,6 @@ def test_the_next_step_works_after_memory_ran_out():
         assert x.grad.sum().item() == 3 * 64 * 64
     finally:
         module.pool_limit(0)
-
-
-# --- other libraries --------------------------------------------------------------------------------------------------
-
-
-def test_memory_is_shared_through_dlpack_in_both_directions(cupy):
-    x = ie.arange(6, dtype="float32", device="cuda").reshape(2, 3)
-    shared = cupy.from_dlpack(x)
-    shared[0, 0] = 7
-    assert x[0, 0].item() == 7
-    assert x.__dlpack_device__() == (2, 0)
-    back = ie.from_dlpack(shared.T)
-    back[1, 0] = 9
-    assert (back.device, back.shape, x.tolist()) == ("cuda", (3, 2), [[7, 9, 2], [3, 4, 5]])
-    assert ie.from_dlpack(shared, copy=True).fill_(0).sum().item() == 0
-    assert x[0, 0].item() == 7
-    with pytest.raises(BufferError, match="requires a gradient"):
-        cupy.from_dlpack(x.clone().requires_grad_())
-
-
-def test_memory_is_shared_through_the_cuda_array_interface(cupy):
-    x = ie.arange(6, dtype="float32", device="cuda").reshape(2, 3)
-    shared = cupy.asarray(x)
-    shared[0, 0] = 7
-    assert x[0, 0].item() == 7
-    copied = ie.tensor(shared, device="cuda")
-    copied.fill_(0)
-    assert (copied.device, x[0, 1].item(), ie.tensor(shared).device) == ("cuda", 1, "cpu")
-    nones = ie.ones(2), ie.ones(2, device="cuda", requires_grad=True), ie.ones(2, dtype="bfloat16", device="cuda")
-    assert not any(hasattr(none, "__cuda_array_interface__") for none in nones)
-
-
-def test_a_leaf_copies_a_gradient_in_memory_of_another_library(cupy):
-    theirs = cupy.asarray(np.arange(2, dtype=np.float32))
-    exported = types.SimpleNamespace(__cuda_array_interface__=theirs.__cuda_array_interface__)
-
-    @differentiable
-    def pulling_back(x: Array) -> Result:
-        return x.copy(), lambda dy, needs: (cupy.asarray(exported),)
-
-    x = ie.ones(2, device="cuda", requires_grad=True)
-    pulling_back(x).sum().backward()
-    x.grad.fill_(7)
-    assert theirs.get().tolist() == [0, 1]
-
-
-def test_an_array_made_on_another_stream_is_waited_for(cupy):
-    values = np.arange(1000, dtype=np.float32)
-    pinned = np.ndarray(values.shape, values.dtype, cupy.cuda.alloc_pinned_memory(values.nbytes))
-    pinned[...] = values
-    for share in (ie.from_dlpack, lambda array: ie.tensor(array, device="cuda")):
-        with cupy.cuda.Stream(non_blocking=True) as stream:
-            array = cupy.empty(values.shape, values.dtype)
-            array.set(pinned, stream=stream)
-            shared = share(array)
-        stream.synchronize()
-        np.testing.assert_array_equal(shared.numpy(), values)
 
 
 def test_info_tells_of_the_gpu():

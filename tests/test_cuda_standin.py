@@ -38,7 +38,7 @@ def test_the_op_table_holds_on_the_standin():
 
 @needs_sim
 def test_tensors_streams_training_and_exchange_hold_on_the_standin():
-    run_on_standin(str(TESTS / "test_cuda_device.py"))
+    run_on_standin(str(TESTS / "test_cuda_device.py"), str(TESTS / "test_cuda_sharing.py"))
 
 
 @needs_sim

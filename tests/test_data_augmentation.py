@@ -50,6 +50,15 @@ def test_an_affine_map_that_draws_nothing_changes_nothing():
         np.testing.assert_array_equal(RandomAffine().batch(images, generators(6)), images)
 
 
+def test_an_affine_map_is_drawn_for_the_share_that_is_wanted():
+    images = smooth(400)
+    always, half, never = (RandomAffine(translate=0.2, p=p).batch(images, generators(400)) for p in (1.0, 0.5, 0.0))
+    moved = [(result != images).any(axis=(1, 2, 3)) for result in (always, half, never)]
+    assert moved[0].all()
+    assert 160 < moved[1].sum() < 240
+    assert not moved[2].any()
+
+
 def test_turning_and_turning_back():
     class Fixed:
         def __init__(self, angle):
@@ -131,6 +140,7 @@ def test_both_mixings_take_turns():
     [
         (lambda: RandomAffine(degrees=200), "RandomAffine: degrees"),
         (lambda: RandomAffine(scale=-1), "RandomAffine: scale"),
+        (lambda: RandomAffine(p=2), "RandomAffine: p"),
         (lambda: RandomErasing(2), "RandomErasing: p"),
         (lambda: ColorJitter(brightness="much"), "ColorJitter: brightness"),
         (lambda: Mixing(mixup=-1), "Mixing: mixup"),

@@ -1,5 +1,6 @@
 """The loader: order, workers that change nothing, errors and endings."""
 
+import multiprocessing
 import os
 import threading
 import time
@@ -166,9 +167,15 @@ def test_errors_reach_the_consumer_and_name_the_item(workers, threads_before):
 
 
 @pytest.mark.parametrize("workers", ["thread", "process"])
-def test_leaving_early_ends_the_workers(workers, threads_before):
+def test_leaving_early_ends_the_workers(workers):
+    def running():
+        return threading.active_count(), len(multiprocessing.active_children())
+
+    before = running()
     for _ in DataLoader(Listed(seconds=0.002), 2, num_workers=2, workers=workers):
+        assert running() > before
         break
+    assert running() == before
 
 
 def test_prefetch_is_bounded():
@@ -181,6 +188,33 @@ def test_prefetch_is_bounded():
     time.sleep(0.02)  # time in which a loader without a bound would go on
     assert len(dataset.loaded) == 1 + 2 * 2
     iterator.close()
+
+
+@pytest.mark.parametrize(("num_workers", "workers"), [(0, "thread"), (2, "thread"), (1, "process")])
+@pytest.mark.parametrize("batch_size", [5, 23])
+def test_going_on_into_the_next_epoch_does_not_change_a_bit(batch_size, num_workers, workers, threads_before):
+    def epochs(**options):
+        loader = DataLoader(in_memory(), batch_size, shuffle=True, seed=7, transform=AUGMENT, **options)
+        given = [arrays(loader) for _ in range(3)]
+        loader.set_epoch(1)  # not the one that was begun
+        return [batch for epoch in [*given, arrays(loader)] for batch in epoch]
+
+    assert_same_bits(epochs(num_workers=num_workers, workers=workers, continuous=True), epochs())
+
+
+def test_the_first_batches_of_the_next_epoch_are_there():
+    dataset = Listed()
+    loader = DataLoader(dataset, 4, num_workers=1, prefetch=2, shuffle=True, continuous=True)
+    for _ in loader:
+        pass
+    assert len(dataset.loaded) == 23 + 2 * 4
+    batches = iter(loader)
+    next(batches)
+    batches.close()
+    dataset.loaded.clear()
+    for _ in loader:  # that iteration was left early; nothing of this one was begun
+        pass
+    assert len(dataset.loaded) == 23 + 2 * 4
 
 
 def test_images_of_different_sizes_need_a_resize():

@@ -3,12 +3,14 @@
 import gzip
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from imgrec_engine.data import Preprocessing, data_root, leave_group_out, load, load_train_test, names, read_fir_actions
+from imgrec_engine.data.shared import SETS
 from imgrec_engine.errors import DataError
 
 REAL = {
@@ -19,7 +21,7 @@ REAL = {
     "bccd-cells": (823, 290, 3, (32, 32, 3), "platelet"),
     "elpv-solar": (1970, 654, 2, (60, 60, 1), "defective"),
     "deeppcb": (8847, 4137, 7, (64, 64, 2), "pin-hole"),
-    "fir-actions": (1680, 840, 7, (16, 16, 16, 1), "stand"),
+    "fir-actions": (1680, 840, 7, (16, 16, 16, 2), "stand"),
 }
 
 
@@ -83,12 +85,39 @@ def test_fir_actions_by_subject(shared):
     assert np.bincount(whole.groups).tolist() == [0] + [280] * 9
     train, test = leave_group_out(whole, [4])
     assert (len(train), len(test)) == (2240, 280)
-    raw = np.load(path)
-    clip, room = 17, raw["background"][raw["sequence"][17]].astype(np.float32)
-    frames = raw["frames"][raw["clip_start"][clip] :][: raw["clip_length"][clip]].astype(np.float32)
-    np.testing.assert_array_equal(whole[clip][0][0, ..., 0], (frames[0] - room) / 255)
-    np.testing.assert_array_equal(whole[clip][0][-1, ..., 0], (frames[-1] - room) / 255)
-    assert read_fir_actions(path, frames=5).image_shape == (5, 16, 16, 1)
+    assert read_fir_actions(path, frames=5).image_shape == (5, 16, 16, 2)
+
+
+def test_fir_actions_are_means_of_slices_and_their_change(tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {
+        "frames": generator.integers(0, 256, (11, 3, 3), np.uint8),
+        "background": generator.integers(0, 256, (2, 3, 3), np.uint8),
+        "clip_start": np.array([0, 5], np.int32),
+        "clip_length": np.array([5, 6], np.uint8),
+        "sequence": np.array([1, 0], np.uint16),
+        "labels": np.array([3, 6], np.uint8),
+        "subject": np.array([7, 2], np.uint8),
+    }
+    np.savez(tmp_path / "clips.npz", **arrays)
+    clips = read_fir_actions(tmp_path / "clips.npz", frames=4)
+    assert (clips.labels.tolist(), clips.groups.tolist()) == ([3, 6], [7, 2])
+    values = arrays["frames"].astype(np.float64)
+    # five frames in four slices: a slice is a whole frame and a part of the next
+    first = np.stack([values[n] * (4 - n) + values[n + 1] * (n + 1) for n in range(4)]) / 5
+    second = np.stack(
+        [v for n in (5, 8) for v in ((2 * values[n] + values[n + 1]) / 3, (values[n + 1] + 2 * values[n + 2]) / 3)]
+    )
+    for number, (slices, length) in enumerate(((first, 5), (second, 6))):
+        warmer = slices - arrays["background"][arrays["sequence"][number]]
+        warmer -= np.median(warmer)
+        image = clips.images[number] * 255.0
+        np.testing.assert_allclose(image[..., 0], warmer, atol=1e-3)
+        np.testing.assert_array_equal(image[0, ..., 1], 0)
+        np.testing.assert_allclose(image[1:, ..., 1], np.diff(warmer, axis=0) * 4 / length, atol=1e-3)
+    np.savez(tmp_path / "short.npz", **{**arrays, "frames": arrays["frames"][:9]})
+    with pytest.raises(DataError, match=r"short\.npz: clips and frames do not fit together"):
+        read_fir_actions(tmp_path / "short.npz")
 
 
 def save_pairs(path, **changes):
@@ -164,13 +193,24 @@ def test_a_missing_package_is_named(monkeypatch, name, module):
 
 def test_a_missing_folder_of_sets_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("IMGREC_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"no folder of data sets at .*nowhere; set IMGREC_DATA"):
+    with pytest.raises(
+        DataError, match=r"no folder of data sets at .*nowhere; set IMGREC_DATA .* made from yann\.lecun"
+    ):
         load("mnist")
     monkeypatch.setenv("IMGREC_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="mnist"):
+    with pytest.raises(DataError, match=r"mnist: there is no such file or folder; mnist is made from .*docs/data\.md"):
         load("mnist")
-    with pytest.raises(DataError, match=r"fir-actions\.npz: cannot be read: No such file"):
+    with pytest.raises(
+        DataError, match=r"fir-actions\.npz: there is no such file .* made from github\.com/muralab/Low"
+    ):
         load("fir-actions")
+
+
+def test_the_page_says_where_each_shared_set_lies_and_comes_from():
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    for name, (place, origin, _) in SETS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` | `{place}"))
+        assert origin.removeprefix("PneumoniaMNIST of ") in row
 
 
 def test_unknown_names_and_splits():

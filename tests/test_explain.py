@@ -25,6 +25,7 @@ METHODS = {
     "resnet20": "Grad-CAM",
     "resnet18": "Grad-CAM",
     "resnet_max": "Grad-CAM",
+    "video_attention": "Grad-CAM",
     "video_lstm": "Grad-CAM",
     "attention": "attention rollout",
     "lstm": "integrated gradients",

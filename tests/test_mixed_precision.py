@@ -36,6 +36,7 @@ LOW = {
     "scaled_dot_product_attention": lambda t: F.scaled_dot_product_attention(
         t(1, 3, 2, 4), t(1, 3, 2, 4), t(1, 3, 2, 4), attn_mask=t(3, 3)
     ),
+    "self_attention": lambda t: F.self_attention(t(1, 3, 12), 2, attn_mask=t(3, 3)),
 }
 FULL = {
     "softmax": lambda t: F.softmax(t(2, 3)),

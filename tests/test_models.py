@@ -22,7 +22,7 @@ def batch(name, size, channels, count=2):
 def test_the_models_promised_are_there():
     assert NAMES == [
         "attention", "cnn", "cnn_attention", "cnn_lstm", "crnn", "lstm", "lstm_attention", "resnet10", "resnet18",
-        "resnet20", "resnet_max", "rnn", "video_lstm",
+        "resnet20", "resnet_max", "rnn", "video_attention", "video_lstm",
     ]  # fmt: skip
     assert all(summary.endswith(".") for _, summary in models.summaries())
 
@@ -110,11 +110,24 @@ def test_own_arguments_are_kept():
     assert model.lstm.hidden_size == 24
 
 
-def test_clips_may_have_different_lengths():
-    model = models.create("video_lstm", num_classes=3, in_channels=1, image_size=8).eval()
+@pytest.mark.parametrize("name", ["video_attention", "video_lstm"])
+def test_clips_may_have_different_lengths(name):
+    model = models.create(name, num_classes=3, in_channels=1, image_size=8).eval()
     clips = ie.randn(2, 5, 8, 8, 1)
     padded = model(clips, lengths=ie.tensor([5, 2])).numpy()
+    np.testing.assert_allclose(padded[:1], model(clips[:1]).numpy(), atol=1e-6)
     np.testing.assert_allclose(padded[1:], model(clips[1:, :2]).numpy(), atol=1e-6)
+    for wrong in ([5, 6], [0, 2], [5]):
+        with pytest.raises(ShapeError, match="lengths"):
+            model(clips, lengths=wrong)
+
+
+@pytest.mark.parametrize("name", ["video_attention", "video_lstm"])
+def test_the_order_of_frames_matters(name):
+    model = models.create(name, num_classes=3, in_channels=1, image_size=8)  # batch norm sees the same either way
+    clips = ie.randn(2, 5, 8, 8, 1)
+    difference = model(clips).numpy() - model(ie.tensor(clips.numpy()[:, ::-1])).numpy()
+    assert np.abs(difference).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -140,6 +153,7 @@ def test_bad_arguments_are_named(name, arguments, message):
         ("crnn", (2, 8, 9, 3), r"expected \(N, 8, 8, 3\)"),
         ("attention", (2, 8, 8), r"expected \(N, 8, 8, 3\)"),
         ("video_lstm", (2, 8, 8, 3), r"expected \(N, T, H, W, 3\)"),
+        ("video_attention", (2, 8, 8, 3), r"expected \(N, T, H, W, 3\)"),
     ],
 )
 def test_images_that_do_not_fit_are_named(name, shape, message):

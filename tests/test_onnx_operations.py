@@ -107,7 +107,7 @@ def test_indices_are_looked_up(tmp_path):
 
 def test_every_translation_has_a_case(monkeypatch):
     """By name: those of the table above, and those that have tests of their own below."""
-    seen = {"conv2d", "embedding", "rnn", "lstm", "gru", "scaled_dot_product_attention"}
+    seen = {"conv2d", "embedding", "rnn", "lstm", "gru", "scaled_dot_product_attention", "self_attention"}
 
     class Spy(dict):
         def __getitem__(self, name):
@@ -189,6 +189,11 @@ def test_attention(tmp_path_factory, heads, mask, scaled):
         )
 
     check(tmp_path_factory.mktemp("attention"), function, values(1, 5, 3 * heads[0] + 5 * heads[1]))
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_self_attention(tmp_path, mask):
+    check(tmp_path, lambda x: F.self_attention(x, 2, mask, is_causal=mask is None), values(1, 5, 24))
 
 
 def test_attention_with_masks_from_the_input(tmp_path):

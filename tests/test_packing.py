@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -308,3 +309,16 @@ def test_what_is_packed_during_a_write_is_not_kept(layer, monkeypatch):
     monkeypatch.setattr(ie.device, "write", slow_write)
     layer.weight.copy_(layer.weight.clone() + 1)
     layer.check()
+
+
+def test_the_weights_of_a_copied_model_are_packed_once(packs):
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 24)).eval()
+    copied, x = deepcopy(model), ie.ones((1, 3, 3, 8))
+    with ie.no_grad():
+        expected = model(x).tolist()
+        assert copied(x).tolist() == expected
+        packs.clear()
+        copied(x)
+        assert not packs
+        copied[2].weight.fill_(0)
+        assert model(x).tolist() == expected

@@ -16,7 +16,7 @@ from imgrec_engine.train.recipes import Recipe, as_toml, load_recipe, recipe_nam
 from imgrec_engine.train.reproduce import planned, reproduce
 
 PROMISED = [
-    "behaviour", "digits", "faces", "fashion", "fashion-rows",
+    "behaviour", "digits", "faces", "fashion", "fashion-long", "fashion-rows",
     "industrial-pcb", "industrial-solar", "medical-blood", "medical-xray", "text",
 ]  # fmt: skip
 
@@ -154,6 +154,18 @@ def test_reproducing_goes_on_where_it_was_stopped(recipe, tmp_path):
     assert [figure["accuracy"] for figure in figures] == [figure["accuracy"] for figure in results[0].figures]
     with pytest.raises(DataError, match="this run has epochs 3, not 4"):
         reproduce([recipe], 1, tmp_path / "out", watching, epochs=4)
+
+
+def test_reproducing_without_the_data_says_where_it_comes_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("IMGREC_DATA", str(tmp_path))
+    assert main(["reproduce", "digits", "fashion", "faces", "fashion-rows", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "imgrec: some recipes lack their data:"
+    assert said[1].startswith("  fashion, fashion-rows: ")
+    assert "made from github.com/zalandoresearch/fashion-mnist" in said[1]
+    assert said[2].startswith("  faces: ")
+    assert len(said) == 3
+    assert not (tmp_path / "out").exists()  # nothing was run
 
 
 def test_a_run_for_each_group_left_out(recipe, tmp_path, monkeypatch):

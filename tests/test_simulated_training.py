@@ -24,7 +24,7 @@ def train(name, device):
     """The losses of two steps. Of fewer samples than 8, batch norm would make much of differences in the last bits."""
     ie.manual_seed(5)
     model = models.create(name, num_classes=3, in_channels=2, image_size=8).to(device)
-    frames = (2,) if name == "video_lstm" else ()
+    frames = (2,) if name.startswith("video_") else ()
     images = ie.randn((8, *frames, 8, 8, 2)).to(device)
     labels = ie.tensor([0, 1, 2, 0, 1, 2, 0, 1], device=device)
     if models.task(name) == "transcription":

@@ -104,6 +104,9 @@ class Framework(Protocol):
     def place(self, model: Any) -> Any:
         """The model on the framework's device."""
 
+    def release_memory(self) -> None:
+        """Gives what it keeps for reuse to the system."""
+
     def adamw(self, parameters: Any, lr: float) -> Any:
         """Its fastest AdamW."""
 

@@ -51,6 +51,10 @@ class Ours:
         """The model on the device, in the dtype."""
         return model.to(self.device, self.dtype)
 
+    def release_memory(self) -> None:
+        """The pool's."""
+        kernels.load(self.device)[0].pool_trim()
+
     def adamw(self, parameters: Any, lr: float) -> Any:
         """There is one."""
         return ie.optim.AdamW(parameters, lr=lr)

@@ -52,6 +52,9 @@ class PyTorch:
         """The model on the device, in the dtype."""
         return model.to(self.device, self.dtype)
 
+    def release_memory(self) -> None:
+        """None on the processor: it leaves that to the heap."""
+
     def adamw(self, parameters: Any, lr: float) -> Any:
         """The fused one: the others take several times as long."""
         return torch.optim.AdamW(parameters, lr=lr, fused=True)

@@ -153,6 +153,32 @@ std::string describe(const Array& array) {
   return std::string(name_of(array.dtype)) + " " + shape_text(array.shape, array.ndim);
 }
 
+Array described(const std::vector<std::int64_t>& shape, DType dtype) {
+  if (shape.size() > max_dimensions)
+    throw ShapeError("an array has " + std::to_string(shape.size()) + " dimensions, expected at most " +
+                     std::to_string(max_dimensions));
+  Array array{.dtype = dtype, .ndim = static_cast<int>(shape.size())};
+  std::int64_t stride = 1;
+  for (int i = array.ndim - 1; i >= 0; --i) {
+    array.shape[i] = shape[static_cast<std::size_t>(i)];
+    array.strides[i] = stride;
+    stride *= array.shape[i];
+  }
+  return array;
+}
+
+Array as_rows(const Array& array) {
+  const std::int64_t columns = array.shape[array.ndim - 1];
+  std::int64_t rows = 1;
+  for (int i = 0; i < array.ndim - 1; ++i) rows *= array.shape[i];
+  return {array.data, array.dtype, 2, {rows, columns}, {columns, 1}};
+}
+
+Array row_of(const Array& matrix, std::int64_t i) {
+  auto* const bytes = static_cast<std::byte*>(matrix.data);
+  return {bytes + i * matrix.shape[1] * size_of(matrix.dtype), matrix.dtype, 1, {matrix.shape[1]}, {1}};
+}
+
 void Check::shape_error(const std::string& message) const { throw ShapeError(std::string(op_) + ": " + message); }
 
 std::string Check::label(const char* name) const {

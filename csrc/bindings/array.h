@@ -50,6 +50,15 @@ bool find_dtype(const py::dtype& dtype, DType& found);
 
 std::string describe(const Array& array);
 
+/// An array without memory, to check what is known before there is any: contiguous, of a shape and dtype.
+Array described(const std::vector<std::int64_t>& shape, DType dtype);
+
+/// A contiguous array (..., C) as the matrix (rows, C).
+Array as_rows(const Array& array);
+
+/// Row i of a contiguous matrix.
+Array row_of(const Array& matrix, std::int64_t i);
+
 /// Checks for one operation: each failure names the operation and the argument, what was seen and what would be right.
 class Check {
  public:

@@ -48,15 +48,19 @@ void check_results(const AttentionInputs& inputs, const Array& out, const Array&
   check.exact("lse", lse, {query[0], query[2], query[1]}, statistics_dtype(inputs.query.dtype), "(N, heads, S_q)");
 }
 
+using AttentionLengths = std::vector<std::int64_t>;
 using PlanFunction = Plan (*)(const Context&, const AttentionShape&, DType);
 
 void bind_plan(py::module_& module, const char* name, PlanFunction plan) {
   module.def(
       name,
-      [plan](Context context, const Array& query, const Array& key, const Array& value) {
-        return plan(context, attention_shape(checked_inputs(query, key, value, {}, {}, 1, false, 0)), query.dtype);
+      [plan](Context context, const AttentionLengths& query, const AttentionLengths& key, const AttentionLengths& value,
+             DType dtype) {
+        const auto inputs = checked_inputs(described(query, dtype), described(key, dtype), described(value, dtype), {},
+                                           {}, 1, false, 0);
+        return plan(context, attention_shape(inputs), dtype);
       },
-      py::arg("context"), py::arg("query"), py::arg("key"), py::arg("value"));
+      py::arg("context"), py::arg("query_shape"), py::arg("key_shape"), py::arg("value_shape"), py::arg("dtype"));
 }
 
 }  // namespace

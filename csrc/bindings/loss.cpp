@@ -35,6 +35,14 @@ CrossEntropyOptions check_cross_entropy(const Check& check, const Array& logits,
   return {label_smoothing, ignore_index, reduction_named("cross_entropy", reduction)};
 }
 
+/// The logarithms (rows,) and the normalizer (1,), which lie in one array after one another.
+std::pair<Array, Array> cross_entropy_statistics(const Check& check, const Array& statistics, const Array& logits) {
+  const std::int64_t rows = logits.shape[0];
+  check.exact("statistics", statistics, {rows + 1}, loss_dtype(logits), "(rows + 1,)");
+  auto* const normalizer = statistics.as<std::byte>() + rows * size_of(statistics.dtype);
+  return {{statistics.data, statistics.dtype, 1, {rows}, {1}}, {normalizer, statistics.dtype, 1, {1}, {1}}};
+}
+
 /// Two arrays of the loss's own dtype and one shape of any number of dimensions.
 void check_loss_pair(const Check& check, const char* name, const Array& input, const char* other_name,
                      const Array& other) {
@@ -60,44 +68,41 @@ void bind_cross_entropy(py::module_& module) {
 
   module.def(
       "cross_entropy_forward",
-      [](Context context, const Output& loss, const Output& log_sum_exp, const Output& normalizer,
-         const Output& first_invalid, const Array& logits, const Array& targets, const Array& weight,
-         double label_smoothing, std::int64_t ignore_index, const std::string& reduction, const Output& workspace) {
+      [](Context context, const Output& loss, const Output& statistics, const Output& first_invalid,
+         const Array& logits, const Array& targets, const Array& weight, double label_smoothing,
+         std::int64_t ignore_index, const std::string& reduction, const Output& workspace) {
         const Check check("cross_entropy");
         const CrossEntropyOptions options =
             check_cross_entropy(check, logits, targets, weight, label_smoothing, ignore_index, reduction);
         const std::int64_t rows = logits.shape[0];
         check_loss(check, "loss", loss, logits, rows, options.reduction);
-        check.exact("log_sum_exp", log_sum_exp, {rows}, loss_dtype(logits), "(rows,)");
-        check.exact("normalizer", normalizer, {1}, loss_dtype(logits), "(1,)");
+        const auto [log_sum_exp, normalizer] = cross_entropy_statistics(check, statistics, logits);
         check.exact("first_invalid", first_invalid, {1}, DType::int64, "(1,)");
         check.workspace(workspace, cross_entropy_plan(context, rows, logits.dtype, options.reduction).workspace_bytes);
         const py::gil_scoped_release released;
         cross_entropy_forward(context, loss, log_sum_exp, normalizer, first_invalid, logits, targets, weight, options,
                               workspace);
       },
-      py::arg("context"), py::arg("loss"), py::arg("log_sum_exp"), py::arg("normalizer"), py::arg("first_invalid"),
-      py::arg("logits"), py::arg("targets"), py::arg("weight"), py::arg("label_smoothing"), py::arg("ignore_index"),
-      py::arg("reduction"), py::arg("workspace"));
+      py::arg("context"), py::arg("loss"), py::arg("statistics"), py::arg("first_invalid"), py::arg("logits"),
+      py::arg("targets"), py::arg("weight"), py::arg("label_smoothing"), py::arg("ignore_index"), py::arg("reduction"),
+      py::arg("workspace"));
 
   module.def(
       "cross_entropy_backward",
-      [](Context context, const Output& dlogits, const Array& dloss, const Array& logits, const Array& log_sum_exp,
-         const Array& normalizer, const Array& targets, const Array& weight, double label_smoothing,
-         std::int64_t ignore_index, const std::string& reduction) {
+      [](Context context, const Output& dlogits, const Array& dloss, const Array& logits, const Array& statistics,
+         const Array& targets, const Array& weight, double label_smoothing, std::int64_t ignore_index,
+         const std::string& reduction) {
         const Check check("cross_entropy");
         const CrossEntropyOptions options =
             check_cross_entropy(check, logits, targets, weight, label_smoothing, ignore_index, reduction);
         check.exact("dlogits", dlogits, {logits.shape[0], logits.shape[1]}, logits.dtype, "(rows, classes)");
         check_loss(check, "dloss", dloss, logits, logits.shape[0], options.reduction);
-        check.exact("log_sum_exp", log_sum_exp, {logits.shape[0]}, loss_dtype(logits), "(rows,)");
-        check.exact("normalizer", normalizer, {1}, loss_dtype(logits), "(1,)");
+        const auto [log_sum_exp, normalizer] = cross_entropy_statistics(check, statistics, logits);
         const py::gil_scoped_release released;
         cross_entropy_backward(context, dlogits, dloss, logits, log_sum_exp, normalizer, targets, weight, options);
       },
-      py::arg("context"), py::arg("dlogits"), py::arg("dloss"), py::arg("logits"), py::arg("log_sum_exp"),
-      py::arg("normalizer"), py::arg("targets"), py::arg("weight"), py::arg("label_smoothing"), py::arg("ignore_index"),
-      py::arg("reduction"));
+      py::arg("context"), py::arg("dlogits"), py::arg("dloss"), py::arg("logits"), py::arg("statistics"),
+      py::arg("targets"), py::arg("weight"), py::arg("label_smoothing"), py::arg("ignore_index"), py::arg("reduction"));
 }
 
 void bind_binary_cross_entropy(py::module_& module) {

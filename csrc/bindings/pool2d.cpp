@@ -66,10 +66,12 @@ void check_adaptive_pool(const Check& check, const Array& x, const Array& y) {
 IMGREC_BINDINGS(pool2d) {
   module.def(
       "pool2d_output_size",
-      [](const std::string& op, const Array& x, const PoolPair& kernel, const PoolPair& stride,
-         const PoolPair& padding) { return pool_output_size(Check(op.c_str()), x, kernel, stride, padding); },
-      py::arg("op"), py::arg("x"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"),
-      "(OH, OW) of a pooling operation; ShapeError where its window is not possible.");
+      [](const std::string& op, const std::vector<std::int64_t>& x_shape, DType dtype, const PoolPair& kernel,
+         const PoolPair& stride, const PoolPair& padding) {
+        return pool_output_size(Check(op.c_str()), described(x_shape, dtype), kernel, stride, padding);
+      },
+      py::arg("op"), py::arg("x_shape"), py::arg("dtype"), py::arg("kernel_size"), py::arg("stride"),
+      py::arg("padding"), "(OH, OW) of a pooling operation; ShapeError where its window is not possible.");
 
   module.def(
       "max_pool2d_forward",

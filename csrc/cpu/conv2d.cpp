@@ -1,275 +1,11 @@
 #include "cpu/conv2d.h"
 
 #include <cstring>
-#include <optional>
 #include <stdexcept>
 
-#include "cpu/conv2d_winograd.h"
+#include "cpu/conv2d_passes.h"
 
 namespace imgrec {
-namespace cpu {
-namespace {
-
-bool is_depthwise(const Conv2dShape& shape) { return shape.groups > 1 && shape.group_in() == 1; }
-
-/// The channel count that a depthwise kernel works on: a vector or more.
-template <class T>
-std::int64_t depthwise_channels(const Conv2dShape& shape) {
-  return std::max<std::int64_t>(shape.out_channels, lanes<T>);
-}
-
-/// Elements in the type that is computed in: the array's own, or a copy.
-template <class T>
-class Widened {
- public:
-  Widened(std::int64_t count, DType dtype, Workspace& workspace)
-      : count_(count), copied_(size_of(dtype) != sizeof(T)), copy_(copied_ ? workspace.take<T>(count) : nullptr) {}
-
-  const T* read(const Array& array) const {
-    if (!array) return nullptr;
-    if (!copied_) return array.as<const T>();
-    widen_all(copy_, array.data, array.dtype, 0, count_);
-    return copy_;
-  }
-
- private:
-  std::int64_t count_;
-  bool copied_;
-  T* copy_;
-};
-
-std::int64_t weight_count(const Conv2dShape& shape) {
-  return shape.out_channels * shape.height.kernel * shape.width.kernel * shape.group_in();
-}
-
-/// An image together with the patches that are read from it.
-template <class T>
-struct ImagePatches {
-  Source<T> source;
-  Patches<T> patches = {};
-  T* zeros = nullptr;
-
-  void plan(DType dtype, Workspace& workspace) {
-    patches.batch = source.batch;
-    patches.pixel_stride = source.pitch;
-    patches.row_stride = (source.left + source.width + source.right) * source.pitch;
-    patches.image_stride = (source.top + source.height + source.bottom) * patches.row_stride;
-    source.plan(dtype, workspace);
-    zeros = workspace.take<T>(patches.run);
-    patches.zeros = zeros;
-  }
-
-  const Patches<T>& read(const Context& context, const Array& image) {
-    std::fill(zeros, zeros + patches.run, T(0));
-    source.read(context, image, patches);
-    return patches;
-  }
-};
-
-void write_padding_out(Axis& axis, const Conv2dAxis& shape, std::int64_t& before, std::int64_t& after) {
-  before = shape.padding_before;
-  after = shape.padding_after;
-  axis.source += before + after;
-  axis.origin = 0;
-}
-
-/// The patches of x, for the forward pass and for the gradient of the weights.
-template <class T>
-ImagePatches<T> input_patches(const Conv2dShape& shape, DType dtype, Workspace& workspace) {
-  const Conv2dAxis &height = shape.height, &width = shape.width;
-  ImagePatches<T> x{{shape.batch, height.input, width.input, shape.in_channels}};
-  x.patches.height = forward_axis(height);
-  x.patches.width = forward_axis(width);
-  x.patches.run = shape.group_in();
-  const bool padded = height.padding_before + height.padding_after + width.padding_before + width.padding_after > 0;
-  const bool widened = size_of(dtype) != sizeof(T);
-  // With its padding written out, the taps of a row are one contiguous run. Few channels gain more by that than the
-  // copy costs; where there is a copy anyway, or no padding, it is free.
-  const bool merged = shape.groups == 1 && width.dilation == 1 && (!padded || widened || shape.in_channels < 16);
-  if (padded && (widened || merged)) {
-    write_padding_out(x.patches.height, height, x.source.top, x.source.bottom);
-    write_padding_out(x.patches.width, width, x.source.left, x.source.right);
-  }
-  if (merged) {
-    x.patches.run = width.kernel * shape.in_channels;
-    x.patches.width.taps = 1;
-  }
-  if (is_depthwise(shape)) {
-    x.patches.run = x.source.pitch = depthwise_channels<T>(shape);
-    x.source.repeat = shape.group_out();
-  }
-  x.plan(dtype, workspace);
-  return x;
-}
-
-/// dy as an image: its patches depend on the phase, or are its pixels.
-template <class T>
-ImagePatches<T> gradient_patches(const Conv2dShape& shape, DType dtype, Workspace& workspace) {
-  ImagePatches<T> dy{{shape.batch, shape.height.output(), shape.width.output(), shape.out_channels}};
-  dy.patches.run = shape.group_out();
-  if (is_depthwise(shape)) dy.patches.run = dy.source.pitch = depthwise_channels<T>(shape);
-  dy.plan(dtype, workspace);
-  return dy;
-}
-
-/// Calls body(i, j, height, width) for every phase of the stride that has inputs, always in the same order.
-template <class Body>
-void for_phases(const Conv2dShape& shape, Body&& body) {
-  for (std::int64_t i = 0; i < std::min(shape.height.stride, shape.height.input); ++i)
-    for (std::int64_t j = 0; j < std::min(shape.width.stride, shape.width.input); ++j)
-      body(i, j, backward_axis(shape.height, i), backward_axis(shape.width, j));
-}
-
-/// The weights as the products read them: in the type they compute in, for backward_input one phase after another.
-template <class T>
-class PackedWeights {
- public:
-  PackedWeights(const Conv2dShape& shape, DType dtype, Conv2dPass pass, Workspace& packed)
-      : shape_(shape), pass_(pass), weight_(weight_count(shape), dtype, packed) {
-    std::int64_t size = part_size(shape.height.kernel * shape.width.kernel);
-    if (narrow() || along_depth()) {
-      size = weight_count(shape);
-    } else if (pass == Conv2dPass::backward_input) {
-      size = 0;
-      for_phases(shape, [&](auto, auto, const PhaseAxis& height, const PhaseAxis& width) {
-        size += part_size(height.axis.taps * width.axis.taps);
-      });
-    }
-    data_ = packed.take<T>(size);
-  }
-
-  const T* data() const { return data_; }
-
-  /// Elements of a part with so many taps.
-  std::int64_t part_size(std::int64_t taps) const {
-    if (is_depthwise(shape_)) return taps * depthwise_channels<T>(shape_);
-    const bool forward = pass_ == Conv2dPass::forward;
-    const std::int64_t depth = taps * (forward ? shape_.group_in() : shape_.group_out());
-    return shape_.groups * depth * round_up(forward ? shape_.group_out() : shape_.group_in(), micro_cols<T>);
-  }
-
-  void pack(const Context& context, const Array& array) const {
-    const T* weight = weight_.read(array);
-    if (pass_ == Conv2dPass::forward) return pack_forward(context, weight);
-    if (narrow()) return pack_narrow_weights(data_, weight, shape_);
-    T* to = data_;
-    for_phases(shape_, [&](auto, auto, const PhaseAxis& height, const PhaseAxis& width) {
-      if (is_depthwise(shape_))
-        pack_depthwise_weights(to, weight, depthwise_channels<T>(shape_), shape_, height, width);
-      else
-        pack_backward_weights(context, to, weight, shape_, height, width);
-      to += part_size(height.axis.taps * width.axis.taps);
-    });
-  }
-
- private:
-  bool narrow() const { return pass_ == Conv2dPass::backward_input && NarrowInputGradient<T>::serves(shape_); }
-
-  bool along_depth() const { return pass_ == Conv2dPass::forward && runs_along_depth<T>(shape_); }
-
-  void pack_forward(const Context& context, const T* weight) const {
-    if (along_depth()) return static_cast<void>(std::copy_n(weight, weight_count(shape_), data_));
-    if (!is_depthwise(shape_)) return pack_forward_weights(context, data_, weight, shape_);
-    pack_depthwise_weights(data_, weight, depthwise_channels<T>(shape_), shape_, {forward_axis(shape_.height), 0, 0, 1},
-                           {forward_axis(shape_.width), 0, 0, 1});
-  }
-
-  const Conv2dShape& shape_;
-  const Conv2dPass pass_;
-  Widened<T> weight_;
-  T* data_;
-};
-
-/// The product of patches with packed weights, dense or depthwise, for up to all taps.
-template <class T>
-class Product {
- public:
-  Product(const Context& context, const Conv2dShape& shape, Conv2dPass pass, Workspace& workspace)
-      : shape_(shape),
-        columns_(pass == Conv2dPass::forward ? shape.group_out() : shape.group_in()),
-        along_depth_(pass == Conv2dPass::forward && runs_along_depth<T>(shape)),
-        dense_(context, is_depthwise(shape) ? 0 : columns_, is_depthwise(shape) ? 0 : taps(), workspace),
-        depthwise_(context, is_depthwise(shape) ? depthwise_channels<T>(shape) : 0, workspace) {}
-
-  void run(const Context& context, const Patches<T>& patches, const T* packed, const Output<T>& output) const {
-    if (is_depthwise(shape_)) return multiply_depthwise(context, patches, packed, depthwise_, output);
-    multiply_patches(context, {patches, shape_.groups, columns_, packed, along_depth_}, dense_, output);
-  }
-
- private:
-  std::int64_t taps() const { return shape_.height.kernel * shape_.width.kernel; }
-
-  const Conv2dShape& shape_;
-  std::int64_t columns_;
-  bool along_depth_;
-  PatchScratch<T> dense_;
-  DepthwiseScratch<T> depthwise_;
-};
-
-/// The parts of each pass, with the memory they take: built once for the plan and once, over real memory, to run.
-template <class T>
-struct ForwardPass {
-  Widened<T> bias;
-  ImagePatches<T> x;
-  Product<T> product;
-
-  ForwardPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
-      : bias(shape.out_channels, dtype, workspace),
-        x(input_patches<T>(shape, dtype, workspace)),
-        product(context, shape, Conv2dPass::forward, workspace) {}
-};
-
-template <class T>
-struct BackwardInputPass {
-  ImagePatches<T> dy;
-  std::optional<NarrowInputGradient<T>> narrow;
-  std::optional<Product<T>> product;
-
-  BackwardInputPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
-      : dy(gradient_patches<T>(shape, dtype, workspace)) {
-    if (NarrowInputGradient<T>::serves(shape))
-      narrow.emplace(context, shape, workspace);
-    else
-      product.emplace(context, shape, Conv2dPass::backward_input, workspace);
-  }
-};
-
-template <class T>
-struct BackwardWeightPass {
-  ImagePatches<T> x;
-  BiasGradient<T> bias;
-  std::optional<WeightGradient<T>> dense;
-  std::optional<ImagePatches<T>> dy;
-  std::optional<DepthwiseWeightGradient<T>> depthwise;
-
-  BackwardWeightPass(const Context& context, const Conv2dShape& shape, DType dtype, Workspace& workspace)
-      : x(input_patches<T>(shape, dtype, workspace)), bias(shape, workspace) {
-    if (is_depthwise(shape)) {
-      dy = gradient_patches<T>(shape, dtype, workspace);
-      depthwise.emplace(x.patches, shape, workspace);
-    } else {
-      dense.emplace(context, x.patches, shape, dtype, workspace);
-    }
-  }
-};
-
-struct WinogradWeightPass {
-  BiasGradient<float> bias;
-  WinogradWeightGradient weight;
-
-  WinogradWeightPass(const Context& context, const Conv2dShape& shape, Workspace& workspace)
-      : bias(shape, workspace), weight(context, shape, workspace) {}
-};
-
-template <template <class> class Pass, class T>
-std::int64_t bytes_of(const Context& context, const Conv2dShape& shape, DType dtype) {
-  Workspace workspace;
-  Pass<T>(context, shape, dtype, workspace);
-  return workspace.used();
-}
-
-}  // namespace
-}  // namespace cpu
 
 Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   if (shape.algorithm == Conv2dAlgorithm::winograd && !cpu::winograd_serves(shape, dtype))
@@ -287,10 +23,7 @@ Plan conv2d_plan(const Context& context, const Conv2dShape& shape, DType dtype, 
   Plan plan{.algorithm = "direct"};
   cpu::for_compute(dtype, [&](auto tag) {
     using T = decltype(tag);
-    plan.workspace_bytes = pass == Conv2dPass::forward ? cpu::bytes_of<cpu::ForwardPass, T>(context, shape, dtype)
-                           : pass == Conv2dPass::backward_input
-                               ? cpu::bytes_of<cpu::BackwardInputPass, T>(context, shape, dtype)
-                               : cpu::bytes_of<cpu::BackwardWeightPass, T>(context, shape, dtype);
+    plan.workspace_bytes = cpu::workspace_bytes<T>(context, shape, dtype, pass);
     if (pass == Conv2dPass::backward_weight) return;
     cpu::Workspace packed;
     cpu::PackedWeights<T>(shape, dtype, pass, packed);
@@ -319,6 +52,10 @@ void conv2d_forward(const Context& context, const Array& y, const Array& pre_act
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
     const cpu::PackedWeights<T> weights(shape, y.dtype, Conv2dPass::forward, packed_memory);
+    if (cpu::grouped_serves<T>(shape, Conv2dPass::forward)) {
+      const cpu::GroupedProduct<T> product(context, shape, Conv2dPass::forward, memory);
+      return product.run(context, x, weights.data(), {y, pre_activation, bias, activation});
+    }
     cpu::ForwardPass<T> pass(context, shape, y.dtype, memory);
     const cpu::Output<T> output{.data = y.data,
                                 .dtype = y.dtype,
@@ -343,6 +80,10 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data), packed_memory(packed.data);
     const cpu::PackedWeights<T> weights(shape, dx.dtype, Conv2dPass::backward_input, packed_memory);
+    if (cpu::grouped_serves<T>(shape, Conv2dPass::backward_input)) {
+      const cpu::GroupedProduct<T> product(context, shape, Conv2dPass::backward_input, memory);
+      return product.run(context, dy, weights.data(), {.result = dx});
+    }
     cpu::BackwardInputPass<T> pass(context, shape, dx.dtype, memory);
     cpu::Patches<T> patches = pass.dy.read(context, dy);
     if (pass.narrow) return pass.narrow->run(context, dx, patches, weights.data());
@@ -353,8 +94,7 @@ void conv2d_backward_input(const Context& context, const Array& dx, const Array&
                           .width = shape.width.input,
                           .channels = shape.in_channels,
                           .row_step = shape.height.stride,
-                          .column_step = shape.width.stride,
-                          .fold = cpu::is_depthwise(shape) ? shape.group_out() : 1};
+                          .column_step = shape.width.stride};
     cpu::for_phases(shape,
                     [&](std::int64_t i, std::int64_t j, const cpu::PhaseAxis& height, const cpu::PhaseAxis& width) {
                       output.row_start = i;
@@ -384,9 +124,16 @@ void conv2d_backward_weight(const Context& context, const Array& dweight, const 
   cpu::for_compute(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
     cpu::Workspace memory(workspace.data);
+    const bool weighted = dweight && dweight.size() > 0;
+    if (cpu::grouped_serves<T>(shape, Conv2dPass::backward_weight)) {
+      const cpu::GroupedWeightPass<T> pass(context, shape, memory);
+      if (dbias) pass.bias.run(context, dbias, dy);
+      if (weighted) pass.weight.run(context, dweight, x, dy);
+      return;
+    }
     cpu::BackwardWeightPass<T> pass(context, shape, dy.dtype, memory);
     if (dbias) pass.bias.run(context, dbias, dy);
-    if (!dweight || dweight.size() == 0) return;
+    if (!weighted) return;
     const cpu::Patches<T>& patches = pass.x.read(context, x);
     if (pass.dense)
       pass.dense->run(context, dweight, patches, dy);

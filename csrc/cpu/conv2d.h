@@ -88,13 +88,11 @@ struct Pixel {
 };
 
 /// An image in the storage type, and how it becomes one that the kernels read: in the type they compute in, with its
-/// padding written out, channels repeated, pixels `pitch` elements apart. Where nothing is to change it is read in
-/// place.
+/// padding written out. Where nothing is to change it is read in place.
 template <class T>
 struct Source {
   std::int64_t batch, height, width, channels;
-  std::int64_t top = 0, bottom = 0, left = 0, right = 0, repeat = 1;
-  std::int64_t pitch = channels;
+  std::int64_t top = 0, bottom = 0, left = 0, right = 0;
 
   /// Takes its memory, if it needs any.
   void plan(DType dtype, Workspace& workspace);
@@ -102,6 +100,12 @@ struct Source {
   void read(const Context& context, const Array& image, Patches<T>& patches) const;
   T* copy = nullptr;
   bool copied = false;
+};
+
+/// What happens to the results of a pass on their way to y or dx.
+struct Destination {
+  Array result, pre_activation = {}, bias = {};
+  Activation activation = Activation::none;
 };
 
 /// Where a product's results go: pixel (n, i, j) to pixel (n, row_start + i row_step, column_start + j column_step) of
@@ -112,21 +116,20 @@ struct Output {
   DType dtype = DType::float32;
   std::int64_t height = 0, width = 0, channels = 0;
   std::int64_t row_start = 0, row_step = 1, column_start = 0, column_step = 1;
-  std::int64_t fold = 1;  // so many neighbouring channels of the product are summed
   const T* bias = nullptr;
   void* pre_activation = nullptr;
   Activation activation = Activation::none;
 
   /// Whether the product's own rows are the image: then a kernel writes them where they belong, pixel p at
   /// place(p, channel), and calls activate; it adds the bias itself.
-  bool in_place() const { return size_of(dtype) == sizeof(T) && fold == 1 && row_step == 1 && column_step == 1; }
+  bool in_place() const { return size_of(dtype) == sizeof(T) && row_step == 1 && column_step == 1; }
   T* place(std::int64_t pixel, std::int64_t channel) const {
     return static_cast<T*>(pre_activation ? pre_activation : data) + pixel * channels + channel;
   }
   void activate(std::int64_t begin, std::int64_t rows, std::int64_t first, std::int64_t count) const;
 
-  /// Everywhere else: writes `count` channels from `first` on, counted before folding, of the output pixels [begin,
-  /// begin + rows) of a product over these patches. values [rows][ld], the bias added, is scratch from then on.
+  /// Everywhere else: writes `count` channels from `first` on of the output pixels [begin, begin + rows) of a
+  /// product over these patches. values [rows][ld], the bias added, is scratch from then on.
   void write(T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first, std::int64_t count,
              const Patches<T>& patches) const;
   void store(void* to, const T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first,
@@ -235,8 +238,14 @@ class NarrowInputGradient {
 template <class T>
 void pack_narrow_weights(T* packed, const T* weight, const Conv2dShape& shape);
 
-/// conv2d_depthwise.cpp: each channel has its own filter, weights [tap][channel]; patches.run is the channel count,
-/// a vector's lanes or more.
+/// conv2d_depthwise.cpp: each channel has its own filter, weights [tap][channel]. Narrow images, few channels and
+/// channel multipliers are left to conv2d_grouped.h.
+template <class T>
+bool depthwise_serves(const Conv2dShape& shape) {
+  return shape.groups > 1 && shape.group_in() == 1 && shape.group_out() == 1 && shape.out_channels >= lanes<T> &&
+         shape.width.input > 16;
+}
+
 template <class T>
 struct DepthwiseScratch {
   T* tiles;

@@ -142,7 +142,7 @@ void multiply_depthwise(const Context& context, const Patches<T>& patches, const
     inner_begin = std::max(inner_begin, begin);
     inner_end = std::min(inner_end, end);
   }
-  const bool in_place = output.in_place() && output.channels == patches.run;
+  const bool in_place = output.in_place();
   parallel_tasks(context, patches.batch * height.outputs, [&](std::int64_t task, int worker) {
     const std::int64_t i = task % height.outputs, pixel = task * width.outputs;
     const Row<T> row{patches, weights, task / height.outputs, i, height.taps_inside(i), output.bias, output.channels};
@@ -154,7 +154,7 @@ void multiply_depthwise(const Context& context, const Patches<T>& patches, const
     for (std::int64_t first = 0; first < width.outputs; first += tile_columns) {
       const std::int64_t last = std::min(width.outputs, first + tile_columns);
       row.sum_columns(first, last, inner_begin, inner_end, tile);
-      output.write(tile, patches.run, pixel + first, last - first, 0, output.channels * output.fold, patches);
+      output.write(tile, patches.run, pixel + first, last - first, 0, output.channels, patches);
     }
   });
 }

@@ -35,55 +35,31 @@ bool Patches<T>::inside() const {
 
 template <class T>
 void Source<T>::plan(DType dtype, Workspace& workspace) {
-  copied = size_of(dtype) != sizeof(T) || top + bottom + left + right > 0 || repeat > 1 || pitch != channels;
-  if (copied) copy = workspace.take<T>(batch * (top + height + bottom) * (left + width + right) * pitch);
+  copied = size_of(dtype) != sizeof(T) || top + bottom + left + right > 0;
+  if (copied) copy = workspace.take<T>(batch * (top + height + bottom) * (left + width + right) * channels);
 }
 
 template <class T>
 void Source<T>::read(const Context& context, const Array& image, Patches<T>& patches) const {
   patches.data = copied ? copy : image.as<const T>();
   if (!copied) return;
-  const std::int64_t rows = top + height + bottom, row_size = (left + width + right) * pitch;
-  const bool plain = repeat == 1 && pitch == channels;
+  const std::int64_t rows = top + height + bottom, row_size = (left + width + right) * channels;
   const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 14) / std::max<std::int64_t>(row_size, 1));
   const auto copy_row = [&](std::int64_t number) {
     const std::int64_t row = number % rows - top;
     T* to = copy + number * row_size;
     if (row < 0 || row >= height) return std::fill(to, to + row_size, T(0));
     const std::int64_t from = (number / rows * height + row) * width * channels;
-    std::fill(to, to + left * pitch, T(0));
-    to += left * pitch;
-    if (plain) {
-      widen_all(to, image.data, image.dtype, from, width * channels);
-    } else {
-      for (std::int64_t j = 0; j < width; ++j) {
-        T* pixel = to + j * pitch;
-        widen_all(pixel, image.data, image.dtype, from + j * channels, channels);
-        for (std::int64_t c = channels * repeat - 1; repeat > 1 && c >= 0; --c) pixel[c] = pixel[c / repeat];
-        std::fill(pixel + channels * repeat, pixel + pitch, T(0));
-      }
-    }
-    to += width * pitch;
-    std::fill(to, to + right * pitch, T(0));
+    std::fill(to, to + left * channels, T(0));
+    to += left * channels;
+    widen_all(to, image.data, image.dtype, from, width * channels);
+    to += width * channels;
+    std::fill(to, to + right * channels, T(0));
   };
   parallel_range(context, batch * rows, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t number = begin; number < end; ++number) copy_row(number);
   });
 }
-
-namespace {
-
-/// Sums neighbours in place.
-template <class T>
-void fold_row(T* values, std::int64_t count, std::int64_t fold) {
-  for (std::int64_t c = 0; c < count; ++c) {
-    T sum = values[c * fold];
-    for (std::int64_t i = 1; i < fold; ++i) sum += values[c * fold + i];
-    values[c] = sum;
-  }
-}
-
-}  // namespace
 
 template <class T>
 void Output<T>::store(void* to, const T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows,
@@ -104,11 +80,6 @@ void Output<T>::store(void* to, const T* values, std::int64_t ld, std::int64_t b
 template <class T>
 void Output<T>::write(T* values, std::int64_t ld, std::int64_t begin, std::int64_t rows, std::int64_t first,
                       std::int64_t count, const Patches<T>& patches) const {
-  if (fold > 1) {
-    first /= fold;
-    count /= fold;
-    for (std::int64_t r = 0; r < rows; ++r) fold_row(values + r * ld, count, fold);
-  }
   if (pre_activation) store(pre_activation, values, ld, begin, rows, first, count, patches);
   if (activation != Activation::none) {
     // The columns beyond `count` take part where there are any: one call for the tile is cheaper.

@@ -12,9 +12,8 @@
 // Either way a sum runs over blocks of depth in their order.
 #include "cpu/conv2d_winograd.h"
 
-#include <array>
-
 #include "cpu/activation.h"
+#include "cpu/conv2d_winograd_panel.h"
 #include "cpu/vector_io.h"
 
 namespace imgrec::cpu {
@@ -27,41 +26,6 @@ constexpr std::int64_t panel = micro_cols<float>;
 constexpr std::int64_t winograd_depth = 128;
 // Of transformed weights: an odd number of the cache's lines, so that the positions fall into different sets.
 constexpr std::int64_t weights_pitch = winograd_depth * panel + 16;
-
-/// sums[0..rows) (+)= V U over `depth` channels, V vectors of columns wide.
-template <int rows, int V>
-void position_kernel(std::int64_t depth, const float* a, std::int64_t pitch, const float* b, float* sums, bool first) {
-  Vector<float> acc[rows][V] = {};
-  for (std::int64_t k = 0; k < depth; ++k, ++a, b += panel) {
-    Vector<float> columns[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) columns[v] = load(b + v * lanes<float>);
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) acc[r][v] += a[r * pitch] * columns[v];
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      float* to = sums + r * panel + v * lanes<float>;
-      store(to, first ? acc[r][v] : load(to) + acc[r][v]);
-    }
-}
-
-using PositionKernel = decltype(&position_kernel<1, 1>);
-
-template <int V, int... less_one>
-constexpr std::array<PositionKernel, micro_rows> kernels_of(std::integer_sequence<int, less_one...>) {
-  return {position_kernel<less_one + 1, V>...};
-}
-
-PositionKernel kernel_for(std::int64_t rows, std::int64_t columns) {
-  constexpr auto all = std::make_integer_sequence<int, micro_rows>{};
-  static constexpr auto narrow = kernels_of<1>(all), wide = kernels_of<2>(all);
-  return (columns > lanes<float> ? wide : narrow)[static_cast<std::size_t>(rows - 1)];
-}
 
 WinogradAxis axis_of(const Conv2dAxis& axis, Conv2dPass pass) {
   const std::int64_t step = axis.dilation, size = (7 - axis.kernel) * step;
@@ -145,7 +109,7 @@ struct WinogradProduct::Block {
   float* sums;
 
   template <int taps, class S>
-  void write(const WinogradProduct& product, const WinogradOutput& output) const;
+  void write(const WinogradProduct& product, const Destination& output) const;
 };
 
 namespace {
@@ -165,7 +129,7 @@ void store_tile(S* to, const WinogradTiles& tiles, const WinogradPlace& place, s
 }  // namespace
 
 template <int taps, class S>
-void WinogradProduct::Block::write(const WinogradProduct& product, const WinogradOutput& output) const {
+void WinogradProduct::Block::write(const WinogradProduct& product, const Destination& output) const {
   constexpr int size = tile_outputs<taps>;
   const std::int64_t channels = product.groups_ * product.columns_, end = std::min(product.columns_, column + panel);
   for (std::int64_t c = column; c < end; c += lanes<float>) {
@@ -240,20 +204,20 @@ void WinogradProduct::multiply(const Block& block, std::int64_t depth, const flo
     const float* a = block.source + p * source_layout_.position_pitch + block.group * depth_ + depth;
     float* sums = block.sums + p * sums_layout_.position_pitch;
     for (std::int64_t row = 0; row < block.count; row += step)
-      kernel_for(std::min(step, block.count - row), columns_ - block.column)(
+      panel_kernel<Operand::plain>(std::min(step, block.count - row), columns_ - block.column)(
           std::min(winograd_depth, depth_ - depth), a + row * source_layout_.row_pitch, source_layout_.row_pitch,
           weights + p * weights_pitch, sums + row * panel, depth == 0);
   }
 }
 
 void WinogradProduct::run(const Context& context, const Array& source, const Array& weight,
-                          const WinogradOutput& output) const {
+                          const Destination& output) const {
   std::fill_n(static_cast<float*>(zeros_), groups_ * depth_, 0.0F);
   many_tiles() ? run_by_tiles(context, source, weight, output) : run_by_columns(context, source, weight, output);
 }
 
 void WinogradProduct::run_by_tiles(const Context& context, const Array& source, const Array& weight,
-                                   const WinogradOutput& output) const {
+                                   const Destination& output) const {
   const std::int64_t depth_blocks = (depth_ + winograd_depth - 1) / winograd_depth;
   for_storage(source.dtype, [&](auto tag) {
     using S = decltype(tag);
@@ -284,7 +248,7 @@ void WinogradProduct::run_by_tiles(const Context& context, const Array& source, 
 }
 
 void WinogradProduct::run_by_columns(const Context& context, const Array& source, const Array& weight,
-                                     const WinogradOutput& output) const {
+                                     const Destination& output) const {
   for_storage(source.dtype, [&](auto tag) {
     using S = decltype(tag);
     for_taps(tiles_.taps, [&](auto taps) {

@@ -87,12 +87,6 @@ void for_storage(DType dtype, Body&& body) {
   });
 }
 
-/// What happens to the results of a product on their way to y or dx.
-struct WinogradOutput {
-  Array result, pre_activation = {}, bias = {};
-  Activation activation = Activation::none;
-};
-
 /// Rows of channels, one for each tile of a block, at each of the 36 positions. No two positions of a tile meet in one
 /// set of the first-level cache.
 struct WinogradLayout {
@@ -110,15 +104,14 @@ void winograd_transform_source(const Array& image, const WinogradTiles& tiles, s
 class WinogradProduct {
  public:
   WinogradProduct(const Context& context, const Conv2dShape& shape, Conv2dPass pass, Workspace& workspace);
-  void run(const Context& context, const Array& source, const Array& weight, const WinogradOutput& output) const;
+  void run(const Context& context, const Array& source, const Array& weight, const Destination& output) const;
 
  private:
   struct Block;
   bool many_tiles() const { return tiles_.count() > 256; }
-  void run_by_tiles(const Context& context, const Array& source, const Array& weight,
-                    const WinogradOutput& output) const;
+  void run_by_tiles(const Context& context, const Array& source, const Array& weight, const Destination& output) const;
   void run_by_columns(const Context& context, const Array& source, const Array& weight,
-                      const WinogradOutput& output) const;
+                      const Destination& output) const;
   template <int taps, class S>
   void transform_weights(const Array& weight, std::int64_t number, std::int64_t depth, float* to) const;
   void multiply(const Block& block, std::int64_t depth, const float* weights) const;

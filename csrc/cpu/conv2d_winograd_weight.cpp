@@ -8,9 +8,8 @@
 //   - Else: all threads first make V and D of up to 160 tiles, then a task is a block with all its positions. Where
 //     these are all tiles, S, which is 4 times as large as the weights, never leaves the second-level cache.
 // Either way an element is summed over 32 tiles at a time, in an order that the shape gives.
-#include <array>
-
 #include "cpu/conv2d_winograd.h"
+#include "cpu/conv2d_winograd_panel.h"
 #include "cpu/conv2d_winograd_transforms.h"
 #include "cpu/vector_io.h"
 
@@ -23,41 +22,6 @@ namespace {
 constexpr std::int64_t panel = micro_cols<float>;
 constexpr std::int64_t sum_tiles = 32;  // short sums are added to the whole: they lose fewer digits
 constexpr std::int64_t chunk_tiles = 160;
-
-/// sums[0..rows) (+)= V^T D over `depth` tiles, V vectors of columns wide.
-template <int rows, int V>
-void outer_kernel(std::int64_t depth, const float* x, std::int64_t pitch, const float* dy, float* sums, bool first) {
-  Vector<float> acc[rows][V] = {};
-  for (std::int64_t tile = 0; tile < depth; ++tile, x += pitch, dy += panel) {
-    Vector<float> columns[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) columns[v] = load(dy + v * lanes<float>);
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) acc[r][v] += x[r] * columns[v];
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      float* to = sums + r * panel + v * lanes<float>;
-      store(to, first ? acc[r][v] : load(to) + acc[r][v]);
-    }
-}
-
-using OuterKernel = decltype(&outer_kernel<1, 1>);
-
-template <int V, int... less_one>
-constexpr std::array<OuterKernel, micro_rows> kernels_of(std::integer_sequence<int, less_one...>) {
-  return {outer_kernel<less_one + 1, V>...};
-}
-
-OuterKernel kernel_for(std::int64_t rows, std::int64_t columns) {
-  constexpr auto all = std::make_integer_sequence<int, micro_rows>{};
-  static constexpr auto narrow = kernels_of<1>(all), wide = kernels_of<2>(all);
-  return (columns > lanes<float> ? wide : narrow)[static_cast<std::size_t>(rows - 1)];
-}
 
 /// Where D[position][group][panel of columns][tile][column] has its panels and positions.
 struct GradientLayout {
@@ -138,7 +102,7 @@ void WinogradWeightGradient::multiply(std::int64_t block, int position, std::int
   const float* dy = from.gradient + position * gradient_pitch_ + number * chunk_ * panel;
   for (std::int64_t tile = 0; tile < count; tile += sum_tiles)
     for (std::int64_t c = 0; c < channels; c += step)
-      kernel_for(std::min(step, channels - c), columns_ - number % panels_ * panel)(
+      panel_kernel<Operand::transposed>(std::min(step, channels - c), columns_ - number % panels_ * panel)(
           std::min(sum_tiles, count - tile), x + tile * source_layout_.row_pitch + c, source_layout_.row_pitch,
           dy + tile * panel, sums + position * block_pitch_ + c * panel, first && tile == 0);
 }

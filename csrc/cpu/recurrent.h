@@ -37,6 +37,29 @@ struct Extent : RecurrentShape {
       : RecurrentShape(shape), width(round_up(shape.hidden, micro_cols<T>)), rows(shape.batch * shape.steps) {}
 };
 
+/// What takes the cell through one step of a panel; Step holds pointers to numbers of type T.
+template <class Step>
+using CellFunction = void (*)(const Step&);
+
+/// select(S{}, Cell{}), the function for a storage type that is computed in T and for a cell.
+template <class T, class Step, class Select>
+CellFunction<Step> cell_function(RecurrentCell cell, DType dtype, Select&& select) {
+  CellFunction<Step> function = nullptr;
+  for_floating(dtype, [&](auto storage) {
+    if constexpr (std::is_same_v<Compute<decltype(storage)>, T>)
+      function = for_cell<T>(cell, [&](auto kind) -> CellFunction<Step> { return select(storage, kind); });
+  });
+  return function;
+}
+
+/// Asks for memory that is needed after the next product, which uses up L1. Inlined by force: GCC takes a function that
+/// only asks for one without effect, and drops the call.
+[[gnu::always_inline]] inline void prefetch(const void* begin, std::int64_t bytes) {
+  constexpr int line_bytes = 64, for_reading = 0, into_l2 = 2;
+  for (std::int64_t byte = 0; byte < bytes; byte += line_bytes)
+    __builtin_prefetch(static_cast<const char*>(begin) + byte, for_reading, into_l2);
+}
+
 /// What is kept of all steps for the backward pass.
 template <class T>
 std::int64_t reserve_bytes(const Extent<T>& extent, const CellLayout& layout) {
@@ -59,7 +82,7 @@ void load_states(T* to, const Array& array, const Extent<T>& extent) {
 /// Row r of a state panel = `depth` elements of an array, zero to the end of the last vector.
 template <class T>
 void load_row(T* panel, int r, const Elements<T>& from, std::int64_t offset, std::int64_t depth) {
-  T line[depth_block];
+  alignas(64) T line[depth_block];
   for (std::int64_t begin = 0; begin < depth; begin += depth_block) {
     const std::int64_t count = std::min(depth_block, depth - begin);
     from.load(line, offset + begin, count);

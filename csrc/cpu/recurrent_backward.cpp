@@ -1,11 +1,12 @@
-#include "cpu/recurrent.h"
-#include "cpu/vector_io.h"
+#include "cpu/recurrent_backward_cell.h"
 
 namespace imgrec {
 namespace cpu {
 namespace {
 
-/// The scratch memory of one call. `packed` serves one product after the other.
+/// The scratch memory of one call. `packed` serves one product after the other. `slots` are the gates' gradients of all
+/// steps, laid out [slot][block][row of (N T)][micro_cols]: as gemm packs the second operand, so the weights' gradients
+/// read them as they are.
 template <class T>
 struct Memory {
   T *slots, *packed, *packed_hh, *scratch, *sums, *first, *dh_n, *carry, *state;
@@ -14,11 +15,11 @@ struct Memory {
   Memory(const Context& context, const Extent<T>& extent, const CellLayout& layout, Workspace& workspace) {
     const std::int64_t depth = layout.gates * extent.width;
     const Schedule schedule(context, extent.batch, extent.width / micro_cols<T>);
-    packed = workspace.take<T>(std::max(round_up(extent.input + extent.hidden, micro_cols<T>) * extent.rows,
+    packed = workspace.take<T>(std::max(round_up(extent.input + extent.hidden, micro_rows) * extent.rows,
                                         round_up(extent.input, micro_cols<T>) * depth));
     scratch_size = rows_together(depth) / micro_rows * state_panel_size<T>(depth);
     for (const std::int64_t columns : {extent.input, extent.hidden, extent.input + extent.hidden})
-      scratch_size = std::max(scratch_size, GemmTiling<T>(context, depth, columns, extent.rows).scratch_size());
+      scratch_size = std::max(scratch_size, GemmTiling<T>(context, columns, depth, extent.rows).scratch_size());
     scratch = workspace.take<T>(context.threads * scratch_size);
     slots = workspace.take<T>(extent.rows * layout.gradients * extent.width);
     packed_hh = workspace.take<T>(depth * extent.width);
@@ -36,56 +37,6 @@ struct Memory {
   }
 };
 
-/// One step of a panel of samples for a block of micro_cols units. A pointer is to the block's first unit; that to a
-/// sample's saved slots is null where the sample takes no part in the step.
-template <class T>
-struct CellStep {
-  int rows, units;                  // units: how many the block has
-  std::int64_t width;               // how far slots and the gates of next_state lie apart
-  T* next_state;                    // a panel, as state_offset says
-  const T* saved[micro_rows] = {};  // [slot][unit]
-  const T *previous[micro_rows] = {}, *dh[micro_rows] = {};
-  const void* doutput[micro_rows] = {};  // null for zeros
-  T *slots[micro_rows] = {}, *carry[micro_rows] = {};
-  bool last[micro_rows] = {};
-};
-
-template <class S, class Cell>
-void differentiate_cell(const CellStep<Compute<S>>& step) {
-  using T = Compute<S>;
-  constexpr CellLayout layout = Cell::layout;
-  for (int r = 0; r < step.rows; ++r) {
-    if (!step.saved[r]) continue;
-    for (int v = 0; v < micro_cols<T>; v += lanes<T>) {
-      Vector<T> slot[layout.saved], gradient[layout.gradients], carry = load(step.carry[r] + v);
-      for (int i = 0; i < layout.saved; ++i) slot[i] = load(step.saved[r] + i * micro_cols<T> + v);
-      Vector<T> dh = load(step.dh[r] + v);
-      if (step.doutput[r] && v < step.units)
-        dh += load_wide(static_cast<const S*>(step.doutput[r]) + v, std::min(lanes<T>, step.units - v));
-      if (layout.adds_carry && !step.last[r]) dh += carry;
-      Cell::backward(gradient, slot, dh, load(step.previous[r] + v), carry);
-      store(step.carry[r] + v, carry);
-      for (int i = 0; i < layout.gradients; ++i) store(step.slots[r] + i * step.width + v, gradient[i]);
-      for (int i = 0; i < layout.gates; ++i)
-        store(step.next_state + state_offset<T>(r, i * step.width + v), gradient[layout.hidden_slot + i]);
-    }
-  }
-}
-
-template <class T>
-using CellFunction = void (*)(const CellStep<T>&);
-
-template <class T>
-CellFunction<T> cell_function(RecurrentCell cell, DType dtype) {
-  CellFunction<T> function = nullptr;
-  for_floating(dtype, [&](auto tag) {
-    using S = decltype(tag);
-    if constexpr (std::is_same_v<Compute<S>, T>)
-      function = for_cell<T>(cell, [](auto kind) -> CellFunction<T> { return &differentiate_cell<S, decltype(kind)>; });
-  });
-  return function;
-}
-
 template <class T>
 class Backward {
  public:
@@ -99,7 +50,8 @@ class Backward {
         output_(output),
         layout_(layout_of(in.cell)),
         gates_(layout_.gates),
-        differentiate_(cell_function<T>(in.cell, in.x.dtype)),
+        differentiate_(cell_function<T, BackwardStep<T>>(
+            in.cell, in.x.dtype, []<class S, class Cell>(S, Cell) { return &differentiate_cell<S, Cell>; })),
         extent_(shape_of(in)),
         order_(in),
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
@@ -112,11 +64,12 @@ class Backward {
 
   void run() {
     prepare();
+    const std::int64_t together = blocks_together();
     // Step s undoes step T - 1 - s of the forward pass; one more brings the gradients to the initial states.
     schedule_.run(context_, extent_.steps + 1, [&](const Part& part, std::int64_t s, int) {
-      for (std::int64_t block = part.first_block; block < part.last_block; block += blocks_together)
+      for (std::int64_t block = part.first_block; block < part.last_block; block += together)
         for (std::int64_t panel = part.first_panel; panel < part.last_panel; ++panel)
-          retreat(panel, block, std::min(part.last_block, block + blocks_together), extent_.steps - 1 - s);
+          retreat(panel, block, std::min(part.last_block, block + together), extent_.steps - 1 - s);
     });
     if (gradients_.x) input_gradient();
     if (layout_.hidden_slot == 0) {
@@ -136,9 +89,10 @@ class Backward {
                    load_weight_row(to, weight, k / extent_.width, k % extent_.width, extent_.hidden, column, count);
                  });
     std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size<T>(gates_ * extent_.width), T(0));
-    const std::int64_t stride = layout_.gradients * extent_.width;
     for (std::int64_t row = 0; in_.lengths && row < extent_.rows; ++row)
-      if (order_.step(row) < 0) std::fill_n(memory_.slots + row * stride, stride, T(0));
+      for (std::int64_t unit = 0; order_.step(row) < 0 && unit < layout_.gradients * extent_.width;
+           unit += micro_cols<T>)
+        std::fill_n(slots(row, unit), micro_cols<T>, T(0));
   }
 
   /// Elements [column, column + count) of a weight's row for one gate and unit; zeros where the unit is padding.
@@ -150,52 +104,68 @@ class Backward {
       std::fill_n(to, count, T(0));
   }
 
-  static constexpr std::int64_t blocks_together = 4;
+  static constexpr std::int64_t most_blocks_together = 4;
+
+  /// Few rows take several blocks at once, as state_product wants it; many rows one, for its step's memory to come in
+  /// time.
+  std::int64_t blocks_together() const { return schedule_.panel_rows >= micro_rows / 2 ? 1 : most_blocks_together; }
 
   /// One step of one panel of samples for blocks [first, last): dh from the gates of the step after, then these gates.
   void retreat(std::int64_t panel, std::int64_t first, std::int64_t last, std::int64_t step) {
-    alignas(64) T tile[micro_rows * blocks_together * micro_cols<T>];
+    alignas(64) T tile[micro_rows * most_blocks_together * micro_cols<T>];
     T* dh[micro_rows];
-    for (int r = 0; r < micro_rows; ++r) dh[r] = tile + r * blocks_together * micro_cols<T>;
+    for (int r = 0; r < micro_rows; ++r) dh[r] = tile + r * most_blocks_together * micro_cols<T>;
     const int rows = schedule_.rows_of(panel);
     const std::int64_t sample = schedule_.sample(panel), longest = order_.longest(sample, rows);
     if (step >= longest) return;
+    BackwardStep<T> cells[most_blocks_together];
+    for (std::int64_t block = first; step >= 0 && block < last; ++block) {
+      cells[block - first] = cell_of(panel, block, step, dh, (block - first) * micro_cols<T>);
+      prefetch_cell(cells[block - first], layout_, static_cast<int>(size_of(in_.x.dtype)));
+    }
     const std::int64_t depth = gates_ * extent_.width;
     if (step + 1 < longest)
       state_product<T>(rows, static_cast<int>(last - first), depth, state(step + 1, panel),
                        memory_.packed_hh + depth * first * micro_cols<T>, nullptr, dh, 0);
     for (std::int64_t block = first; block < last; ++block) {
-      for (int r = 0; step < 0 && r < rows; ++r) finish(sample + r, block * micro_cols<T>, dh[r]);
-      if (step >= 0) differentiate(panel, block, step, dh);
-      for (T*& row : dh) row += micro_cols<T>;
+      const std::int64_t column = (block - first) * micro_cols<T>;
+      for (int r = 0; step < 0 && r < rows; ++r) finish(sample + r, block * micro_cols<T>, dh[r] + column);
+      if (step >= 0) differentiate_(cells[block - first]);
     }
+  }
+
+  /// The gradients of micro_cols units of one row; units are counted through all slots.
+  T* slots(std::int64_t row, std::int64_t unit) const {
+    return memory_.slots + unit * extent_.rows + row * micro_cols<T>;
   }
 
   const T* saved(std::int64_t row, std::int64_t block, int slot) const {
     return saved_ + ((row * schedule_.blocks + block) * layout_.saved + slot) * micro_cols<T>;
   }
 
-  /// The gates' gradients of one panel and block; `dh` is what came through weight_hh.
-  void differentiate(std::int64_t panel, std::int64_t block, std::int64_t step, T* const* dh) {
+  /// The step of one panel and block; `dh` is where what comes through weight_hh will be, from `column` on.
+  BackwardStep<T> cell_of(std::int64_t panel, std::int64_t block, std::int64_t step, T* const* dh,
+                          std::int64_t column) const {
     const std::int64_t unit = block * micro_cols<T>;
-    CellStep<T> cell{.rows = schedule_.rows_of(panel),
-                     .units = static_cast<int>(std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit)),
-                     .width = extent_.width,
-                     .next_state = state(step, panel) + state_offset<T>(0, unit)};
+    BackwardStep<T> cell{.rows = schedule_.rows_of(panel),
+                         .units = static_cast<int>(std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit)),
+                         .width = extent_.width,
+                         .slot_size = extent_.width * extent_.rows,
+                         .next_state = state(step, panel) + state_offset<T>(0, unit)};
     for (int r = 0; r < cell.rows; ++r) {
       const std::int64_t sample = schedule_.sample(panel) + r, length = order_.length(sample);
       if (step >= length) continue;
       const std::int64_t row = order_.row(sample, step), place = sample * extent_.width + unit;
       cell.last[r] = step == length - 1;
-      cell.dh[r] = cell.last[r] ? memory_.dh_n + place : dh[r];
+      cell.dh[r] = cell.last[r] ? memory_.dh_n + place : dh[r] + column;
       cell.saved[r] = saved(row, block, 0);
       cell.previous[r] = memory_.first + place;
       if (step > 0) cell.previous[r] = saved(order_.row(sample, step - 1), block, layout_.saved - 1);
       if (doutput_) cell.doutput[r] = doutput_.as<char>() + (row * extent_.hidden + unit) * size_of(doutput_.dtype);
-      cell.slots[r] = memory_.slots + row * layout_.gradients * extent_.width + unit;
+      cell.slots[r] = slots(row, unit);
       cell.carry[r] = memory_.carry + place;
     }
-    differentiate_(cell);
+    return cell;
   }
 
   /// The gradients of the initial states.
@@ -220,11 +190,13 @@ class Backward {
     parallel_tasks(context_, Schedule::divide(extent_.rows, together), [&](std::int64_t task, int worker) {
       T* const panels = memory_.scratch + worker * memory_.scratch_size;
       const std::int64_t first = task * together, count = std::min(together, extent_.rows - first);
-      for (std::int64_t i = 0; i < count; ++i) {
-        const T* from = memory_.slots + (first + i) * layout_.gradients * extent_.width;
-        T* to = panels + i / micro_rows * state_panel_size<T>(depth) + state_offset<T>(i % micro_rows, 0);
-        for (std::int64_t k = 0; k < depth; k += lanes<T>) store(to + state_offset<T>(0, k), load(from + k));
-      }
+      for (std::int64_t k = 0; k < depth; k += micro_cols<T>)
+        for (std::int64_t i = 0; i < count; ++i) {
+          const T* from = slots(first + i, k);
+          T* to = panels + i / micro_rows * state_panel_size<T>(depth) + state_offset<T>(i % micro_rows, k);
+          store(to, load(from));
+          store(to + state_offset<T>(0, lanes<T>), load(from + lanes<T>));
+        }
       for (std::int64_t column = 0; column < extent_.input; column += micro_cols<T>)
         for (std::int64_t i = 0; i < count; i += micro_rows)
           multiply_input_gradient(panels + i / micro_rows * state_panel_size<T>(depth), first + i,
@@ -244,60 +216,68 @@ class Backward {
                                       std::min<std::int64_t>(micro_cols<T>, extent_.input - column));
   }
 
-  /// The gradients of both weights, or of that which is not absent, in one product: the gates' gradients, from
-  /// `first_slot` on, transposed, times what the weights were multiplied with, x and h side by side.
+  /// The gradients of both weights, or of that which is not absent, in one product, transposed: what the weights were
+  /// multiplied with, x and h side by side, transposed, times the gates' gradients from `first_slot` on.
   void weight_gradients(const Array& weight_ih, const Array& weight_hh, int first_slot, int rotation) {
     const std::int64_t inputs = weight_ih ? extent_.input : 0, columns = inputs + (weight_hh ? extent_.hidden : 0);
     if (columns == 0) return;
-    const GemmTiling<T> tiling(context_, gates_ * extent_.width, columns, extent_.rows);
+    const GemmTiling<T> tiling(context_, columns, gates_ * extent_.width, extent_.rows);
     pack_rows(columns, [&](T* to, std::int64_t row, std::int64_t column, std::int64_t count) {
       const std::int64_t here = std::clamp<std::int64_t>(inputs - column, 0, count);
       if (here > 0) load_input(to, row, column, here);
       if (here < count) load_previous_h(to + here, row, column + here - inputs, count - here);
     });
-    const T* slots = memory_.slots + first_slot * extent_.width;
-    const std::int64_t stride = layout_.gradients * extent_.width;
     gemm(
-        context_, tiling, memory_.packed, memory_.scratch,
-        [&](T* panel, std::int64_t row, int rows, std::int64_t k, std::int64_t depth) {
-          const T* from = slots + k * stride + row;
-          if (rows == micro_rows)  // runs of a length that the compiler knows
-            for (std::int64_t i = 0; i < depth; ++i)
-              std::memcpy(panel + i * micro_rows, from + i * stride, sizeof(T) * micro_rows);
-          else
-            for (std::int64_t i = 0; i < depth; ++i) std::copy_n(from + i * stride, rows, panel + i * micro_rows);
+        context_, tiling, slots(0, first_slot * extent_.width), memory_.scratch,
+        [&](T* panel, std::int64_t column, int, std::int64_t k, std::int64_t depth) {
+          std::copy_n(memory_.packed + column * extent_.rows + k * micro_rows, depth * micro_rows, panel);
         },
-        [&](const T* tile, std::int64_t ld, std::int64_t row, std::int64_t rows, std::int64_t column,
-            std::int64_t count) {
-          for (std::int64_t r = 0; r < rows; ++r) {
-            const std::int64_t gate = ((row + r) / extent_.width + rotation) % gates_, unit = (row + r) % extent_.width;
-            if (unit >= extent_.hidden) continue;
-            const std::int64_t to = gate * extent_.hidden + unit;
-            const std::int64_t here = std::clamp<std::int64_t>(inputs - column, 0, count);
-            if (here > 0) Elements<T>{weight_ih}.store(tile + r * ld, to * inputs + column, here);
-            if (here < count)
-              Elements<T>{weight_hh}.store(tile + r * ld + here, to * extent_.hidden + column + here - inputs,
-                                           count - here);
+        [&](const T* tile, std::int64_t ld, std::int64_t column, std::int64_t count, std::int64_t unit,
+            std::int64_t units) {
+          for (std::int64_t first = 0; first < units; first += lanes<T>) {
+            alignas(64) T lines[lanes<T>][round_up(8 * micro_rows, lanes<T>)];
+            transpose_columns(lines, tile + first, ld, count);
+            for (std::int64_t i = 0; i < lanes<T>; ++i) {
+              const std::int64_t slot = (unit + first + i) / extent_.width, row = (unit + first + i) % extent_.width;
+              if (row >= extent_.hidden) break;
+              const std::int64_t to = (slot + rotation) % gates_ * extent_.hidden + row;
+              const std::int64_t here = std::clamp<std::int64_t>(inputs - column, 0, count);
+              if (here > 0) Elements<T>{weight_ih}.store(lines[i], to * inputs + column, here);
+              if (here < count)
+                Elements<T>{weight_hh}.store(lines[i] + here, to * extent_.hidden + column + here - inputs,
+                                             count - here);
+            }
           }
         });
   }
 
-  /// Packs all rows of (N T, columns) for gemm, whole lines at a time.
+  /// lines[i][r] = tile[r * ld + i] for a vector of columns and r < rows: squares are transposed in registers.
+  template <std::size_t size>
+  static void transpose_columns(T (&lines)[lanes<T>][size], const T* tile, std::int64_t ld, std::int64_t rows) {
+    for (std::int64_t r = 0; r < rows; r += lanes<T>) {
+      Vector<T> square[lanes<T>];
+      for (int i = 0; i < lanes<T>; ++i) square[i] = r + i < rows ? load(tile + (r + i) * ld) : Vector<T>{};
+      transpose<T>(square);
+      for (int i = 0; i < lanes<T>; ++i) store(lines[i] + r, square[i]);
+    }
+  }
+
+  /// Transposes all rows of (N T, columns) for gemm as its first operand, [column / micro_rows][row][micro_rows], whole
+  /// lines at a time.
   template <class Load>
   void pack_rows(std::int64_t columns, Load&& load_line) {
+    constexpr std::int64_t line_size = depth_block / micro_rows * micro_rows;
     parallel_tasks(context_, Schedule::divide(extent_.rows, depth_block), [&](std::int64_t slice, int) {
-      T line[depth_block];
-      for (std::int64_t first = 0; first < columns; first += depth_block) {
-        const std::int64_t count = std::min(depth_block, columns - first), padded = round_up(count, micro_cols<T>);
-        std::fill(line + count, line + padded, T(0));
+      T line[line_size];
+      for (std::int64_t first = 0; first < columns; first += line_size) {
+        const std::int64_t count = std::min(line_size, columns - first);
+        std::fill(line + count, line + round_up(count, micro_rows), T(0));
         const std::int64_t end = std::min(extent_.rows, (slice + 1) * depth_block);
         for (std::int64_t row = slice * depth_block; row < end; ++row) {
           load_line(line, row, first, count);
-          for (std::int64_t i = 0; i < padded; i += micro_cols<T>) {
-            T* to = memory_.packed + (first + i) * extent_.rows + row * micro_cols<T>;
-            store(to, load(line + i));
-            store(to + lanes<T>, load(line + i + lanes<T>));
-          }
+          for (std::int64_t i = 0; i < count; i += micro_rows)
+            std::memcpy(memory_.packed + (first + i) * extent_.rows + row * micro_rows, line + i,
+                        sizeof(T) * micro_rows);
         }
       }
     });
@@ -324,12 +304,11 @@ class Backward {
 
   /// The gates' gradients summed over all rows, in the order of the rows.
   void bias_gradients() {
-    const std::int64_t stride = layout_.gradients * extent_.width;
-    parallel_range(context_, stride, micro_cols<T>, [&](std::int64_t begin, std::int64_t) {
+    parallel_range(context_, layout_.gradients * extent_.width, micro_cols<T>, [&](std::int64_t begin, std::int64_t) {
       Vector<T> low{}, high{};
       for (std::int64_t row = 0; row < extent_.rows; ++row) {
-        low += load(memory_.slots + row * stride + begin);
-        high += load(memory_.slots + row * stride + begin + lanes<T>);
+        low += load(slots(row, begin));
+        high += load(slots(row, begin) + lanes<T>);
       }
       store(memory_.sums + begin, low);
       store(memory_.sums + begin + lanes<T>, high);
@@ -355,7 +334,7 @@ class Backward {
   const Array& output_;
   const CellLayout layout_;
   const std::int64_t gates_;
-  const CellFunction<T> differentiate_;
+  const CellFunction<BackwardStep<T>> differentiate_;
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;

@@ -122,20 +122,6 @@ void apply_cell(const CellStep<Compute<S>>& step) {
 }
 
 template <class T>
-using CellFunction = void (*)(const CellStep<T>&);
-
-template <class T>
-CellFunction<T> cell_function(RecurrentCell cell, DType dtype) {
-  CellFunction<T> function = nullptr;
-  for_floating(dtype, [&](auto tag) {
-    using S = decltype(tag);
-    if constexpr (std::is_same_v<Compute<S>, T>)
-      function = for_cell<T>(cell, [](auto kind) -> CellFunction<T> { return &apply_cell<S, decltype(kind)>; });
-  });
-  return function;
-}
-
-template <class T>
 class Forward {
  public:
   Forward(const Context& context, const Array& output, const Array& h_n, const Array& c_n, const Array& reserve,
@@ -146,7 +132,8 @@ class Forward {
         h_n_(h_n),
         c_n_(c_n),
         layout_(layout_of(in.cell)),
-        apply_(cell_function<T>(in.cell, in.x.dtype)),
+        apply_(cell_function<T, CellStep<T>>(in.cell, in.x.dtype,
+                                             []<class S, class Cell>(S, Cell) { return &apply_cell<S, Cell>; })),
         extent_(shape_of(in)),
         order_(in),
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
@@ -220,7 +207,8 @@ class Forward {
                          block * slots_kept_ * micro_cols<T>);
   }
 
-  /// One step of one panel of samples for one block of hidden units: the product, then the gates while it is in L1.
+  /// One step of one panel of samples for one block of hidden units: the product, which hides the way of the rest from
+  /// memory, then the gates while it is in L1.
   void advance(std::int64_t panel, std::int64_t block, std::int64_t step, int worker) {
     alignas(64) T tile[micro_rows * most_gates * micro_cols<T>];
     T* products[micro_rows];
@@ -228,10 +216,6 @@ class Forward {
     const int rows = schedule_.rows_of(panel);
     const std::int64_t sample = schedule_.sample(panel), unit = block * micro_cols<T>;
     if (step >= order_.longest(sample, rows)) return;
-    const std::int64_t columns = layout_.gates * micro_cols<T>;
-    const std::int64_t depth = step == 0 && !in_.h_0 ? 0 : extent_.hidden;  // zeros need no product
-    state_product<T>(rows, layout_.gates, depth, state(step, panel), weights_.hh + block * columns * extent_.hidden,
-                     memory_.hidden_bias + block * columns, products, 0);
     CellStep<T> cell{.rows = rows,
                      .units = static_cast<int>(std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit)),
                      .keeps_slots = reserve_ != nullptr,
@@ -244,7 +228,13 @@ class Forward {
       cell.slots[r] = slots(panel, r, step, worker) + block * slots_kept_ * micro_cols<T>;
       const std::int64_t element = order_.row(sample + r, step) * extent_.hidden + unit;
       cell.output[r] = output_.as<char>() + element * size_of(output_.dtype);
+      prefetch(cell.slots[r], slots_kept_ * micro_cols<T> * static_cast<std::int64_t>(sizeof(T)));
+      prefetch(cell.output[r], micro_cols<T> * size_of(output_.dtype));
     }
+    const std::int64_t columns = layout_.gates * micro_cols<T>;
+    const std::int64_t depth = step == 0 && !in_.h_0 ? 0 : extent_.hidden;  // zeros need no product
+    state_product<T>(rows, layout_.gates, depth, state(step, panel), weights_.hh + block * columns * extent_.hidden,
+                     memory_.hidden_bias + block * columns, products, 0);
     apply_(cell);
     for (int r = 0; r < rows; ++r)
       if (step == order_.length(sample + r) - 1) finish(sample + r, unit, cell.next_state + state_offset<T>(r, 0));
@@ -276,7 +266,7 @@ class Forward {
   const RecurrentInputs& in_;
   const Array &output_, &h_n_, &c_n_;
   const CellLayout layout_;
-  const CellFunction<T> apply_;
+  const CellFunction<CellStep<T>> apply_;
   const Extent<T> extent_;
   const Order order_;
   const Schedule schedule_;

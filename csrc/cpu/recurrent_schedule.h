@@ -55,6 +55,7 @@ struct Schedule {
   std::int64_t batch, blocks, task_rows, panels_per_task, panel_rows, tasks, panels, groups;
   bool by_rows;
   static constexpr std::int64_t most_rows = 8 * micro_rows;  // of a task: what it works on stays in the L2 cache
+  static constexpr std::int64_t projected_blocks = 512;      // of one row each, at most 4 gates: 256 KiB with AVX-512
   static constexpr std::int64_t most_groups = 64;
 
   Schedule(const Context& context, std::int64_t batch, std::int64_t blocks) : batch(batch), blocks(blocks) {
@@ -74,9 +75,10 @@ struct Schedule {
   static std::int64_t divide(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
 
   /// How many steps of a task have their inputs projected at once: enough rows for an efficient product, few enough
-  /// for the caches.
+  /// for the projections to stay in the L2 cache beside the weights.
   std::int64_t chunk(std::int64_t steps) const {
-    const std::int64_t most = std::max<std::int64_t>(1, most_rows / task_rows);
+    const std::int64_t rows = std::clamp<std::int64_t>(projected_blocks / blocks, 2 * micro_rows, most_rows);
+    const std::int64_t most = std::max<std::int64_t>(1, rows / task_rows);
     return divide(steps, std::max<std::int64_t>(1, divide(steps, most)));  // plans are made before T = 0 is refused
   }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 namespace imgrec::cpu {
@@ -102,9 +103,30 @@ inline void store_first(T* to, Vector<T> v, int count) {
   count == lanes<T> ? store(to, v) : store_partial(to, v, count);
 }
 
+/// a > b ? a : b, lane by lane; the second where either is NaN. With AVX-512 the compiler would take a comparison and
+/// a blend where one operand is a constant.
 template <class V>
 inline V maximum(V a, V b) {
+#if defined(__AVX512F__)
+  constexpr int all_lanes = -1, current_rounding = 4;
+  if constexpr (std::is_same_v<V, Vector<float>>)
+    return __builtin_ia32_maxps512_mask(a, b, b, all_lanes, current_rounding);
+  if constexpr (std::is_same_v<V, Vector<double>>)
+    return __builtin_ia32_maxpd512_mask(a, b, b, all_lanes, current_rounding);
+#endif
   return a > b ? a : b;
+}
+
+template <class V>
+inline V minimum(V a, V b) {
+#if defined(__AVX512F__)
+  constexpr int all_lanes = -1, current_rounding = 4;
+  if constexpr (std::is_same_v<V, Vector<float>>)
+    return __builtin_ia32_minps512_mask(a, b, b, all_lanes, current_rounding);
+  if constexpr (std::is_same_v<V, Vector<double>>)
+    return __builtin_ia32_minpd512_mask(a, b, b, all_lanes, current_rounding);
+#endif
+  return a < b ? a : b;
 }
 
 /// Lane i of the result is lane i + distance, counted around.
@@ -130,6 +152,21 @@ inline T horizontal_sum(Vector<T> v) {
 template <class T>
 inline T horizontal_max(Vector<T> v) {
   return fold_lanes<T>(v, [](Vector<T> a, Vector<T> b) { return maximum(a, b); });
+}
+
+/// Lane i of the result is lane numbers[i] of the two vectors one after the other.
+template <class T>
+inline Vector<T> permute(Vector<T> first, Vector<T> second, IntegerVector<T> numbers) {
+#if defined(__clang__)
+  Vector<T> result;
+  for (int i = 0; i < lanes<T>; ++i) {
+    const auto number = numbers[i] & (2 * lanes<T> - 1);
+    result[i] = number < lanes<T> ? first[number] : second[number - lanes<T>];
+  }
+  return result;
+#else
+  return __builtin_shuffle(first, second, numbers);
+#endif
 }
 
 /// One step of a transposition: exchanges the off-diagonal blocks of `width` lanes between two rows `width` apart.

@@ -26,8 +26,8 @@ struct Format<float> {
   static constexpr float exp_least = -104.0f, exp_greatest = 89.0f;  // beyond them exp is 0 and infinite
   static constexpr float exp_normal = -87.0f;                        // below it results are subnormal
   static constexpr float tanh_greatest = 9.5f;                       // beyond it tanh is 1
-  static constexpr float exp_terms[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
-                                        4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+  static constexpr float exp_terms[] = {1.3814539989e-3f, 8.3687451164e-3f, 4.1668390787e-2f, 1.6666520399e-1f,
+                                        4.9999993432e-1f};
   static constexpr int log_terms = 5;
 };
 
@@ -98,32 +98,31 @@ inline Vector<T> scale_by_power(Vector<T> y, Vector<T> shifted) {
 #endif
 }
 
-/// exp(x) = 2^n value: n = shifted - round_magic = round(x / ln 2) and value = exp(r) for what is left,
+/// exp(x) = 2^n (1 + fraction): n = shifted - round_magic = round(x / ln 2) and fraction = exp(r) - 1 for what is left,
 /// |r| <= ln 2 / 2.
 template <class T>
 struct ReducedExp {
-  Vector<T> shifted, value;
+  Vector<T> shifted, fraction;
 
   explicit ReducedExp(Vector<T> x) {
     using F = Format<T>;
     shifted = x * T(1.44269504088896340736) + F::round_magic;
     const Vector<T> whole = shifted - F::round_magic;
     const Vector<T> r = (x - whole * F::ln2_high) - whole * F::ln2_low;
-    value = polynomial(r, F::exp_terms) * (r * r) + r + T(1);
+    fraction = polynomial(r, F::exp_terms) * (r * r) + r;
   }
 };
 
-/// x within [least, greatest]; NaN passes.
+/// x within [least, greatest]; NaN passes, for it is the second operand.
 template <class T>
 inline Vector<T> clamp(Vector<T> x, T least, T greatest) {
-  x = x < least ? broadcast<T>(least) : x;
-  return x > greatest ? broadcast<T>(greatest) : x;
+  return minimum(broadcast<T>(greatest), maximum(broadcast<T>(least), x));
 }
 
 template <class T>
 inline Vector<T> exp(Vector<T> x) {
   const ReducedExp<T> reduced(clamp<T>(x, Format<T>::exp_least, Format<T>::exp_greatest));
-  return scale_by_power<T>(reduced.value, reduced.shifted);
+  return scale_by_power<T>(T(1) + reduced.fraction, reduced.shifted);
 }
 
 /// log(x) = e ln 2 + 2 artanh(s) for x = 2^e m with m in [sqrt(1/2), sqrt(2)) and s = (m - 1) / (m + 1).
@@ -154,31 +153,21 @@ inline Vector<T> absolute(Vector<T> x) {
   return x < T(0) ? -x : x;
 }
 
-/// A rational function for |x| < 5/8, 1 - 2 / (exp(2 |x|) + 1) beyond.
+/// m / (m + 2) with m = exp(2 x) - 1 = 2^n fraction + (2^n - 1), which loses nothing to cancellation near 0.
 template <class T>
 inline Vector<T> tanh(Vector<T> x) {
-  const Vector<T> z = x * x;
-  Vector<T> inner;
-  if constexpr (sizeof(T) == 4) {
-    constexpr T terms[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
-                           -3.33332819422e-1f};
-    inner = x + x * z * polynomial(z, terms);
-  } else {
-    constexpr T above[] = {-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3};
-    constexpr T below[] = {1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3};
-    inner = x + x * z * (polynomial(z, above) / polynomial(z, below));
-  }
-  const Vector<T> size = absolute<T>(x);
-  const ReducedExp<T> e(size > Format<T>::tanh_greatest ? broadcast<T>(2 * Format<T>::tanh_greatest) : size + size);
-  const Vector<T> outer = T(1) - T(2) / (T(1) + scale_by_normal_power<T>(e.value, e.shifted));
-  return size < T(0.625) ? inner : (x < T(0) ? -outer : outer);
+  const Vector<T> within = clamp<T>(x, -Format<T>::tanh_greatest, Format<T>::tanh_greatest);
+  const ReducedExp<T> e(within + within);
+  const Vector<T> power = scale_by_normal_power<T>(broadcast<T>(1), e.shifted);
+  const Vector<T> m = power * e.fraction + (power - T(1));
+  return m / (m + T(2));
 }
 
 /// 1 / (1 + exp(-x)). Where exp(-x) passes the greatest power of two, 2^n has the bits of infinity.
 template <class T>
 inline Vector<T> sigmoid(Vector<T> x) {
-  const ReducedExp<T> reduced(clamp<T>(-x, Format<T>::exp_normal, Format<T>::exp_greatest));
-  return T(1) / (T(1) + scale_by_normal_power<T>(reduced.value, reduced.shifted));
+  const ReducedExp<T> reduced(-clamp<T>(x, -Format<T>::exp_greatest, -Format<T>::exp_normal));
+  return T(1) / (T(1) + scale_by_normal_power<T>(T(1) + reduced.fraction, reduced.shifted));
 }
 
 /// erfc(x) = t exp(-x^2) P(2 t - 1) for x >= 0 with t = 2 / (2 + x), and 2 - erfc(-x) for x < 0.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -42,6 +44,8 @@ class DataLoader:
         workers: "thread" (decoding and NumPy release the interpreter lock) or "process" (for data sets with
             much Python of their own; they and the transform must be picklable; started in every iteration).
         prefetch: batches per worker that may be ready ahead.
+        continuous: whether workers that have prepared all of an epoch go on with the first batches of the next, so that
+            those are there when they are asked for.
         transform: applied to every image.
         mixing: mixes the images of each batch after that; labels are then shares of the classes, float32 (N, classes).
 
@@ -65,6 +69,7 @@ class DataLoader:
         num_workers: int = 0,
         workers: Literal["thread", "process"] = "thread",
         prefetch: int = 2,
+        continuous: bool = False,
         transform: Transform | None = None,
         mixing: Mixing | None = None,
     ) -> None:
@@ -87,9 +92,11 @@ class DataLoader:
         self.num_workers = num_workers
         self.workers = workers
         self.prefetch = prefetch
+        self.continuous = continuous
         self.transform = Compose([]) if transform is None else transform
         self.mixing = mixing
         self.epoch = 0
+        self._begun: dict[int, deque[Future[Batch]]] = {}  # by epoch
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -106,24 +113,28 @@ class DataLoader:
         return self._iterate(epoch)
 
     def _iterate(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        from imgrec_engine.tensor import tensor  # so that worker processes need not load the kernels
-
-        for images, labels in self._batches(epoch):
-            yield tensor(images), tensor(labels)
-
-    def _batches(self, epoch: int) -> Iterator[Batch]:
         make = BatchMaker(self.dataset, self.transform, self.seed, self.mixing)
         if self.num_workers == 0:
-            yield from (make(epoch, *batch) for batch in enumerate(self._batch_indices(epoch)))
+            yield from (_as_tensors(make(epoch, *batch)) for batch in enumerate(self._batch_indices(epoch)))
             return
+        limit = self.num_workers * self.prefetch
+        begun, following = self._begun.pop(epoch, deque()), deque[Future[Batch]]()
+        self._begun.clear()  # what was begun of another epoch
+        rest = list(enumerate(self._batch_indices(epoch)))[len(begun) :]
+        later = enumerate(self._batch_indices(epoch + 1)[:limit] if self.continuous else [])
+        coming = chain(((begun, epoch, *batch) for batch in rest), ((following, epoch + 1, *batch) for batch in later))
         with worker_pool(make, self.num_workers, self.workers) as submit:
-            ahead: deque[Any] = deque()
-            for batch in enumerate(self._batch_indices(epoch)):
-                ahead.append(submit(epoch, *batch))
-                if len(ahead) > self.num_workers * self.prefetch:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+
+            def submit_next(count: int) -> None:
+                for ahead, *arguments in islice(coming, count):
+                    ahead.append(submit(*arguments))
+
+            submit_next(limit - len(begun))
+            while begun:
+                batch = _as_tensors(begun.popleft().result())
+                submit_next(1)  # last, for a thread that wakes up takes the interpreter lock from this one
+                yield batch
+        self._begun[epoch + 1] = following
 
     def _batch_indices(self, epoch: int) -> list[NDArray[np.int64]]:
         order = np.arange(len(self.dataset), dtype=np.int64)
@@ -164,6 +175,13 @@ class BatchMaker:
             except DataError as error:
                 raise DataError(f"item {index} could not be transformed: {error}") from error
         return to_float(_stacked(images)), labels
+
+
+def _as_tensors(batch: Batch) -> tuple[Tensor, Tensor]:
+    from imgrec_engine.tensor import tensor  # so that worker processes need not load the kernels
+
+    images, labels = batch
+    return tensor(images), tensor(labels)
 
 
 def _stacked(images: list[NDArray[Any]]) -> NDArray[Any]:

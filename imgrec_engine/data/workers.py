@@ -19,21 +19,24 @@ _task: Task | None = None  # what this worker process does; set once when it sta
 def worker_pool(task: Task, num_workers: int, kind: str) -> Iterator[Callable[..., Future[Any]]]:
     """Give a function that has `task` called with its arguments by a worker and returns the future result.
 
-    On leaving, what has not begun is cancelled and all workers have ended.
+    On leaving, all workers have ended: they finish what was submitted, unless an error or an early end is the reason;
+    then what has not begun is cancelled.
     """
     if kind == "thread":
         pool: Executor = ThreadPoolExecutor(num_workers, thread_name_prefix="imgrec-data")
     else:
         pool, task = _process_pool(task, num_workers), _run_in_process
+    finished = False
     try:
         yield lambda *arguments: pool.submit(task, *arguments)
+        finished = True
     except (BrokenExecutor, BrokenPipeError) as error:
         raise DataError(
             "a worker process ended unexpectedly; each worker imports the script that was started, so a "
             "script with workers='process' must begin its work under `if __name__ == '__main__':`"
         ) from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=not finished)
 
 
 def _process_pool(task: Task, num_workers: int) -> Executor:

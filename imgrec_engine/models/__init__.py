@@ -9,6 +9,7 @@ from imgrec_engine.models.registry import ImageModel, create, defaults, names, r
 from imgrec_engine.models.resnet import ResNet10, ResNet18, ResNet20
 from imgrec_engine.models.resnet_max import ResNetMax
 from imgrec_engine.models.rows import RowLSTM, RowLSTMAttention, RowRNN
+from imgrec_engine.models.video_attention import VideoAttention
 from imgrec_engine.models.video_lstm import VideoLSTM
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RowLSTM",
     "RowLSTMAttention",
     "RowRNN",
+    "VideoAttention",
     "VideoLSTM",
     "VisionTransformer",
     "create",

@@ -63,11 +63,15 @@ class MultiheadAttention(Module):
         for name, x in [("query", query), ("key", key), ("value", value)]:
             if x.ndim != 3 or x.shape[2] != self.embed_dim:
                 raise ShapeError(f"MultiheadAttention: {name} has shape {x.shape}, expected (N, S, {self.embed_dim})")
-        q, k, v = self._project(query, key, value)
         mask = self._mask(attn_mask, key_padding_mask, query.shape[0])
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
-        return self.out_proj(y.reshape(*y.shape[:2], self.embed_dim)), None
+        options = mask, self.dropout if self.training else 0.0, is_causal
+        if query is key is value:
+            y = F.self_attention(F.linear(query, self.in_proj_weight, self.in_proj_bias), self.num_heads, *options)
+        else:
+            q, k, v = self._project(query, key, value)
+            y = F.scaled_dot_product_attention(q, k, v, *options)
+            y = y.reshape(*y.shape[:2], self.embed_dim)
+        return self.out_proj(y), None
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
         """How much each query position attends to each key where nothing is masked: (N, num_heads, S_q, S_k).
@@ -79,14 +83,8 @@ class MultiheadAttention(Module):
         return F.softmax(scores * self.head_dim**-0.5)
 
     def _project(self, *inputs: Tensor) -> list[Tensor]:
-        """The heads (N, S, num_heads, head_dim) of query, key and value: each times its third of the weight.
-
-        In one product where all three are the same.
-        """
+        """The heads (N, S, num_heads, head_dim) of query, key and value: each times its third of the weight."""
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.embed_dim
-        if all(x is inputs[0] for x in inputs):
-            joint = F.linear(inputs[0], weight, bias).reshape(*inputs[0].shape[:2], -1, self.head_dim)
-            return list(F.split(joint, self.num_heads, axis=2))
         thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
         return [
             self._heads(F.linear(x, weight[third], None if bias is None else bias[third]))

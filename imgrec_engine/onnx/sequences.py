@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -121,16 +122,45 @@ def _attention(
     scale: float | None,
 ) -> str:
     """Softmax(scale Q K^T + mask) V in three products' worth of nodes; runtimes fuse them."""
-    if dropout_p > 0:
-        raise Untranslatable(f"dropout_p is {dropout_p}, which draws at random; expected 0 in evaluation mode")
+    _check_fixed(dropout_p)
     heads, size = (fixed_length(query.shape[axis], "query's heads or head_size") for axis in (2, 3))
     factor = 1 / math.sqrt(max(size, 1)) if scale is None else scale
-    queries = graph.transpose(graph.name(query), (0, 2, 1, 3))
-    scaled = graph.add("Mul", queries, graph.constant(factor, query.dtype, "scale"))
-    scores = graph.add("MatMul", scaled, graph.transpose(_for_heads(graph, key, heads), (0, 2, 3, 1)))
-    weights = _weights(graph, scores, _visible(graph, query, key, attn_mask, is_causal), attn_mask)
-    values = graph.transpose(_for_heads(graph, value, heads), (0, 2, 1, 3))
-    return graph.transpose(graph.add("MatMul", weights, values), (0, 2, 1, 3))
+    names = graph.name(query), _for_heads(graph, key, heads), _for_heads(graph, value, heads)
+    return _attended(graph, names, factor, _visible(graph, query, key, attn_mask, is_causal), attn_mask)
+
+
+@translates("self_attention")
+def _self_attention(
+    graph: Graph,
+    result: Value,
+    qkv: Operand,
+    num_heads: int,
+    attn_mask: Operand | None,
+    dropout_p: float,
+    is_causal: bool,
+) -> str:
+    """The same for the thirds of one array, heads side by side."""
+    _check_fixed(dropout_p)
+    size = fixed_length(qkv.shape[2], "qkv's last axis") // (3 * num_heads)
+    heads = graph.reshape(graph.name(qkv), (*qkv.shape[:2], 3 * num_heads, size))
+    thirds = graph.add("Split", heads, graph.constant([num_heads] * 3, np.int64, "sizes"), outputs=3, axis=2)
+    visible = _visible(graph, qkv, qkv, attn_mask, is_causal)
+    return graph.reshape(_attended(graph, thirds, 1 / math.sqrt(max(size, 1)), visible, attn_mask), result.shape)
+
+
+def _check_fixed(dropout_p: float) -> None:
+    if dropout_p > 0:
+        raise Untranslatable(f"dropout_p is {dropout_p}, which draws at random; expected 0 in evaluation mode")
+
+
+def _attended(graph: Graph, names: Sequence[str], factor: float, visible: str, mask: Operand | None) -> str:
+    """The nodes of attention for the names of query, key and value (N, S, heads, size)."""
+    query, key, value = names
+    scale = graph.constant(factor, np.float32, "scale")
+    scaled = graph.add("Mul", graph.transpose(query, (0, 2, 1, 3)), scale)
+    scores = graph.add("MatMul", scaled, graph.transpose(key, (0, 2, 3, 1)))
+    product = graph.add("MatMul", _weights(graph, scores, visible, mask), graph.transpose(value, (0, 2, 1, 3)))
+    return graph.transpose(product, (0, 2, 1, 3))
 
 
 def _for_heads(graph: Graph, shared: Operand, heads: int) -> str:

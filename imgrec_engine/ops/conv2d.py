@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -46,43 +47,64 @@ def _output(size: int, kernel: int, stride: int, sides: Pair, dilation: int) -> 
     return (size + sum(sides) - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def _check(x: Array, weight: Array, bias: Array | None) -> None:
-    if x.ndim != 4 or weight.ndim != 4:
-        raise ShapeError(
-            f"conv2d: x is {x.shape} and weight {weight.shape}; expected (N, H, W, C) and (C_out, KH, KW, C / groups)"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"conv2d: bias is {bias.shape}, expected {weight.shape[:1]}")
-    if not is_floating(x.dtype):
-        raise DTypeError(f"conv2d: x is {x.dtype.name}, expected float32, float64, float16 or bfloat16")
-    for name, array in (("weight", weight), ("bias", bias)):
-        if array is not None and array.dtype != x.dtype:
-            raise DTypeError(f"conv2d: {name} is {array.dtype.name}, but x is {x.dtype.name}; expected one dtype")
+def _other_dtype(name: str, dtype: np.dtype[Any], x: np.dtype[Any]) -> DTypeError:
+    return DTypeError(f"conv2d: {name} is {dtype.name}, but x is {x.name}; expected one dtype")
 
 
 class _Convolution:
     """What the kernels are told about convolutions of certain shapes besides their arrays, and their plans."""
 
     def __init__(
-        self, module: Any, context: Any, x: Shape, weight: Shape, dtype: np.dtype[Any], settings: tuple[Any, ...]
+        self,
+        module: Any,
+        context: Any,
+        x: Shape,
+        weight: Shape,
+        dtypes: tuple[np.dtype[Any], np.dtype[Any]],
+        settings: tuple[Any, ...],
     ) -> None:
-        self.settings = settings
-        self.parameters = module.Conv2dParameters(*settings)
-        self._passes = module.Conv2dPass
-        self._make = functools.partial(module.conv2d_plan, context, x, weight, self.parameters, dtype)
-        self.forward = kernels.new_plan(self._make, self._passes.forward)  # checks the shapes
-        stride, padding, dilation, *_ = settings
+        if len(x) != 4 or len(weight) != 4:
+            raise ShapeError(
+                f"conv2d: x is {x} and weight {weight}; expected (N, H, W, C) and (C_out, KH, KW, C / groups)"
+            )
+        if not is_floating(dtypes[0]):
+            raise DTypeError(f"conv2d: x is {dtypes[0].name}, expected float32, float64, float16 or bfloat16")
+        if dtypes[1] != dtypes[0]:
+            raise _other_dtype("weight", dtypes[1], dtypes[0])
+        given_stride, given_padding, given_dilation, groups, algorithm = settings
+        stride, dilation = _pair("stride", given_stride), _pair("dilation", given_dilation)
+        padding = _padding(given_padding, weight[1:3], stride, dilation)
+        self.module = module
+        self.parameters = module.Conv2dParameters(stride, padding, dilation, groups, algorithm or "")
+        self._context, self._shape = context, x
+        self._make = functools.partial(module.conv2d_plan, context, x, weight, self.parameters, dtypes[0])
+        self.forward = kernels.new_plan(self._make, module.Conv2dPass.forward)  # checks the shapes
         self.output = (x[0], *map(_output, x[1:3], weight[1:3], stride, padding, dilation), weight[0])
+        phases = tuple(map(min, x[1:3], stride))  # of the stride, those that an image has: weights are packed so
+        self._layout = (stride, padding, dilation, groups, algorithm, phases)
+        self.forward_layout = packing.Layout(self.forward, ("forward", *self._layout), self._pack("forward"))
+
+    def _pack(self, which: str) -> Callable[..., None]:
+        def pack(memory: Any, weight: Any) -> None:
+            which_pass = getattr(self.module.Conv2dPass, which)
+            self.module.conv2d_pack(self._context, memory, self._shape, weight, self.parameters, which_pass)
+
+        return pack
 
     @functools.cached_property
     def backward_input(self) -> kernels.Plan:
         """The plan of the pass that gives the gradient of x."""
-        return kernels.new_plan(self._make, self._passes.backward_input)
+        return kernels.new_plan(self._make, self.module.Conv2dPass.backward_input)
+
+    @functools.cached_property
+    def backward_input_layout(self) -> packing.Layout:
+        """How that pass reads weights."""
+        return packing.Layout(self.backward_input, ("backward_input", *self._layout), self._pack("backward_input"))
 
     @functools.cached_property
     def backward_weight(self) -> kernels.Plan:
         """The plan of the pass that gives the gradients of weight and bias."""
-        return kernels.new_plan(self._make, self._passes.backward_weight)
+        return kernels.new_plan(self._make, self.module.Conv2dPass.backward_weight)
 
 
 _convolution = functools.lru_cache(maxsize=1024)(_Convolution)  # the same one for the same description
@@ -137,26 +159,27 @@ def conv2d(
     array([ 8., 12., 12., 12.,  8.], dtype=float32)
 
     """
-    _check(x, weight, bias)
     if not isinstance(groups, int):
         raise TypeError(f"conv2d: groups is {groups!r}, expected a whole number")
+    if type(stride) is not int:  # numbers that equal whole ones must not pass for them
+        stride = _pair("stride", stride)
+    if type(dilation) is not int:
+        dilation = _pair("dilation", dilation)
+    if type(padding) is not int and not isinstance(padding, str):
+        padding = _pair("padding", padding)
     kind = activation_name("conv2d", activation)
-    pairs = _pair("stride", stride), _pair("dilation", dilation)
     module, context = kernels.of(x)
-    sides = _padding(padding, weight.shape[1:3], *pairs)
-    settings = (pairs[0], sides, pairs[1], groups, algorithm or "")
-    convolution = _convolution(module, context, x.shape, weight.shape, x.dtype, settings)
+    settings = (stride, padding, dilation, groups, algorithm)
+    convolution = _convolution(module, context, x.shape, weight.shape, (x.dtype, weight.dtype), settings)
+    if bias is not None:
+        if bias.shape != weight.shape[:1]:
+            raise ShapeError(f"conv2d: bias is {bias.shape}, expected {weight.shape[:1]}")
+        if bias.dtype != x.dtype:
+            raise _other_dtype("bias", bias.dtype, x.dtype)
+        bias = contiguous(bias)
     versions = packing.lasting_versions(weight)
     x, weight = contiguous(x), contiguous(weight)
-    parameters, passes = convolution.parameters, module.Conv2dPass
-    phases = tuple(map(min, x.shape[1:3], pairs[0]))  # of the stride, those that an image has: weights are packed so
-
-    def packed(plan: kernels.Plan, which: Any) -> Any:
-        def pack(to: Any) -> None:
-            module.conv2d_pack(context, to, x.shape, weight, parameters, which)
-
-        return packing.packed((weight,), versions, plan, (plan is convolution.forward, settings, phases), pack)
-
+    parameters = convolution.parameters
     y = empty(convolution.output, x.dtype, x)
     pre_activation = empty_like(y) if kind in NEEDS_INPUT and is_recording() else None
     module.conv2d_forward(
@@ -165,8 +188,8 @@ def conv2d(
         pre_activation,
         x,
         weight,
-        packed(convolution.forward, passes.forward),
-        None if bias is None else contiguous(bias),
+        convolution.forward_layout.of((weight,), versions),
+        bias,
         parameters,
         kind,
         kernels.workspace(convolution.forward, x),
@@ -180,9 +203,9 @@ def conv2d(
         dbias = empty(weight.shape[:1], x.dtype, x) if needs[2] else None
         if needs[0]:
             plan = convolution.backward_input
-            module.conv2d_backward_input(
-                context, dx, dy, weight, packed(plan, passes.backward_input), parameters, kernels.workspace(plan, x)
-            )
+            packed = convolution.backward_input_layout.of((weight,), versions)
+            workspace = kernels.workspace(plan, x)
+            module.conv2d_backward_input(context, dx, dy, weight, packed, parameters, workspace)
         if needs[1] or needs[2]:
             workspace = kernels.workspace(convolution.backward_weight, x)
             module.conv2d_backward_weight(context, dweight, dbias, x, weight, dy, parameters, workspace)

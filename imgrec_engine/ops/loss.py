@@ -23,7 +23,8 @@ def _wide(array: Array) -> np.dtype[Any]:
 
 def _finish(loss: Array, shape: tuple[int, ...], reduction: str, dtype: np.dtype[Any]) -> Array:
     """The kernel's losses in the shape and dtype of the result."""
-    return loss.reshape(shape if reduction == "none" else ()).astype(dtype, copy=False)
+    shaped = loss.reshape(shape if reduction == "none" else ())
+    return shaped if dtype == loss.dtype else shaped.astype(dtype)
 
 
 def _start(dy: Array, wide: np.dtype[Any]) -> Array:
@@ -62,22 +63,24 @@ def cross_entropy(
     if targets.dtype.kind not in "iu":
         raise DTypeError(f"cross_entropy: targets are {targets.dtype.name}, expected integers")
     shape, dtype = logits.shape, logits.dtype
-    x = contiguous(logits).reshape(math.prod(shape[:-1]), shape[-1])
-    t = targets.astype(int64, order="C").reshape(-1)  # a copy: the kernel relies on what the check has seen
+    x = contiguous(logits)
+    t = targets.astype(int64, order="C")  # a copy: the kernel relies on what the check has seen
+    if x.ndim != 2:
+        x, t = x.reshape(math.prod(shape[:-1]), shape[-1]), t.reshape(-1)
     wide = _wide(x)
     w = None if weight is None else contiguous(weight.astype(wide, copy=False))
     options = (float(label_smoothing), int(ignore_index), reduction)
     module, context = kernels.of(x)
-    plan = module.cross_entropy_plan(context, len(t), x.dtype, reduction)
-    loss = empty((len(t) if reduction == "none" else 1,), wide, x)
-    log_sum_exp, normalizer, first_invalid = empty(t.shape, wide, x), empty((1,), wide, x), empty((1,), int64, x)
-    workspace = kernels.workspace(plan, x)
-    module.cross_entropy_forward(context, loss, log_sum_exp, normalizer, first_invalid, x, t, w, *options, workspace)
+    count = len(t)
+    workspace = kernels.workspace(kernels.plan(module.cross_entropy_plan, context, count, x.dtype, reduction), x)
+    loss = empty((count if reduction == "none" else 1,), wide, x)
+    statistics, first_invalid = empty((count + 1,), wide, x), empty((1,), int64, x)
+    module.cross_entropy_forward(context, loss, statistics, first_invalid, x, t, w, *options, workspace)
     _check_targets(first_invalid, t, shape, ignore_index)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dx = empty_like(x)
-        module.cross_entropy_backward(context, dx, _start(dy, wide), x, log_sum_exp, normalizer, t, w, *options)
+        module.cross_entropy_backward(context, dx, _start(dy, wide), x, statistics, t, w, *options)
         return dx.reshape(shape), None, None
 
     return _finish(loss, shape[:-1], reduction, dtype), backward

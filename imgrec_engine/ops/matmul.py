@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -10,43 +11,34 @@ import numpy as np
 from imgrec_engine import kernels, packing
 from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable, is_recording
 from imgrec_engine.device import contiguous, empty, place
-from imgrec_engine.dtypes import is_floating, promote
+from imgrec_engine.dtypes import is_floating, promote, uint8
 from imgrec_engine.errors import DTypeError, ShapeError
 from imgrec_engine.ops.activation import NEEDS_INPUT, activated, activation_gradient, activation_name
 from imgrec_engine.ops.arithmetic import unbroadcast
 
 __all__ = ["linear", "matmul"]
 
+DType = np.dtype[Any]
+Shape = tuple[int, ...]
 
-def _multiply(
-    c: Array,
-    a: Array,
-    b: Array,
-    weight: Array | None = None,
-    versions: Any = None,
-    bias: Array | None = None,
-    activation: str = "",
-) -> None:
-    """The kernel on arrays: c (B, M, N) = activation(a (B, M, K) b (B, K, N) + bias (N,)).
 
-    Where b is a view of a weight, and its versions are given, packed b is kept with them.
-    """
+def _multiply(c: Array, a: Array, b: Array) -> None:
+    """The kernel on arrays: c (B, M, N) = a (B, M, K) b (B, K, N), or c (..., N) = a (..., K) b (K, N)."""
     module, context = kernels.of(a)
-    batch, m, k = a.shape
-    plan = kernels.plan(module.matmul_plan, context, batch, m, b.shape[2], k, a.dtype)
+    batch, rows = (1, math.prod(a.shape[:-1])) if b.ndim == 2 else a.shape[:2]
+    plan = kernels.plan(module.matmul_plan, context, batch, rows, b.shape[-1], a.shape[-1], a.dtype)
     packed = None
     if plan.packed_bytes:
-        weights = (b if weight is None else weight,)
-        packed = packing.packed(weights, versions, plan, "", lambda to: module.matmul_pack(context, to, b, m))
-    module.matmul(context, c, a, b, packed, bias, activation, kernels.workspace(plan, a))
+        packed = empty((plan.packed_bytes,), uint8, a)
+        module.matmul_pack(context, packed, b, rows)
+    module.matmul(context, c, a, b, packed, None, "", kernels.workspace(plan, a))
 
 
 def product(a: Array, b: Array) -> Array:
     """The product of a (..., M, K) with b (..., K, N), (..., M, N); leading dimensions broadcast."""
     if b.ndim == 2 and (a.ndim == 2 or a.flags.c_contiguous):  # one product of many rows instead of many products
         c = empty((*a.shape[:-1], b.shape[1]), a.dtype, a)
-        rows = math.prod(a.shape[:-1])
-        _multiply(c.reshape(1, rows, b.shape[1]), a.reshape(1, rows, a.shape[-1]), b[None])
+        _multiply(c, a, b)
         return c
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
@@ -58,13 +50,10 @@ def product(a: Array, b: Array) -> Array:
     return c3.reshape(*batch, m, n)
 
 
-def _operands(name: str, a: Array, b: Array) -> tuple[Array, Array]:
-    if not (is_floating(a.dtype) and is_floating(b.dtype)):
-        raise DTypeError(f"{name}: the operands are {a.dtype.name} and {b.dtype.name}, expected floating dtypes")
-    if a.dtype == b.dtype:
-        return a, b
-    dtype = promote(a.dtype, b.dtype)
-    return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+def _common_dtype(name: str, a: DType, b: DType) -> DType:
+    if not (is_floating(a) and is_floating(b)):
+        raise DTypeError(f"{name}: the operands are {a.name} and {b.name}, expected floating dtypes")
+    return a if a == b else promote(a, b)
 
 
 @differentiable(precision="low")
@@ -80,7 +69,8 @@ def matmul(a: Array, b: Array) -> Result:
     """
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}; both need a dimension at least (use * for scalars)")
-    a, b = _operands("matmul", a, b)
+    dtype = _common_dtype("matmul", a.dtype, b.dtype)
+    a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
     row, column = a.ndim == 1, b.ndim == 1
     a_rows = a[None, :] if row else a
     b_columns = b[:, None] if column else b
@@ -105,6 +95,25 @@ def matmul(a: Array, b: Array) -> Result:
     return (c.squeeze(drop) if drop else c), backward
 
 
+class _Linear:
+    """What the kernel is told about a product of rows with a weight besides the arrays."""
+
+    def __init__(self, module: Any, context: Any, x: Shape, weight: Shape, x_dtype: DType, weight_dtype: DType) -> None:
+        if len(weight) != 2 or not x or x[-1] != weight[1]:
+            raise ShapeError(f"linear: x is {x} and weight {weight}; expected (..., in) and (out, in)")
+        self.dtype = _common_dtype("linear", x_dtype, weight_dtype)
+        self.promotes = x_dtype != weight_dtype
+        self.output = (*x[:-1], weight[0])
+        self.rows = rows = math.prod(x[:-1])
+        self.plan = kernels.new_plan(module.matmul_plan, context, 1, rows, *weight, self.dtype)
+        self.layout = packing.Layout(
+            self.plan, "linear", lambda to, weight: module.matmul_pack(context, to, weight.T, rows)
+        )
+
+
+_linear = functools.lru_cache(maxsize=4096)(_Linear)  # the same one for the same description
+
+
 @differentiable(precision="low")
 def linear(x: Array, weight: Array, bias: Array | None = None, activation: str | None = None) -> Result:
     """activation(X W^T + b): x (..., in) with weight (out, in) and bias (out,) gives (..., out).
@@ -115,30 +124,32 @@ def linear(x: Array, weight: Array, bias: Array | None = None, activation: str |
     >>> linear(ie.ones((5, 3)), ie.ones((2, 3)), ie.zeros(2)).shape
     (5, 2)
     """
-    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(f"linear: x is {x.shape} and weight {weight.shape}; expected (..., in) and (out, in)")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"linear: bias is {bias.shape}, expected {weight.shape[:1]}")
-    kind = activation_name("linear", activation)
+    module, context = kernels.of(x)
+    call = _linear(module, context, x.shape, weight.shape, x.dtype, weight.dtype)
+    kind, dtype, width = activation_name("linear", activation), call.dtype, weight.shape[0]
     versions = packing.lasting_versions(weight)
-    x, weight = _operands("linear", x, weight)
-    added = None if bias is None else contiguous(bias.astype(x.dtype, copy=False))
-    count, (width, depth) = math.prod(x.shape[:-1]), weight.shape
-    rows = x.reshape(1, count, depth)
-    y = empty((*x.shape[:-1], width), x.dtype, x)
+    if bias is not None:
+        if bias.shape != (width,):
+            raise ShapeError(f"linear: bias is {bias.shape}, expected {(width,)}")
+        bias = contiguous(bias if bias.dtype == dtype else bias.astype(dtype))
+    if call.promotes:
+        x, weight = x.astype(dtype, copy=False), weight.astype(dtype, copy=False)
+    if x.ndim != 2:
+        x = contiguous(x)
+    y = empty(call.output, dtype, x)
     needs_input = kind in NEEDS_INPUT and is_recording()  # then it is kept, and activated apart
-    follows = "" if needs_input else kind
-    _multiply(y.reshape(1, count, width), rows, weight.T[None], weight, versions, added, follows)
+    packed, follows = call.layout.of((weight,), versions), "" if needs_input else kind
+    module.matmul(context, y, x, weight.T, packed, bias, follows, kernels.workspace(call.plan, x))
     saved = y if kind else None
     if needs_input:
         y = activated(kind, y)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dz = dy if saved is None else activation_gradient(kind, dy, saved)
-        dz_rows = dz.reshape(count, width)
+        dz_rows = dz.reshape(call.rows, width)
         dx = product(dz_rows, weight).reshape(x.shape) if needs[0] else None
-        dweight = product(dz_rows.T, rows[0]) if needs[1] else None
-        dbias = unbroadcast(dz_rows, weight.shape[:1]) if needs[2] else None
+        dweight = product(dz_rows.T, x.reshape(call.rows, weight.shape[1])) if needs[1] else None
+        dbias = unbroadcast(dz_rows, (width,)) if needs[2] else None
         return dx, dweight, dbias
 
     return y, backward

@@ -22,14 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["batch_norm", "layer_norm"]
 
 
-def _rows(op: str, x: Array) -> Array:
-    """X as a contiguous matrix with the last axis as its columns."""
+def _checked(op: str, x: Array) -> Array:
+    """X (..., columns) without gaps."""
     if not is_floating(x.dtype):
         raise DTypeError(f"{op}: x is {x.dtype.name}, expected a floating dtype")
     if x.ndim == 0:
         raise ShapeError(f"{op}: x has no dimensions, expected one at least")
-    x = contiguous(x)
-    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return contiguous(x)
 
 
 def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -37,14 +36,20 @@ def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return float64 if dtype == float64 else float32
 
 
-def _per_column(op: str, name: str, values: Array | None, rows: Array) -> Array | None:
+def _per_column(op: str, name: str, values: Array | None, x: Array, wide: np.dtype[Any]) -> Array | None:
     """One number for each column, in the dtype that the kernels take."""
     if values is None:
         return None
-    if values.shape != rows.shape[1:]:
-        raise ShapeError(f"{op}: {name} is {values.shape}, expected {rows.shape[1:]}, the length of x's last axis")
-    wide = _wide(rows.dtype)
-    return contiguous(values if values.dtype == wide else values.astype(wide))
+    if values.shape != x.shape[-1:]:
+        raise ShapeError(f"{op}: {name} is {values.shape}, expected {x.shape[-1:]}, the length of x's last axis")
+    if values.dtype != wide:
+        return values.astype(wide, order="C")
+    return contiguous(values)
+
+
+def _plan(module: Any, context: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> kernels.Plan:
+    """The plan of a normalisation of x (..., columns)."""
+    return kernels.plan(module.norm_plan, context, math.prod(shape[:-1]), shape[-1], dtype)
 
 
 def _announces_writes(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -105,35 +110,32 @@ def batch_norm(
     >>> round(mean.item(), 6), round(var.item(), 6)
     (0.2, 1.1)
     """
-    rows, shape, kind = _rows("batch_norm", x), x.shape, activation_name("batch_norm", activation)
+    x, kind = _checked("batch_norm", x), activation_name("batch_norm", activation)
+    wide = _wide(x.dtype)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: running_mean and running_var are None, but needed where training is False")
-    running = (running_mean, running_var)
-    moving = [
-        _per_column("batch_norm", name, values, rows)
-        for name, values in zip(("running_mean", "running_var"), running, strict=True)
-    ]
-    w, b = _per_column("batch_norm", "weight", weight, rows), _per_column("batch_norm", "bias", bias, rows)
-    mean, inverse_deviation = [empty(rows.shape[1:], _wide(rows.dtype), rows) for _ in range(2)]
-    module, context = kernels.of(rows)
-    plan = kernels.plan(module.norm_plan, context, *rows.shape, rows.dtype)
-    y, workspace = empty_like(rows), kernels.workspace(plan, rows)
+    moving_mean = _per_column("batch_norm", "running_mean", running_mean, x, wide)
+    moving_var = _per_column("batch_norm", "running_var", running_var, x, wide)
+    w, b = _per_column("batch_norm", "weight", weight, x, wide), _per_column("batch_norm", "bias", bias, x, wide)
+    module, context = kernels.of(x)
+    plan = _plan(module, context, x.shape, x.dtype)
+    y, statistics = empty_like(x), empty((2, x.shape[-1]), wide, x)
+    workspace = kernels.workspace(plan, x)
     module.batch_norm_forward(
-        context, y, mean, inverse_deviation, *moving, rows, w, b, training, momentum, eps, kind, workspace
+        context, y, statistics, moving_mean, moving_var, x, w, b, training, momentum, eps, kind, workspace
     )
-    for values, moved in zip(running, moving, strict=True):
-        if training and values is not None and values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
-            values[...] = moved
+    if training:
+        for values, moved in ((running_mean, moving_mean), (running_var, moving_var)):
+            if values is not None and values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
+                values[...] = moved
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        dx, dweight, dbias = empty_like(rows), empty_like(mean), empty_like(mean)
-        dy_rows, scratch = contiguous(dy).reshape(rows.shape), kernels.workspace(plan, rows)
-        module.batch_norm_backward(
-            context, dx, dweight, dbias, dy_rows, rows, w, b, mean, inverse_deviation, training, kind, scratch
-        )
-        return dx.reshape(shape), None, None, dweight, dbias
+        dx, dweight, dbias = empty_like(x), empty(x.shape[-1:], wide, x), empty(x.shape[-1:], wide, x)
+        scratch, dy = kernels.workspace(plan, x), contiguous(dy)
+        module.batch_norm_backward(context, dx, dweight, dbias, dy, x, w, b, statistics, training, kind, scratch)
+        return dx, None, None, dweight, dbias
 
-    return y.reshape(shape), backward
+    return y, backward
 
 
 @differentiable(precision="full")
@@ -156,21 +158,17 @@ def layer_norm(
     array([[-1.,  1.],
            [-1.,  1.]], dtype=float32)
     """
-    rows, shape, kind = _rows("layer_norm", x), x.shape, activation_name("layer_norm", activation)
-    w, b = _per_column("layer_norm", "weight", weight, rows), _per_column("layer_norm", "bias", bias, rows)
-    mean, inverse_deviation = [empty(rows.shape[:1], _wide(rows.dtype), rows) for _ in range(2)]
-    module, context = kernels.of(rows)
-    y = empty_like(rows)
-    module.layer_norm_forward(context, y, mean, inverse_deviation, rows, w, b, eps, kind)
+    x, kind = _checked("layer_norm", x), activation_name("layer_norm", activation)
+    wide = _wide(x.dtype)
+    w, b = _per_column("layer_norm", "weight", weight, x, wide), _per_column("layer_norm", "bias", bias, x, wide)
+    module, context = kernels.of(x)
+    y, statistics = empty_like(x), empty((2, math.prod(x.shape[:-1])), wide, x)
+    module.layer_norm_forward(context, y, statistics, x, w, b, eps, kind)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        dx = empty_like(rows)
-        dweight, dbias = (empty(rows.shape[1:], mean.dtype, rows) for _ in range(2))
-        workspace = kernels.workspace(kernels.plan(module.norm_plan, context, *rows.shape, rows.dtype), rows)
-        dy_rows = contiguous(dy).reshape(rows.shape)
-        module.layer_norm_backward(
-            context, dx, dweight, dbias, dy_rows, rows, w, b, mean, inverse_deviation, kind, workspace
-        )
-        return dx.reshape(shape), dweight, dbias
+        dx, dweight, dbias = empty_like(x), empty(x.shape[-1:], wide, x), empty(x.shape[-1:], wide, x)
+        workspace, dy = kernels.workspace(_plan(module, context, x.shape, x.dtype), x), contiguous(dy)
+        module.layer_norm_backward(context, dx, dweight, dbias, dy, x, w, b, statistics, kind, workspace)
+        return dx, dweight, dbias
 
-    return y.reshape(shape), backward
+    return y, backward

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from imgrec_engine import kernels
@@ -17,6 +20,8 @@ Size = int | tuple[int, int]
 
 def _pair(op: str, name: str, value: Size) -> tuple[int, int]:
     """One number for both directions, or (along H, along W)."""
+    if type(value) is int:
+        return value, value
     pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value) if np.iterable(value) else ()
     if len(pair) != 2 or not all(isinstance(number, (int, np.integer)) for number in pair):
         raise TypeError(f"{op}: {name} is {value!r}, expected a whole number or a pair of them")
@@ -26,6 +31,15 @@ def _pair(op: str, name: str, value: Size) -> tuple[int, int]:
 def _window(op: str, kernel_size: Size, stride: Size | None, padding: Size) -> tuple[tuple[int, int], ...]:
     kernel = _pair(op, "kernel_size", kernel_size)
     return kernel, kernel if stride is None else _pair(op, "stride", stride), _pair(op, "padding", padding)
+
+
+@functools.lru_cache(maxsize=1024)
+def _output_shape(
+    module: Any, op: str, shape: tuple[int, ...], dtype: np.dtype[Any], window: tuple[tuple[int, int], ...]
+) -> tuple[int, ...]:
+    """(N, OH, OW, C), after checks that the window is possible."""
+    rows, columns = module.pool2d_output_size(op, shape, dtype, *window)
+    return shape[0], rows, columns, shape[3]
 
 
 @differentiable
@@ -46,9 +60,9 @@ def max_pool2d(x: Array, kernel_size: Size, stride: Size | None = None, padding:
     x = contiguous(x)
     shape = x.shape
     module, context = kernels.of(x)
-    rows, columns = module.pool2d_output_size("max_pool2d", x, *window)
-    y = empty((shape[0], rows, columns, shape[3]), x.dtype, x)
-    winner = empty(y.shape, uint8 if window[0][0] * window[0][1] <= 256 else int32, x)
+    output = _output_shape(module, "max_pool2d", shape, x.dtype, window)
+    y = empty(output, x.dtype, x)
+    winner = empty(output, uint8 if window[0][0] * window[0][1] <= 256 else int32, x)
     module.max_pool2d_forward(context, y, winner, x, *window)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
@@ -73,8 +87,7 @@ def avg_pool2d(x: Array, kernel_size: Size, stride: Size | None = None, padding:
     x = contiguous(x)
     shape = x.shape
     module, context = kernels.of(x)
-    rows, columns = module.pool2d_output_size("avg_pool2d", x, *window)
-    y = empty((shape[0], rows, columns, shape[3]), x.dtype, x)
+    y = empty(_output_shape(module, "avg_pool2d", shape, x.dtype, window), x.dtype, x)
     module.avg_pool2d_forward(context, y, x, *window)
 
     def backward(dy: Array, needs: Needs) -> Gradients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import numpy as np
 from imgrec_engine import kernels, packing
 from imgrec_engine.autograd import Array, Gradients, Needs, Results, differentiable, is_recording
 from imgrec_engine.device import contiguous, empty, empty_like
+from imgrec_engine.dtypes import uint8
 from imgrec_engine.errors import DTypeError, ShapeError
 
 __all__ = ["gru", "lstm", "rnn"]
+
+Shape = tuple[int, ...]
 
 
 def _lengths(name: str, lengths: Any) -> Any:
@@ -24,43 +28,62 @@ def _lengths(name: str, lengths: Any) -> Any:
     return array.astype(np.int64)  # a copy: the backward pass reads it again
 
 
+class _Recurrence:
+    """What the kernels are told about recurrences of certain shapes besides their arrays."""
+
+    def __init__(
+        self,
+        module: Any,
+        context: Any,
+        name: str,
+        x: Shape,
+        weight_hh: Shape,
+        dtype: np.dtype[Any],
+        cell: str,
+        training: bool,
+    ) -> None:
+        if len(x) != 3 or len(weight_hh) != 2:
+            raise ShapeError(f"{name}: x is {x} and weight_hh {weight_hh}; expected (N, T, I) and (G H, H)")
+        (batch, steps, _), hidden = x, weight_hh[1]
+        self.output, self.state = (batch, steps, hidden), (batch, hidden)
+        self.sizes = (context, *x, hidden, dtype, cell)
+        self.plan = kernels.new_plan(module.recurrent_forward_plan, *self.sizes, training)
+        self.layout = packing.Layout(
+            self.plan, cell, lambda to, *weights: module.recurrent_pack(context, to, *weights, batch, steps, cell)
+        )
+
+
+_recurrence = functools.lru_cache(maxsize=1024)(_Recurrence)  # the same one for the same description
+
+
 def _run(name: str, cell: str, operands: tuple[Any, ...], lengths: Any, reverse: bool) -> Results:
     """Runs a cell over x; operands are x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, of which lstm has all."""
     versions = packing.lasting_versions(*operands[3:5])
-    operands = tuple(array if array is None else contiguous(array) for array in operands)
+    operands = tuple([array if array is None else contiguous(array) for array in operands])
     inputs = (*operands, _lengths(name, lengths))
     x, weights = operands[0], operands[3:5]
-    weight_hh = weights[1]
-    if x.ndim != 3 or weight_hh.ndim != 2:
-        raise ShapeError(f"{name}: x is {x.shape} and weight_hh {weight_hh.shape}; expected (N, T, I) and (G H, H)")
-    (batch, steps, width), hidden = x.shape, weight_hh.shape[1]
     module, context = kernels.of(x)
-    sizes = (context, batch, steps, width, hidden, x.dtype, cell)
     has_cell_state, training = cell == "lstm", is_recording()
-    output = empty((batch, steps, hidden), x.dtype, x)
-    states = tuple(empty((batch, hidden), x.dtype, x) for _ in range(1 + has_cell_state))
-    plan = kernels.plan(module.recurrent_forward_plan, *sizes, training)
-    reserve = empty((plan.reserve_bytes,), np.dtype(np.uint8), x) if training else None
-    h_n, c_n = (*states, None)[:2]
-    workspace = kernels.workspace(plan, x)
-    packed = packing.packed(
-        weights, versions, plan, cell, lambda to: module.recurrent_pack(context, to, *weights, batch, steps, cell)
-    )
+    call = _recurrence(module, context, name, x.shape, weights[1].shape, x.dtype, cell, training)
+    output, h_n = empty(call.output, x.dtype, x), empty(call.state, x.dtype, x)
+    c_n = empty(call.state, x.dtype, x) if has_cell_state else None
+    reserve = empty((call.plan.reserve_bytes,), uint8, x) if training else None
+    packed = call.layout.of(weights, versions)
+    workspace = kernels.workspace(call.plan, x)
     module.recurrent_forward(context, output, h_n, c_n, reserve, inputs, packed, cell, reverse, workspace)
-    slots = [i for i in range(len(operands)) if has_cell_state or i != 2]
 
     def backward(dys: tuple[Array, ...], needs: Needs) -> Gradients:
         given = [dy if dy is None else contiguous(dy) for dy in (*dys, None)[:3]]
         gradients: list[Any] = [None] * len(operands)
+        slots = [i for i in range(len(operands)) if has_cell_state or i != 2]
         for slot, needed in zip(slots, needs, strict=True):
             if needed:
                 gradients[slot] = empty_like(operands[slot])
-        plan = kernels.plan(module.recurrent_backward_plan, *sizes)
-        workspace = kernels.workspace(plan, x)
+        workspace = kernels.workspace(kernels.plan(module.recurrent_backward_plan, *call.sizes), x)
         module.recurrent_backward(context, gradients, *given, inputs, cell, reverse, output, reserve, workspace)
         return tuple(gradients[slot] for slot in slots)
 
-    return (output, *states), backward
+    return ((output, h_n, c_n) if has_cell_state else (output, h_n)), backward
 
 
 @differentiable(precision="low")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -55,26 +56,35 @@ def _sum_rows(x: Array, lead: int) -> Array:
     return y.reshape((1,) * lead + x.shape[lead:])
 
 
-def _axes(name: str, x: Array, axis: Axis) -> tuple[int, ...]:
+def _axes(name: str, shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
     """The axes named, in increasing order; ShapeError where there is no such axis or it is named twice."""
-    given = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    ndim = len(shape)
+    given = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
     for a in given:
-        if not -x.ndim <= a < x.ndim:
-            raise ShapeError(f"{name}: axis {a} is out of range for a tensor of shape {x.shape}")
-    found = sorted({a % x.ndim for a in given})
+        if not -ndim <= a < ndim:
+            raise ShapeError(f"{name}: axis {a} is out of range for a tensor of shape {shape}")
+    found = sorted({a % ndim for a in given})
     if len(found) != len(given):
-        raise ShapeError(f"{name}: axis {given} names an axis of a tensor of shape {x.shape} twice")
+        raise ShapeError(f"{name}: axis {given} names an axis of a tensor of shape {shape} twice")
     return tuple(found)
 
 
-def _without(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
-    """The shape of a result."""
-    return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdims or i not in axes)
+class _Reduction:
+    """A reduction of a shape over axes: the axes in order, the result's shape with them and as wanted, what meets."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> None:
+        self.axes = axes = _axes(name, shape, axis)
+        self.kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+        self.result = self.kept if keepdims else tuple(n for i, n in enumerate(shape) if i not in axes)
+        self.length = math.prod(shape[a] for a in axes)
+        self.divisor = np.float64(self.length)
 
 
-def _length(x: Array, axes: tuple[int, ...]) -> int:
-    """How many elements meet in one."""
-    return int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
+_reduction = functools.lru_cache(maxsize=4096)(_Reduction)  # the same one for the same description
+
+
+def _reduced(name: str, x: Array, axis: Axis, keepdims: bool) -> _Reduction:
+    return _reduction(name, x.shape, axis if axis is None or isinstance(axis, int) else tuple(axis), bool(keepdims))
 
 
 def _floating(name: str, x: Array) -> None:
@@ -90,13 +100,12 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     >>> sum(ie.ones((2, 3)), axis=(0, 1)).item()
     6.0
     """
-    axes, shape = _axes("sum", x, axis), x.shape
-    kept = _without(shape, axes, keepdims=True)
+    shape, over = x.shape, _reduced("sum", x, axis, keepdims)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        return (np.broadcast_to(dy.reshape(kept), shape),)
+        return (np.broadcast_to(dy.reshape(over.kept), shape),)
 
-    return total(x, axes).reshape(_without(shape, axes, keepdims)), backward
+    return total(x, over.axes).reshape(over.result), backward
 
 
 @differentiable(precision="full")
@@ -108,23 +117,22 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     array([1.5, 4.5], dtype=float32)
     """
     _floating("mean", x)
-    axes, shape = _axes("mean", x, axis), x.shape
-    kept, length = _without(shape, axes, keepdims=True), _length(x, axes)
-    y = x.sum(axis=axes, keepdims=True, dtype=float64) / np.float64(length)
+    shape, over = x.shape, _reduced("mean", x, axis, keepdims)
+    y = x.sum(axis=over.axes, keepdims=keepdims, dtype=float64) / over.divisor
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        part = dy.reshape(kept).astype(float64) / np.float64(length)  # float16 ends at 65504
+        part = dy.reshape(over.kept).astype(float64) / over.divisor  # float16 ends at 65504
         return (np.broadcast_to(part.astype(dy.dtype), shape),)
 
-    return y.astype(x.dtype, copy=False).reshape(_without(shape, axes, keepdims)), backward
+    return y.astype(x.dtype, copy=False), backward
 
 
-def _moments(x: Array, axes: tuple[int, ...], correction: int) -> tuple[Array, Array, float]:
+def _moments(x: Array, over: _Reduction, correction: int) -> tuple[Array, Array, float]:
     """X - mean(x) and the variance, at least in float32, and the divisor of the variance."""
     wide = x.astype(np.promote_types(x.dtype, float32) if x.dtype != float64 else float64, copy=False)
-    centred = wide - total(wide, axes) / wide.dtype.type(_length(x, axes))
-    divisor = float(np.maximum(_length(x, axes) - correction, 0))
-    return centred, total(centred * centred, axes) / wide.dtype.type(divisor), divisor
+    centred = wide - total(wide, over.axes) / wide.dtype.type(over.length)
+    divisor = float(np.maximum(over.length - correction, 0))
+    return centred, total(centred * centred, over.axes) / wide.dtype.type(divisor), divisor
 
 
 @differentiable(precision="full")
@@ -138,15 +146,18 @@ def var(x: Array, axis: Axis = None, correction: int = 1, keepdims: bool = False
     (2.0, 1.0)
     """
     _floating("var", x)
-    axes, dtype = _axes("var", x, axis), x.dtype
-    kept = _without(x.shape, axes, keepdims=True)
-    centred, y, divisor = _moments(x, axes, correction)
+    over, dtype = _reduced("var", x, axis, keepdims), x.dtype
+    centred, y, divisor = _moments(x, over, correction)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        scale = dy.reshape(kept).astype(centred.dtype, copy=False) * centred.dtype.type(2) / centred.dtype.type(divisor)
+        scale = (
+            dy.reshape(over.kept).astype(centred.dtype, copy=False)
+            * centred.dtype.type(2)
+            / centred.dtype.type(divisor)
+        )
         return ((scale * centred).astype(dtype, copy=False),)
 
-    return y.astype(dtype, copy=False).reshape(_without(x.shape, axes, keepdims)), backward
+    return y.astype(dtype, copy=False).reshape(over.result), backward
 
 
 @differentiable(precision="full")
@@ -158,35 +169,33 @@ def std(x: Array, axis: Axis = None, correction: int = 1, keepdims: bool = False
     2.0
     """
     _floating("std", x)
-    axes, dtype = _axes("std", x, axis), x.dtype
-    kept = _without(x.shape, axes, keepdims=True)
-    centred, variance, divisor = _moments(x, axes, correction)
+    over, dtype = _reduced("std", x, axis, keepdims), x.dtype
+    centred, variance, divisor = _moments(x, over, correction)
     y = np.sqrt(variance)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        scale = dy.reshape(kept).astype(y.dtype, copy=False) / (y * y.dtype.type(divisor))
+        scale = dy.reshape(over.kept).astype(y.dtype, copy=False) / (y * y.dtype.type(divisor))
         return ((np.where(y == 0, y.dtype.type(0), scale) * centred).astype(dtype, copy=False),)
 
-    return y.astype(dtype).reshape(_without(x.shape, axes, keepdims)), backward
+    return y.astype(dtype).reshape(over.result), backward
 
 
 def _extreme(name: str, x: Array, axis: Axis, keepdims: bool) -> Result:
     """The largest or smallest elements."""
-    axes, shape = _axes(name, x, axis), x.shape
-    if _length(x, axes) == 0:
-        raise ShapeError(f"{name}: axis {axis} of a tensor of shape {shape} has no elements to choose from")
-    kept = _without(shape, axes, keepdims=True)
+    over = _reduced(name, x, axis, keepdims)
+    if over.length == 0:
+        raise ShapeError(f"{name}: axis {axis} of a tensor of shape {x.shape} has no elements to choose from")
     if x.size == 0:  # of no elements CuPy makes none, though there is none to choose
-        kept_y = empty(kept, x.dtype, x)
+        kept_y = empty(over.kept, x.dtype, x)
     else:
-        kept_y = getattr(np, name)(comparable(x), axis=axes, keepdims=True).astype(x.dtype, copy=False)
+        kept_y = getattr(np, name)(comparable(x), axis=over.axes, keepdims=True).astype(x.dtype, copy=False)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         chosen = x == kept_y
-        share = dy.reshape(kept) / chosen.sum(axis=axes, keepdims=True).astype(dy.dtype)
+        share = dy.reshape(over.kept) / chosen.sum(axis=over.axes, keepdims=True).astype(dy.dtype)
         return (where(chosen, share, dy.dtype.type(0), dy.dtype),)
 
-    return kept_y.reshape(_without(shape, axes, keepdims)), backward
+    return kept_y.reshape(over.result), backward
 
 
 @differentiable
@@ -213,11 +222,11 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
 
 def _position(name: str, x: Array, axis: int | None, keepdims: bool) -> Result:
     """Where the largest or smallest elements are."""
-    axes = _axes(name, x, axis)
-    if _length(x, axes) == 0:
+    over = _reduced(name, x, axis, keepdims)
+    if over.length == 0:
         raise ShapeError(f"{name}: axis {axis} of a tensor of shape {x.shape} has no elements to choose from")
     if x.size == 0:
-        return empty(_without(x.shape, axes, keepdims), int64, x), None
+        return empty(over.result, int64, x), None
     return getattr(np, name)(comparable(x), axis=axis, keepdims=keepdims).astype(int64, copy=False), None
 
 
@@ -251,7 +260,7 @@ def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     >>> all(ie.tensor([True, False])).item()
     False
     """
-    return np.all(x, axis=_axes("all", x, axis), keepdims=keepdims), None
+    return np.all(x, axis=_axes("all", x.shape, axis), keepdims=keepdims), None
 
 
 @differentiable
@@ -262,7 +271,7 @@ def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     >>> any(ie.tensor([True, False])).item()
     True
     """
-    return np.any(x, axis=_axes("any", x, axis), keepdims=keepdims), None
+    return np.any(x, axis=_axes("any", x.shape, axis), keepdims=keepdims), None
 
 
 @differentiable(precision="full")
@@ -273,7 +282,7 @@ def cumsum(x: Array, axis: int) -> Result:
     >>> cumsum(ie.tensor([1, 2, 3]), axis=0).numpy()
     array([1, 3, 6])
     """
-    (along,) = _axes("cumsum", x, axis)
+    (along,) = _axes("cumsum", x.shape, axis)
     floating = is_floating(x.dtype)
     y = np.cumsum(x, axis=along, dtype=float64 if floating else int64)
 

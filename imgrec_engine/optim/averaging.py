@@ -27,7 +27,7 @@ class ExponentialMovingAverage:
     >>> _ = layer.load_state_dict({"weight": [[1.0]]})
     >>> average = ExponentialMovingAverage(layer, decay=0.5)
     >>> _ = layer.load_state_dict({"weight": [[2.0]]})
-    >>> average.update()  # the decay is 0.1 for now
+    >>> average.update()  # the first step's decay is 0.1
     >>> with average.applied():
     ...     round(layer.weight.item(), 3)
     1.9

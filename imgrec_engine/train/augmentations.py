@@ -108,12 +108,13 @@ def strengthened(augment: Mapping[str, Mapping[str, Any]], factor: float) -> dic
 
 
 _SYMMETRIES = ("flip", "flip_vertical", "rotate90")
-_HIGHEST = {"erase": 1.0, "color": 1.0, "affine": 180.0}
+_HIGHEST = {"color": 1.0, "affine": 180.0}
 
 
 def _scaled(name: str, arguments: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    highest = _HIGHEST.get(name, 100.0)
-    return {
-        key: round(value * factor) if isinstance(value, int) and key == "padding" else min(value * factor, highest)
-        for key, value in arguments.items()
-    }
+    scaled: dict[str, Any] = {}
+    for key, value in arguments.items():
+        highest = 1.0 if key == "p" else _HIGHEST.get(name, 100.0)
+        whole = key == "padding" and isinstance(value, int)
+        scaled[key] = round(value * factor) if whole else min(value * factor, highest)
+    return scaled

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from imgrec_engine import kernels
+from imgrec_engine.data import shared
+from imgrec_engine.errors import DataError
 from imgrec_engine.train.config import CONFIG, RunConfig
 from imgrec_engine.train.events import Measurements
 from imgrec_engine.train.parts import groups_in
@@ -52,10 +54,11 @@ def reproduce(
 ) -> tuple[int, list[Result]]:
     """Runs each recipe with the seeds 0, 1, ..., each run in a folder of its own, and writes the table of all results.
 
-    What is finished is not run again, and what was stopped goes on; DataError where a folder holds the run of other
-    settings. ``report`` gives for a run what hears of its progress. Returns the exit code of the run that was stopped,
-    or 0, and the results so far.
+    DataError before anything is run, naming every data set that is not on this machine. What is finished is not run
+    again, and what was stopped goes on; DataError where a folder holds the run of other settings. ``report`` gives for
+    a run what hears of its progress. Returns the exit code of the run that was stopped, or 0, and the results so far.
     """
+    _check_data(recipes)
     results = []
     for recipe in recipes:
         results.append(result := Result(recipe))
@@ -71,6 +74,19 @@ def reproduce(
             result.seconds.append(seconds)
             _write(results, folder)
     return 0, results
+
+
+def _check_data(recipes: Sequence[Recipe]) -> None:
+    problems = []
+    for name in dict.fromkeys(recipe.settings["data"] for recipe in recipes):
+        try:
+            if name in shared.SETS:
+                shared.location(name)
+        except DataError as error:
+            users = ", ".join(recipe.name for recipe in recipes if recipe.settings["data"] == name)
+            problems.append(f"{users}: {error}")
+    if problems:
+        raise DataError("\n  ".join(["some recipes lack their data:", *problems]))
 
 
 def _finished(place: Path, config: RunConfig, report: Callable[[Run], Report]) -> tuple[int, list[dict[str, Any]]]:

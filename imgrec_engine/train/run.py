@@ -193,6 +193,7 @@ class Run:
             shuffle=True,
             seed=config.seed,
             num_workers=config.workers,
+            continuous=True,
             transform=self.preprocessing.compose(transforms),
             mixing=mixing,
         )

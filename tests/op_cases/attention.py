@@ -29,6 +29,13 @@ def scaled_dot_product_attention(
     return np.einsum("nhqk,nkhe->nqhe", weights, value)
 
 
+def self_attention(qkv, num_heads, attn_mask=None, dropout_p=0.0, is_causal=False):
+    """The formula for the thirds of the last axis."""
+    batch, length, width = qkv.shape
+    parts = np.moveaxis(qkv.reshape(batch, length, 3, num_heads, -1), 2, 0)
+    return scaled_dot_product_attention(*parts, attn_mask, dropout_p, is_causal).reshape(batch, length, width // 3)
+
+
 def rows(queries, keys, heads=2, kv_heads=2, size=5, value_size=None, batch=2):
     return (
         normal(batch, queries, heads, size),
@@ -86,6 +93,25 @@ CASES = (
             bad(ValueError, "dropout_p is 1.5", *rows(3, 4), dropout_p=1.5),
         ),
         reduction=171,
+        rounds_within=True,
+        before=lambda: ie.manual_seed(0),
+    ),
+    OpCase(
+        F.self_attention,
+        self_attention,
+        (
+            sample(normal(2, 5, 24), 2),
+            sample(normal(1, 70, 30), 1, is_causal=True),
+            sample(normal(2, 6, 18), 3, attn_mask=normal(6, 6)),
+            sample(normal(2, 6, 12), 2, attn_mask=booleans(2, 1, 6, 6)),
+            sample(normal(2, 7, 12), 4, dropout_p=0.4),
+        ),
+        (
+            bad(ShapeError, "expected \\(N, S, 3 num_heads head_size\\)", normal(2, 3), 1),
+            bad(ShapeError, "num_heads=5", normal(2, 3, 12), 5),
+            bad(DTypeError, "attn_mask is int64", normal(2, 3, 12), 2, attn_mask=integers(3, 3, high=2)),
+        ),
+        reduction=70,
         rounds_within=True,
         before=lambda: ie.manual_seed(0),
     ),
