@@ -24,6 +24,7 @@ METHODS = {
     "resnet10": "Grad-CAM",
     "resnet20": "Grad-CAM",
     "resnet18": "Grad-CAM",
+    "resnet_max": "Grad-CAM",
     "video_attention": "Grad-CAM",
     "video_lstm": "Grad-CAM",
     "attention": "attention rollout",

@@ -22,7 +22,7 @@ def batch(name, size, channels, count=2):
 def test_the_models_promised_are_there():
     assert NAMES == [
         "attention", "cnn", "cnn_attention", "cnn_lstm", "crnn", "lstm", "lstm_attention", "resnet10", "resnet18",
-        "resnet20", "rnn", "video_attention", "video_lstm",
+        "resnet20", "resnet_max", "rnn", "video_attention", "video_lstm",
     ]  # fmt: skip
     assert all(summary.endswith(".") for _, summary in models.summaries())
 
@@ -91,6 +91,17 @@ def test_a_model_is_rebuilt_from_its_configuration(name):
     x = batch(name, (10, 12), 2)
     np.testing.assert_array_equal(model(x).numpy(), twin(x).numpy())
     assert "num_classes=4, in_channels=2, image_size=(10, 12)" in repr(model)
+
+
+def test_the_largest_features_do_not_depend_on_where_a_mark_is():
+    model = models.create("resnet_max", num_classes=3, in_channels=1, image_size=128, width=4).eval()
+    with ie.no_grad():
+        model.fc.weight[:, :16] = 0.0  # what the mean is multiplied with
+        x = np.zeros((3, 128, 128, 1), np.float32)
+        x[0, 48:51, 49] = x[1, 72:75, 65] = 5.0
+        one, other, none = model(ie.tensor(x)).numpy()
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert abs(one - none).max() > 0.01
 
 
 def test_own_arguments_are_kept():

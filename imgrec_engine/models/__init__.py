@@ -7,6 +7,7 @@ from imgrec_engine.models.cnn_lstm import CNNLSTM
 from imgrec_engine.models.crnn import CRNN
 from imgrec_engine.models.registry import ImageModel, create, defaults, names, register, summaries, task
 from imgrec_engine.models.resnet import ResNet10, ResNet18, ResNet20
+from imgrec_engine.models.resnet_max import ResNetMax
 from imgrec_engine.models.rows import RowLSTM, RowLSTMAttention, RowRNN
 from imgrec_engine.models.video_attention import VideoAttention
 from imgrec_engine.models.video_lstm import VideoLSTM
@@ -20,6 +21,7 @@ __all__ = [
     "ResNet10",
     "ResNet18",
     "ResNet20",
+    "ResNetMax",
     "RowLSTM",
     "RowLSTMAttention",
     "RowRNN",
