@@ -22,7 +22,6 @@ from imgrec_engine.tensor import Tensor, tensor
 
 _METADATA = "imgrec_engine"  # safetensors' metadata maps strings to strings: everything of ours is JSON under this key
 _FORMAT = 2
-_WITHOUT_DIGEST = 1  # the format before, whose metadata has no digest
 _PART = ".part"  # how the names of files end that are not whole yet
 
 
@@ -86,11 +85,9 @@ def _header(text: str | None, path: str | Path) -> Any:
         raise CheckpointError(f"{path}: damaged: its metadata is not JSON") from None
     if not isinstance(header, dict) or not isinstance(header.get("digests"), dict) or "metadata" not in header:
         raise CheckpointError(f"{path}: damaged: its metadata lacks the digests")
-    if header.get("format") not in (_FORMAT, _WITHOUT_DIGEST):
-        raise CheckpointError(
-            f"{path}: format {header.get('format')!r}, this version reads {_WITHOUT_DIGEST} and {_FORMAT}"
-        )
-    if header["format"] == _FORMAT and header.get("metadata_digest") != _text_digest(header["metadata"]):
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: format {header.get('format')!r}, this version reads {_FORMAT}")
+    if header.get("metadata_digest") != _text_digest(header["metadata"]):
         raise CheckpointError(f"{path}: damaged: the metadata does not match its digest")
     return header
 

@@ -152,7 +152,6 @@ def test_serves_where_it_is_faster(dtype):
         ((4, 28, 28, 64), (64, 3, 3, 64), {"dtype": "float64"}),
         ((4, 28, 28, 64), (64, 3, 3, 64), {"algorithm": "direct"}),
         ((4, 28, 28, 64), (64, 3, 3, 64), {"stride": 2}),
-        ((4, 28, 28, 64), (64, 3, 3, 8), {"groups": 8}),
         ((4, 28, 28, 64), (64, 3, 5, 64), {}),
         ((4, 28, 28, 64), (64, 1, 1, 64), {}),
         ((4, 28, 28, 8), (64, 3, 3, 8), {}),
@@ -164,6 +163,10 @@ def test_serves_where_it_is_faster(dtype):
 )
 def test_direct_kernels_serve_the_rest(x, weight, options):
     assert chosen(x, weight, **options) == ["direct"]
+
+
+def test_narrow_groups_have_kernels_of_their_own():
+    assert chosen((4, 28, 28, 64), (64, 3, 3, 8), groups=8) == ["grouped"]
 
 
 @pytest.mark.parametrize("options", [{"stride": 2}, {"groups": 2}, {"dtype": "float64"}])

@@ -1,5 +1,6 @@
 """The loader: order, workers that change nothing, errors and endings."""
 
+import copy
 import multiprocessing
 import os
 import threading
@@ -215,6 +216,29 @@ def test_the_first_batches_of_the_next_epoch_are_there():
     for _ in loader:  # that iteration was left early; nothing of this one was begun
         pass
     assert len(dataset.loaded) == 23 + 2 * 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"transform": ColorJitter(brightness=0.5)}, {"batch_size": 5}, {"shuffle": False}, {"seed": 4}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_changed_setting_holds_from_the_next_epoch_on(change):
+    def second_epoch(**options):
+        loader = DataLoader(Listed(), 4, shuffle=True, **options)
+        arrays(loader)
+        for name, value in change.items():
+            setattr(loader, name, value)
+        return arrays(loader)
+
+    assert_same_bits(second_epoch(num_workers=1, continuous=True), second_epoch())
+
+
+def test_a_loader_that_has_begun_an_epoch_can_be_copied():
+    loader = DataLoader(Listed(), 4, num_workers=1, shuffle=True, continuous=True)
+    arrays(loader)
+    copied = copy.deepcopy(loader)
+    assert_same_bits(arrays(copied), arrays(loader))
 
 
 def test_images_of_different_sizes_need_a_resize():

@@ -141,6 +141,31 @@ print(kept, trimmed, resident() - before)
     assert beyond <= 8
 
 
+def test_what_is_kept_stays_within_the_limit_wherever_the_next_block_begins():
+    code = """
+import re
+import numpy as np
+from imgrec_engine import kernels
+
+pool = kernels.load("cpu")[0]
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10
+def filled():
+    block = pool.empty((32 << 20,), np.dtype(np.uint8))
+    block[:] = 1
+    return block
+before = resident()
+pool.pool_limit(40 << 20)
+low, high = filled(), filled()
+del high  # kept
+del low  # beyond the limit: the system has its memory, and what is free in one piece has it in its upper half alone
+low = filled()
+del low
+print(resident() - before)
+"""
+    assert int(run(code)) <= 48
+
+
 def test_training_holds_little_more_than_it_uses_at_once():
     code = """
 import numpy as np

@@ -55,9 +55,9 @@ void* Arena::cut(Ranges::iterator range, std::size_t size) {
   auto node = free_.extract(range);  // moved rather than made anew: nothing is allocated
   char* block = node.key();
   Range& rest = node.mapped();
-  const std::size_t cached = std::min(rest.cached, size);
-  cached_ -= cached;
-  rest = {rest.size - size, rest.cached - cached};
+  const std::size_t size_left = rest.size - size, cached_left = std::min(rest.cached, size_left);  // at most
+  cached_ -= rest.cached - cached_left;
+  rest = {size_left, cached_left};
   node.key() += size;
   if (rest.size > 0) free_.insert(std::move(node));
   return block;

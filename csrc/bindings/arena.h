@@ -20,7 +20,7 @@ class Arena {
   /// Gives the memory of all free ranges to the system.
   void release() noexcept;
 
-  /// Bytes of memory in free ranges; about, as it is not followed which pages of a range have any.
+  /// Bytes of memory in free ranges, at most: it is not followed which pages of a range have any.
   std::size_t cached() const { return cached_; }
 
  private:

@@ -3,6 +3,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #if defined(__x86_64__)
 asm(R"(
 .text
@@ -78,6 +82,10 @@ constexpr std::size_t saved_words = 20, entry_word = 11, words = 20;  // x30 hol
 
 void* prepare_fiber(unsigned char* stack, std::size_t bytes, void (*entry)()) {
   static_assert(entry_word <= saved_words);
+#if defined(__SANITIZE_ADDRESS__)
+  // Fibers are left without returning: the marks of the frames that were on the stack would be taken for this one's.
+  ASAN_UNPOISON_MEMORY_REGION(stack, bytes);
+#endif
   const std::uintptr_t top = (reinterpret_cast<std::uintptr_t>(stack) + bytes) & ~std::uintptr_t{15};
   void** frame = reinterpret_cast<void**>(top) - words;
   std::memset(frame, 0, words * sizeof(void*));

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,11 @@ class DataLoader:
         self.transform = Compose([]) if transform is None else transform
         self.mixing = mixing
         self.epoch = 0
-        self._begun: dict[int, deque[Future[Batch]]] = {}  # by epoch
+        self._begun: _Begun | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy: all but the batches that workers have begun."""
+        return {**vars(self), "_begun": None}
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -118,8 +122,10 @@ class DataLoader:
             yield from (_as_tensors(make(epoch, *batch)) for batch in enumerate(self._batch_indices(epoch)))
             return
         limit = self.num_workers * self.prefetch
-        begun, following = self._begun.pop(epoch, deque()), deque[Future[Batch]]()
-        self._begun.clear()  # what was begun of another epoch
+        settings = (make, self.batch_size, self.shuffle, self.drop_last)
+        earlier, self._begun = self._begun, None
+        begun = earlier.batches if earlier and (earlier.epoch, earlier.settings) == (epoch, settings) else deque()
+        following = deque[Future[Batch]]()
         rest = list(enumerate(self._batch_indices(epoch)))[len(begun) :]
         later = enumerate(self._batch_indices(epoch + 1)[:limit] if self.continuous else [])
         coming = chain(((begun, epoch, *batch) for batch in rest), ((following, epoch + 1, *batch) for batch in later))
@@ -134,13 +140,21 @@ class DataLoader:
                 batch = _as_tensors(begun.popleft().result())
                 submit_next(1)  # last, for a thread that wakes up takes the interpreter lock from this one
                 yield batch
-        self._begun[epoch + 1] = following
+        self._begun = _Begun(epoch + 1, settings, following)
 
     def _batch_indices(self, epoch: int) -> list[NDArray[np.int64]]:
         order = np.arange(len(self.dataset), dtype=np.int64)
         if self.shuffle:
             order = epoch_generator(self.seed, epoch).permutation(order)
         return [order[start * self.batch_size : (start + 1) * self.batch_size] for start in range(len(self))]
+
+
+class _Begun(NamedTuple):
+    """The first batches of an epoch, begun at the end of the one before, and the settings that they are made with."""
+
+    epoch: int
+    settings: tuple[Any, ...]
+    batches: deque[Future[Batch]]
 
 
 @dataclass(frozen=True)

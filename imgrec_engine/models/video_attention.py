@@ -58,12 +58,23 @@ class VideoAttention(ImageModel):
         self.norm = nn.LayerNorm(channels)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, num_classes)
+        self._positions: dict[tuple[Any, ...], Tensor] = {}
+
+    def positions(self, frames: Tensor) -> Tensor:
+        """When each of ``frames`` (N, T, E) is: (T, E), on their device.
+
+        Made once for each length and kept: a captured step cannot copy from the host and finds it where it was.
+        """
+        key = (*frames.shape[1:], frames.dtype, frames.device)
+        if key not in self._positions:
+            self._positions[key] = tensor(sinusoids(*frames.shape[1:]), dtype=frames.dtype, device=frames.device)
+        return self._positions[key]
 
     def forward(self, x: Tensor, lengths: Any = None) -> Tensor:
         """Logits (N, num_classes)."""
         self.check_images(x, frames="T, ")
         frames = frame_features(self.features, x)
-        frames = frames + tensor(sinusoids(*frames.shape[1:]), dtype=frames.dtype, device=frames.device)
+        frames = frames + self.positions(frames)
         padding = None if lengths is None else padding_of(lengths, *x.shape[:2])
         hidden = None if padding is None else tensor(padding, device=frames.device)
         for layer in self.layers:
