@@ -82,15 +82,18 @@ constexpr std::size_t saved_words = 20, entry_word = 11, words = 20;  // x30 hol
 
 void* prepare_fiber(unsigned char* stack, std::size_t bytes, void (*entry)()) {
   static_assert(entry_word <= saved_words);
-#if defined(__SANITIZE_ADDRESS__)
-  // Fibers are left without returning: the marks of the frames that were on the stack would be taken for this one's.
-  ASAN_UNPOISON_MEMORY_REGION(stack, bytes);
-#endif
+  clear_marks(stack, bytes);
   const std::uintptr_t top = (reinterpret_cast<std::uintptr_t>(stack) + bytes) & ~std::uintptr_t{15};
   void** frame = reinterpret_cast<void**>(top) - words;
   std::memset(frame, 0, words * sizeof(void*));
   frame[entry_word] = reinterpret_cast<void*>(entry);
   return frame;
+}
+
+void clear_marks([[maybe_unused]] unsigned char* stack, [[maybe_unused]] std::size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_UNPOISON_MEMORY_REGION(stack, bytes);
+#endif
 }
 
 }  // namespace imgrec::sim

@@ -14,4 +14,8 @@ extern "C" void imgrec_sim_switch(void** from, void* to);
 /// Prepares a stack, whose lowest address is `stack`, to run entry() when it is first switched to; entry never returns.
 void* prepare_fiber(unsigned char* stack, std::size_t bytes, void (*entry)());
 
+/// Forgets the address sanitizer's marks of frames on a stack. Fibers are left without returning: what uses the memory
+/// next would be blamed for touching them.
+void clear_marks(unsigned char* stack, std::size_t bytes);
+
 }  // namespace imgrec::sim

@@ -84,7 +84,7 @@ Multiprocessor& Multiprocessor::make_here() {
 }
 
 Multiprocessor::~Multiprocessor() {
-  if (stacks_) munmap(stacks_, stacks_bytes_);
+  release_stacks();
   if (arena_) munmap(arena_, arena_bytes_);
 }
 
@@ -97,14 +97,20 @@ void Multiprocessor::reserve(unsigned blocks, std::uint32_t threads) {
     arena_ = map_memory(arena_bytes_, std::size_t{1} << 20);
   }
   if (thread_capacity_ < threads) {
-    if (stacks_) munmap(stacks_, stacks_bytes_);
-    stacks_ = nullptr;
+    release_stacks();
     stacks_bytes_ = threads * stack_bytes;
     stacks_ = map_memory(stacks_bytes_, std::size_t{4} << 10);
     threads_ = std::make_unique<Thread[]>(threads);
     ready_.resize(threads);
     thread_capacity_ = threads;
   }
+}
+
+void Multiprocessor::release_stacks() {
+  if (!stacks_) return;
+  clear_marks(stacks_, stacks_bytes_);
+  munmap(stacks_, stacks_bytes_);
+  stacks_ = nullptr;
 }
 
 void Multiprocessor::start_block(unsigned slot, std::int64_t number) {

@@ -145,6 +145,7 @@ class Multiprocessor {
  private:
   static Multiprocessor& make_here();
   void reserve(unsigned blocks, std::uint32_t threads);
+  void release_stacks();
   void start_block(unsigned slot, std::int64_t number);
   void resume(Thread& next);
   Thread* take_ready() {
