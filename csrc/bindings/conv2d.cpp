@@ -73,7 +73,7 @@ void check_shape(const Check& check, const Conv2dShape& shape, std::int64_t weig
   };
   const double channels = static_cast<double>(shape.in_channels) + static_cast<double>(shape.out_channels) + 64;
   const double filters = static_cast<double>(shape.height.kernel) * static_cast<double>(shape.width.kernel) *
-                         static_cast<double>(weight_channels + 64) * static_cast<double>(shape.out_channels + 64);
+                         (static_cast<double>(weight_channels) + 64) * (static_cast<double>(shape.out_channels) + 64);
   if (static_cast<double>(shape.batch) * padded(shape.height) * padded(shape.width) * channels > 0x1p58 ||
       filters > 0x1p52)
     throw std::bad_alloc();
