@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -23,31 +22,22 @@ from imgrec_engine.data.transforms import (
 )
 from imgrec_engine.errors import DataError
 
-PADDING_MODES = ("constant", "edge", "reflect")
-
 
 @dataclass(frozen=True)
 class RandomCrop(RandomTransform):
-    """Cut a random `size` (height, width) or square out of the image after padding each side by `padding` pixels.
-
-    They are zeros, or, with `padding_mode` "edge", copies of the outermost ones, or, with "reflect", the image mirrored
-    at those: a black margin would be taken for a mark where dark places are what is looked for.
-    """
+    """Cut a random `size` (height, width) or square out of the image after padding each side by `padding` zeros."""
 
     size: Size
     padding: int = 0
-    padding_mode: Literal["constant", "edge", "reflect"] = "constant"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", checked_size(self.size, "RandomCrop: size"))
         checked_integer(self.padding, 0, "RandomCrop: padding")
-        if self.padding_mode not in PADDING_MODES:
-            raise DataError(f"RandomCrop: padding_mode is {self.padding_mode!r}, expected one of {PADDING_MODES}")
 
     def batch(self, images: Array, generators: Generators) -> Array:
         """Draw a top and a left offset for every item."""
         pad = (self.padding, self.padding)
-        images = np.pad(images, [(0, 0)] * (images.ndim - 3) + [pad, pad, (0, 0)], self.padding_mode)
+        images = np.pad(images, [(0, 0)] * (images.ndim - 3) + [pad, pad, (0, 0)])
         (height, width), (tallest, widest) = self.size, gaps(images, self.size, self)
         crops = np.empty((*images.shape[:-3], height, width, images.shape[-1]), images.dtype)
         for image, crop, generator in zip(images, crops, generators, strict=True):

@@ -23,9 +23,9 @@ from imgrec_engine.errors import DataError
 Size = tuple[int, int]
 
 
-def _crop(size: Size, padding: int | None = None, padding_mode: Any = "constant") -> Transform:
+def _crop(size: Size, padding: int | None = None) -> Transform:
     """Shifts by up to ``padding`` pixels, a fourteenth of the shorter side where it is not given."""
-    return RandomCrop(size, max(1, min(size) // 14) if padding is None else padding, padding_mode)
+    return RandomCrop(size, max(1, min(size) // 14) if padding is None else padding)
 
 
 TRANSFORMS: dict[str, Callable[..., Transform]] = {
@@ -114,9 +114,6 @@ _HIGHEST = {"color": 1.0, "affine": 180.0}
 def _scaled(name: str, arguments: Mapping[str, Any], factor: float) -> dict[str, Any]:
     scaled: dict[str, Any] = {}
     for key, value in arguments.items():
-        if isinstance(value, str):
-            scaled[key] = value
-            continue
         highest = 1.0 if key == "p" else _HIGHEST.get(name, 100.0)
         whole = key == "padding" and isinstance(value, int)
         scaled[key] = round(value * factor) if whole else min(value * factor, highest)
