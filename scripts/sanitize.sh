@@ -14,7 +14,7 @@ export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=pri
 export TSAN_OPTIONS="halt_on_error=1 report_signal_unsafe=0 suppressions=$PWD/$place/suppressions"
 
 mkdir -p "$place"
-printf 'race:lib%s\n' torch gomp openblas >"$place/suppressions"  # the peers' threads are not instrumented either
+printf 'race:%s\n' libtorch libgomp openblas >"$place/suppressions"  # the peers' threads are not instrumented either
 cat >"$place/planted.cpp" <<'CPP'
 #include <thread>
 int main(int count, char**) {
