@@ -86,7 +86,7 @@ class Layout:
         """The packed weights, kept where there are versions; None where the kernels read weights as they are."""
         if not self.bytes:
             return None
-        memory = None if versions is None else kept(weights, versions, self.key, lambda: self._make(weights))
+        memory = None if versions is None else kept(weights, versions, self.key, self._make)
         return self._make(weights) if memory is None else memory
 
     def _make(self, weights: Sequence[Any]) -> Any:
@@ -99,7 +99,9 @@ _keys: dict[Hashable, int] = {}  # a number is found sooner than a long descript
 _numbers = itertools.count()
 
 
-def kept(arrays: Sequence[Any], versions: Sequence[Version], key: Hashable, make: Callable[[], Any]) -> Any:
+def kept(
+    arrays: Sequence[Any], versions: Sequence[Version], key: Hashable, make: Callable[[Sequence[Any]], Any]
+) -> Any:
     """What ``make`` gives for these arrays, made anew once one of them was written to; None where that may go unseen.
 
     It lies with the first version, under the key.
@@ -118,7 +120,7 @@ def kept(arrays: Sequence[Any], versions: Sequence[Version], key: Hashable, make
     if not all(map(_is_private, owners)):
         return None
     sources = [_Source(array, id(owner), stamp) for array, owner, stamp in zip(arrays, owners, stamps, strict=True)]
-    made = make()
+    made = make(arrays)
     _keep(versions[0], key, _Kept(sources, made))
     return made
 

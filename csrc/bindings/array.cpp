@@ -35,22 +35,24 @@ std::vector<Registration>& registrations() {
 }  // namespace
 
 bool find_dtype(const py::dtype& dtype, DType& found) {
+  using numbers = py::detail::npy_api;
+  constexpr int half = 23;  // NPY_HALF, which pybind11 does not name
   if (dtype.byteorder() == (std::endian::native == std::endian::little ? '>' : '<')) return false;
   const int number = dtype.num();
-  if (number == py::dtype::of<float>().num())
+  if (number == numbers::NPY_FLOAT_)
     found = DType::float32;
-  else if (number == py::dtype::of<double>().num())
+  else if (number == numbers::NPY_DOUBLE_)
     found = DType::float64;
-  else if (number == py::detail::npy_api::NPY_INT64_ || number == py::dtype::of<long long>().num())
+  else if (number == numbers::NPY_INT64_ || number == numbers::NPY_LONGLONG_)
     found = DType::int64;
-  else if (number == py::detail::npy_api::NPY_INT32_)
+  else if (number == numbers::NPY_INT32_)
     found = DType::int32;
-  else if (number == py::detail::npy_api::NPY_UINT8_)
+  else if (number == numbers::NPY_UINT8_)
     found = DType::uint8;
-  else if (number == py::detail::npy_api::NPY_BOOL_)
+  else if (number == numbers::NPY_BOOL_)
     found = DType::boolean;
-  else if (number == 23)
-    found = DType::float16;  // NPY_HALF, which pybind11 does not name
+  else if (number == half)
+    found = DType::float16;
   else if (number == bfloat16_number())
     found = DType::bfloat16;
   else
@@ -87,9 +89,9 @@ static void fill_view(const Layout& layout, Array& view) {
     throw ShapeError("an array's elements do not lie at multiples of their size in memory; copy it first");
 }
 
-bool make_host_view(py::handle object, HostArray& view) {
+bool make_host_view(py::handle object, Array& view) {
   if (object.is_none()) {
-    view = {};
+    view = Array{};
     return true;
   }
   if (!py::isinstance<py::array>(object)) return false;
@@ -122,16 +124,7 @@ static void fill_view_from_attributes(py::handle array, Array& view) {
 }
 
 bool make_view(py::handle object, Array& view) {
-  if (!served_type && serves_host_memory()) {
-    HostArray array;
-    if (!make_host_view(object, array)) return false;
-    view = array;
-    return true;
-  }
-  if (object.is_none()) {
-    view = Array{};
-    return true;
-  }
+  if ((!served_type && serves_host_memory()) || object.is_none()) return make_host_view(object, view);
   if (Py_TYPE(object.ptr()) == served_type) {
     fill_view_from_attributes(object, view);
     return true;

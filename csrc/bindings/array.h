@@ -40,7 +40,7 @@ struct HostArray : Array {};
 bool make_view(py::handle object, Array& view);
 
 /// The same for an array of NumPy, whatever the module serves.
-bool make_host_view(py::handle object, HostArray& view);
+bool make_host_view(py::handle object, Array& view);
 
 /// The same for an array that is to be written.
 bool make_output_view(py::handle object, Output& view);

@@ -15,10 +15,15 @@ Reduction reduction_named(const std::string& op, const std::string& name) {
 /// The type of losses beside logits.
 DType loss_dtype(const Array& logits) { return logits.dtype == DType::float64 ? DType::float64 : DType::float32; }
 
-/// `loss` or its gradient: one element, or one for each of `count`.
+/// `loss` or its gradient: one element, or one for each of `count`, in any shape.
 void check_loss(const Check& check, const char* name, const Array& loss, const Array& logits, std::int64_t count,
                 Reduction reduction) {
-  check.exact(name, loss, {reduction == Reduction::none ? count : 1}, loss_dtype(logits), "(losses,)");
+  const std::int64_t wanted = reduction == Reduction::none ? count : 1;
+  check.dtype(name, loss, loss_dtype(logits));
+  check.contiguous(name, loss);
+  if (loss.size() != wanted)
+    check.shape_error(std::string(name) + " is " + describe(loss) + ", expected " + std::to_string(wanted) +
+                      " element(s)");
 }
 
 CrossEntropyOptions check_cross_entropy(const Check& check, const Array& logits, const Array& targets,

@@ -8,7 +8,8 @@
 //   - Many tiles: a task is a block of 28 tiles, U is transformed once, before.
 //   - Few tiles (images of 14x14 and less, with many channels): U would be larger than the caches, and 4 times the
 //     weights. All tiles' V is made first; then a task is a panel of columns, which transforms its blocks of U itself
-//     and uses them at once.
+//     and uses them at once. Fewer panels than threads are cut by tiles as well: to transform U twice takes less than
+//     to read it from another core's cache.
 // Either way a sum runs over blocks of depth in their order.
 #include "cpu/conv2d_winograd.h"
 
@@ -158,7 +159,7 @@ WinogradProduct::WinogradProduct(const Context& context, const Conv2dShape& shap
       groups_(shape.groups),
       depth_(pass == Conv2dPass::forward ? shape.group_in() : shape.group_out()),
       columns_(pass == Conv2dPass::forward ? shape.group_out() : shape.group_in()),
-      rows_(many_tiles() ? 2 * micro_rows : std::min<std::int64_t>(tiles_.count(), 128)),
+      rows_(rows_of_a_task(context)),
       source_layout_(many_tiles() ? rows_ : tiles_.count(), round_up(groups_ * depth_, 16) + 16),
       sums_layout_(rows_, panel) {
   zeros_ = workspace.take<float>(groups_ * depth_);
@@ -167,6 +168,13 @@ WinogradProduct::WinogradProduct(const Context& context, const Conv2dShape& shap
   weights_ =
       workspace.take<float>((many_tiles() ? panels() * depth_blocks : context.threads) * positions * weights_pitch);
   sums_ = workspace.take<float>(context.threads * sums_layout_.size());
+}
+
+std::int64_t WinogradProduct::rows_of_a_task(const Context& context) const {
+  if (many_tiles()) return 2 * micro_rows;
+  constexpr std::int64_t least = 4, most = 128;
+  const std::int64_t cuts = (context.threads + panels() - 1) / panels();
+  return std::clamp((tiles_.count() + cuts - 1) / cuts, std::min(least, tiles_.count()), most);
 }
 
 float* WinogradProduct::weights_at(std::int64_t number, std::int64_t depth) const {
@@ -293,10 +301,11 @@ bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   const auto pairs = static_cast<double>(shape.in_channels * shape.group_out());
   const auto outputs = static_cast<double>(tiles.batch * tiles.height.outputs * tiles.width.outputs);
   const auto taps = static_cast<double>(shape.height.kernel * shape.width.kernel);
-  // Everything in multiply-adds: what a tile's channel and a filter take, transformed and moved through the caches, and
-  // what a second round of tasks does.
-  constexpr double channel_cost = 400, filter_cost = 300, round_cost = 1e6;
-  const double fast = static_cast<double>(tiles.count()) * (positions * pairs + channel_cost * channels) +
+  // Everything in multiply-adds of the direct kernels: the products' own, what a tile's channel and a filter take,
+  // transformed and moved through the caches, and what a second round of tasks does.
+  constexpr double product_cost = 0.85, channel_cost = 275, round_cost = 3e5;
+  const double filter_cost = tiles.taps == 3 ? 160 : 280;
+  const double fast = static_cast<double>(tiles.count()) * (product_cost * positions * pairs + channel_cost * channels) +
                       filter_cost * pairs + round_cost;
   return 1.125 * fast < outputs * taps * pairs;
 }

@@ -109,6 +109,7 @@ class WinogradProduct {
  private:
   struct Block;
   bool many_tiles() const { return tiles_.count() > 256; }
+  std::int64_t rows_of_a_task(const Context& context) const;
   void run_by_tiles(const Context& context, const Array& source, const Array& weight, const Destination& output) const;
   void run_by_columns(const Context& context, const Array& source, const Array& weight,
                       const Destination& output) const;

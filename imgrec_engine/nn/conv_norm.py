@@ -52,7 +52,7 @@ def _folded(conv: Conv2d, norm: BatchNorm2d) -> tuple[Tensor, Tensor] | None:
     if region.dtype is not None or dtype not in (float32, float64) or not isinstance(arrays[0], np.ndarray):
         return None
 
-    def fold() -> tuple[Tensor, Tensor]:
+    def fold(_: object) -> tuple[Tensor, Tensor]:
         scale = norm.weight / (norm.running_var + norm.eps) ** 0.5
         offset = norm.bias - norm.running_mean * scale
         bias = offset if conv.bias is None else offset + conv.bias * scale

@@ -21,15 +21,19 @@ def _wide(array: Array) -> np.dtype[Any]:
     return float64 if array.dtype == float64 else float32
 
 
-def _finish(loss: Array, shape: tuple[int, ...], reduction: str, dtype: np.dtype[Any]) -> Array:
-    """The kernel's losses in the shape and dtype of the result."""
-    shaped = loss.reshape(shape if reduction == "none" else ())
-    return shaped if dtype == loss.dtype else shaped.astype(dtype)
+def _new_loss(shape: tuple[int, ...], reduction: str, x: Array) -> Array:
+    """What the kernels write: a loss for each element of this shape, or one."""
+    return empty(shape if reduction == "none" else (), _wide(x), x)
+
+
+def _finish(loss: Array, dtype: np.dtype[Any]) -> Array:
+    """The kernel's losses in the dtype of the result."""
+    return loss if dtype == loss.dtype else loss.astype(dtype)
 
 
 def _start(dy: Array, wide: np.dtype[Any]) -> Array:
     """The result's gradient as the kernels take it."""
-    return contiguous(dy.astype(wide, copy=False)).reshape(-1)
+    return contiguous(dy.astype(wide, copy=False))
 
 
 @differentiable(precision="full")
@@ -73,7 +77,7 @@ def cross_entropy(
     module, context = kernels.of(x)
     count = len(t)
     workspace = kernels.workspace(kernels.plan(module.cross_entropy_plan, context, count, x.dtype, reduction), x)
-    loss = empty((count if reduction == "none" else 1,), wide, x)
+    loss = _new_loss(shape[:-1], reduction, x)
     statistics, first_invalid = empty((count + 1,), wide, x), empty((1,), int64, x)
     module.cross_entropy_forward(context, loss, statistics, first_invalid, x, t, w, *options, workspace)
     _check_targets(first_invalid, t, shape, ignore_index)
@@ -83,7 +87,7 @@ def cross_entropy(
         module.cross_entropy_backward(context, dx, _start(dy, wide), x, statistics, t, w, *options)
         return dx.reshape(shape), None, None
 
-    return _finish(loss, shape[:-1], reduction, dtype), backward
+    return _finish(loss, dtype), backward
 
 
 def _check_targets(first_invalid: Array, targets: Array, shape: tuple[int, ...], ignore_index: int) -> None:
@@ -145,7 +149,7 @@ def binary_cross_entropy_with_logits(
     module, context = kernels.of(x)
     plan = module.elementwise_loss_plan(context, x.size, "binary_cross_entropy_with_logits", reduction)
     wide = _wide(x)
-    loss, workspace = empty((x.size if reduction == "none" else 1,), wide, x), kernels.workspace(plan, x)
+    loss, workspace = _new_loss(x.shape, reduction, x), kernels.workspace(plan, x)
     module.binary_cross_entropy_with_logits_forward(context, loss, x, t, w, pw, reduction, workspace)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
@@ -153,7 +157,7 @@ def binary_cross_entropy_with_logits(
         module.binary_cross_entropy_with_logits_backward(context, dx, dt, _start(dy, wide), x, t, w, pw, reduction)
         return dx, dt, None, None
 
-    return _finish(loss, x.shape, reduction, x.dtype), backward
+    return _finish(loss, x.dtype), backward
 
 
 @differentiable(precision="full")
@@ -170,7 +174,7 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Result:
     module, context = kernels.of(x)
     plan = module.elementwise_loss_plan(context, x.size, "mse_loss", reduction)
     wide = _wide(x)
-    loss, workspace = empty((x.size if reduction == "none" else 1,), wide, x), kernels.workspace(plan, x)
+    loss, workspace = _new_loss(x.shape, reduction, x), kernels.workspace(plan, x)
     module.mse_loss_forward(context, loss, x, t, reduction, workspace)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
@@ -178,4 +182,4 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Result:
         module.mse_loss_backward(context, dx, _start(dy, wide), x, t, reduction)
         return dx if needs[0] else None, np.negative(dx) if needs[1] else None
 
-    return _finish(loss, x.shape, reduction, x.dtype), backward
+    return _finish(loss, x.dtype), backward

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["batch_norm", "layer_norm"]
 
+Shape = tuple[int, ...]
+
 
 def _checked(op: str, x: Array) -> Array:
     """X (..., columns) without gaps."""
@@ -36,20 +38,21 @@ def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return float64 if dtype == float64 else float32
 
 
-def _per_column(op: str, name: str, values: Array | None, x: Array, wide: np.dtype[Any]) -> Array | None:
-    """One number for each column, in the dtype that the kernels take."""
+def _per_column(op: str, name: str, values: Array | None, columns: Shape, wide: np.dtype[Any]) -> Array | None:
+    """One number for each of the columns, in the dtype that the kernels take."""
     if values is None:
         return None
-    if values.shape != x.shape[-1:]:
-        raise ShapeError(f"{op}: {name} is {values.shape}, expected {x.shape[-1:]}, the length of x's last axis")
+    if values.shape != columns:
+        raise ShapeError(f"{op}: {name} is {values.shape}, expected {columns}, the length of x's last axis")
     if values.dtype != wide:
         return values.astype(wide, order="C")
     return contiguous(values)
 
 
-def _plan(module: Any, context: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> kernels.Plan:
+@functools.lru_cache(maxsize=4096)
+def _plan(module: Any, context: Any, shape: Shape, dtype: np.dtype[Any]) -> kernels.Plan:
     """The plan of a normalisation of x (..., columns)."""
-    return kernels.plan(module.norm_plan, context, math.prod(shape[:-1]), shape[-1], dtype)
+    return kernels.new_plan(module.norm_plan, context, math.prod(shape[:-1]), shape[-1], dtype)
 
 
 def _announces_writes(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -114,12 +117,14 @@ def batch_norm(
     wide = _wide(x.dtype)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: running_mean and running_var are None, but needed where training is False")
-    moving_mean = _per_column("batch_norm", "running_mean", running_mean, x, wide)
-    moving_var = _per_column("batch_norm", "running_var", running_var, x, wide)
-    w, b = _per_column("batch_norm", "weight", weight, x, wide), _per_column("batch_norm", "bias", bias, x, wide)
+    shape, columns = x.shape, x.shape[-1:]
+    moving_mean = _per_column("batch_norm", "running_mean", running_mean, columns, wide)
+    moving_var = _per_column("batch_norm", "running_var", running_var, columns, wide)
+    w = _per_column("batch_norm", "weight", weight, columns, wide)
+    b = _per_column("batch_norm", "bias", bias, columns, wide)
     module, context = kernels.of(x)
-    plan = _plan(module, context, x.shape, x.dtype)
-    y, statistics = empty_like(x), empty((2, x.shape[-1]), wide, x)
+    plan = _plan(module, context, shape, x.dtype)
+    y, statistics = empty(shape, x.dtype, x), empty((2, *columns), wide, x)
     workspace = kernels.workspace(plan, x)
     module.batch_norm_forward(
         context, y, statistics, moving_mean, moving_var, x, w, b, training, momentum, eps, kind, workspace
@@ -130,7 +135,7 @@ def batch_norm(
                 values[...] = moved
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        dx, dweight, dbias = empty_like(x), empty(x.shape[-1:], wide, x), empty(x.shape[-1:], wide, x)
+        dx, dweight, dbias = empty_like(x), empty(columns, wide, x), empty(columns, wide, x)
         scratch, dy = kernels.workspace(plan, x), contiguous(dy)
         module.batch_norm_backward(context, dx, dweight, dbias, dy, x, w, b, statistics, training, kind, scratch)
         return dx, None, None, dweight, dbias
@@ -160,14 +165,16 @@ def layer_norm(
     """
     x, kind = _checked("layer_norm", x), activation_name("layer_norm", activation)
     wide = _wide(x.dtype)
-    w, b = _per_column("layer_norm", "weight", weight, x, wide), _per_column("layer_norm", "bias", bias, x, wide)
+    shape, columns = x.shape, x.shape[-1:]
+    w = _per_column("layer_norm", "weight", weight, columns, wide)
+    b = _per_column("layer_norm", "bias", bias, columns, wide)
     module, context = kernels.of(x)
-    y, statistics = empty_like(x), empty((2, math.prod(x.shape[:-1])), wide, x)
+    y, statistics = empty(shape, x.dtype, x), empty((2, math.prod(shape[:-1])), wide, x)
     module.layer_norm_forward(context, y, statistics, x, w, b, eps, kind)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
-        dx, dweight, dbias = empty_like(x), empty(x.shape[-1:], wide, x), empty(x.shape[-1:], wide, x)
-        workspace, dy = kernels.workspace(_plan(module, context, x.shape, x.dtype), x), contiguous(dy)
+        dx, dweight, dbias = empty_like(x), empty(columns, wide, x), empty(columns, wide, x)
+        workspace, dy = kernels.workspace(_plan(module, context, shape, x.dtype), x), contiguous(dy)
         module.layer_norm_backward(context, dx, dweight, dbias, dy, x, w, b, statistics, kind, workspace)
         return dx, dweight, dbias
 
