@@ -305,8 +305,9 @@ bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   // transformed and moved through the caches, and what a second round of tasks does.
   constexpr double product_cost = 0.85, channel_cost = 275, round_cost = 3e5;
   const double filter_cost = tiles.taps == 3 ? 160 : 280;
-  const double fast = static_cast<double>(tiles.count()) * (product_cost * positions * pairs + channel_cost * channels) +
-                      filter_cost * pairs + round_cost;
+  const double fast =
+      static_cast<double>(tiles.count()) * (product_cost * positions * pairs + channel_cost * channels) +
+      filter_cost * pairs + round_cost;
   return 1.125 * fast < outputs * taps * pairs;
 }
 

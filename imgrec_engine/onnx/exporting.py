@@ -82,8 +82,8 @@ def export_recogniser(recogniser: Recogniser, path: str | Path, images: Dataset)
 
     The file takes pixels as they are, of the recogniser's size and channels: (N, H, W, C), or clips (N, T, H, W, C), of
     the dtype that the data set has, uint8 in 0...255 or float32 in 0...1. It gives logits (N, classes), or of a model
-    that reads strings (N, T, classes + 1) with CTC's blank as the last. Its metadata names the classes, the model and
-    the preprocessing.
+    that reads strings (N, T, classes + 1) with CTC's blank as the last. Its metadata names the classes, the model, the
+    preprocessing and the symmetries, over which the file takes the mean as the recogniser does.
 
     Returns and raises what ``export`` does; also ExportError where, for any image, the most likely class (the string)
     is another one or a logit differs by more than 1e-4. DataError where the data set has other classes, or no images.
@@ -92,12 +92,13 @@ def export_recogniser(recogniser: Recogniser, path: str | Path, images: Dataset)
         raise DataError(f"onnx: the model knows the classes {recogniser.classes}, the data has {tuple(images.classes)}")
     if not len(images):
         raise DataError("onnx: the data set holds no images to compare on")
-    model = WithPreprocessing(recogniser.model, recogniser.preprocessing)
+    model = WithPreprocessing(recogniser.answering, recogniser.preprocessing)
     example = next(_prepared(recogniser.preprocessing, images))
     metadata = {
         "classes": list(recogniser.classes),
         "model": recogniser.model.config,
         "preprocessing": recogniser.preprocessing.to_config(),
+        "symmetries": list(recogniser.symmetries),
         "pixels": "0 to 255" if example.dtype == uint8 else "0 to 1",
     }
     serialized = serialize(translate(model, example, "images", "logits"), metadata, imgrec_engine.__version__)
@@ -115,7 +116,7 @@ class WithPreprocessing(Module):
     Images (N, H, W, C) of the model's size and channels, or clips (N, T, H, W, C), uint8 or float32.
     """
 
-    def __init__(self, model: ImageModel, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: Module, preprocessing: Preprocessing) -> None:
         self.model = model
         self.preprocessing = preprocessing
 
@@ -144,7 +145,7 @@ def _prepared(preprocessing: Preprocessing, images: Dataset) -> Iterator[NDArray
 
 def _logits(recogniser: Recogniser, pixels: NDArray[Any]) -> list[NDArray[Any]]:
     """What the recogniser itself makes of images that have its size."""
-    return outputs_of(recogniser.model, recogniser.preprocessing.compose().batch(pixels, []))
+    return outputs_of(recogniser.answering, recogniser.preprocessing.compose().batch(pixels, []))
 
 
 def _write(serialized: bytes, path: str | Path) -> None:

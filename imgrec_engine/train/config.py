@@ -30,6 +30,8 @@ class RunConfig:
         average: the decay of the weights' moving average, which is what is evaluated and kept; 0 for none.
         class_weights: whether all classes get the same part in the loss, however many images they have.
         augment: what `train.augmentations` knows, by name, with its arguments.
+        symmetries: "flip", "flip_vertical" and "rotate90", as far as images mean the same that way round; answers are
+            means over all the ways that follow, in validation, test and prediction.
         image_size: (height, width); None is the images' own, or 64 x 64 where these vary.
         channels: 1 for grey, 3 for colour; None is the images' own.
         validation: the share of the training part that is kept back to choose the best epoch, of every class or, where
@@ -59,6 +61,7 @@ class RunConfig:
     average: float = 0.0
     class_weights: bool = False
     augment: dict[str, dict[str, Any]] = field(default_factory=lambda: {"crop": {}})
+    symmetries: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None
     channels: int | None = None
     validation: float = 0.1
@@ -92,6 +95,8 @@ class RunConfig:
         values = dict(data)
         if isinstance(size := values.get("image_size"), list):
             values["image_size"] = tuple(size)
+        if isinstance(symmetries := values.get("symmetries"), list):
+            values["symmetries"] = tuple(symmetries)
         if isinstance(merge := values.get("merge"), dict):
             values["merge"] = {name: tuple(parts) for name, parts in merge.items()}
         return cls(**values)
@@ -154,5 +159,6 @@ _EXPECTED: dict[str, Check] = {
     "precision": ("float32, bfloat16 or float16", lambda value: value in ("float32", "bfloat16", "float16")),
     "model_arguments": ("a table of arguments", lambda value: isinstance(value, dict)),
     "augment": ("a table of names with their arguments", lambda value: _is_table_of(dict, value)),
+    "symmetries": ("a list of names", lambda value: isinstance(value, tuple)),
     "merge": ("a table of new classes with lists of old ones", lambda value: _is_table_of(tuple, value)),
 }

@@ -73,11 +73,11 @@ class HeatMap(NamedTuple):
     probabilities: Floats
 
 
-def heat_map(model: nn.Module, prepared: Floats, size: tuple[int, int]) -> HeatMap:
-    """What a model's most likely class rests on, as heat of a size (height, width), or one such map for each frame.
+def heat_map(model: nn.Module, prepared: Floats, size: tuple[int, int], label: int | None = None) -> HeatMap:
+    """What speaks for a class, as heat of a size (height, width), or one such map for each frame.
 
-    ``prepared`` is one image (H, W, C) or clip (T, H, W, C), as the model takes them in batches. Raises ModelError for
-    a model that cannot be explained so.
+    ``prepared`` is one image (H, W, C) or clip (T, H, W, C), as the model takes them in batches; ``label`` is the
+    class, the model's most likely one if not given. Raises ModelError for a model that cannot be explained so.
 
     >>> import imgrec_engine as ie
     >>> model = ie.models.create("cnn", num_classes=3, in_channels=1, image_size=16)
@@ -86,7 +86,7 @@ def heat_map(model: nn.Module, prepared: Floats, size: tuple[int, int]) -> HeatM
     ((40, 30), 'Grad-CAM', (3,))
     """
     name, method = _method(model)
-    run = _Run(model.eval(), prepared)
+    run = _Run(model.eval(), prepared, label)
     grids, region = method(run)
     maps = [
         np.asarray(Image.fromarray(grid).resize((size[1], size[0]), Image.Resampling.BILINEAR, region))
@@ -103,7 +103,7 @@ Region = tuple[float, float, float, float] | None  # left, top, right, bottom of
 class _Run:
     """One image or clip, run through a model: what each module was given and returned, and the logits."""
 
-    def __init__(self, model: nn.Module, prepared: Floats) -> None:
+    def __init__(self, model: nn.Module, prepared: Floats, label: int | None) -> None:
         self.model = model
         self.name = type(model).__name__
         self.frames = len(prepared) if prepared.ndim == 4 else 1
@@ -115,7 +115,7 @@ class _Run:
                 f"explain: {self.name} gives {self.logits.shape} for one image; only models that give it one class, "
                 "(1, classes), are explained"
             )
-        self.best = int(self.logits.numpy()[0].argmax())
+        self.label = int(self.logits.numpy()[0].argmax()) if label is None else label
 
     def outputs(self, ndim: int) -> Iterator[tuple[nn.Module, Tensor]]:
         """The results with so many dimensions, from the last to the first, and the modules that gave them."""
@@ -124,8 +124,8 @@ class _Run:
                 yield module, output
 
     def gradient(self, where: Tensor) -> NDArray[Any]:
-        """Of the most likely class's logit. The graph is freed, so once a run."""
-        return grad(self.logits[0, self.best], [where])[0].numpy()
+        """Of the class's logit. The graph is freed, so once a run."""
+        return grad(self.logits[0, self.label], [where])[0].numpy()
 
 
 @contextlib.contextmanager
@@ -241,6 +241,6 @@ def _integrated_gradients(run: _Run) -> tuple[NDArray[Any], Region]:
     image = run.x.detach().numpy()
     fractions = ((np.arange(STEPS) + 0.5) / STEPS).reshape(-1, *[1] * (image.ndim - 1))
     way = tensor((fractions * image).astype(image.dtype), device=run.x.device, requires_grad=True)
-    gradient = grad(run.model(way)[:, run.best].sum(), [way])[0].numpy().mean(axis=0)
+    gradient = grad(run.model(way)[:, run.label].sum(), [way])[0].numpy().mean(axis=0)
     shares = (gradient * image[0]).sum(axis=(-2, -1))
     return np.maximum(shares, 0).reshape(run.frames, -1, 1), None

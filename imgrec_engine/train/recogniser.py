@@ -18,6 +18,7 @@ from imgrec_engine.models import ImageModel
 from imgrec_engine.tensor import tensor
 from imgrec_engine.train.evaluation import device_of, evaluate
 from imgrec_engine.train.explain import Explanation, heat_map
+from imgrec_engine.train.symmetries import Symmetric
 from imgrec_engine.train.tasks import Prediction, task_of
 
 BEST = "best.safetensors"
@@ -26,6 +27,9 @@ BEST = "best.safetensors"
 class Recogniser:
     """Recognises images with a trained model.
 
+    Where images mean the same whichever way round they lie, ``symmetries`` says in which ways ("flip", "flip_vertical",
+    "rotate90"), and answers are means over all of them (`Symmetric`).
+
     >>> import imgrec_engine as ie
     >>> model = ie.models.create("cnn", num_classes=2, in_channels=1, image_size=16)
     >>> recogniser = Recogniser(model, ("cat", "dog"), Preprocessing((16, 16), 1, (0.5,), (0.5,)))
@@ -33,8 +37,16 @@ class Recogniser:
     True
     """
 
-    def __init__(self, model: ImageModel, classes: Sequence[str], preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        model: ImageModel,
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        symmetries: Sequence[str] = (),
+    ) -> None:
         self.model = model
+        self.symmetries = tuple(symmetries)
+        self.answering = Symmetric(model, symmetries) if symmetries else model
         self.task = task_of(model)
         self.classes = tuple(classes)
         self.preprocessing = preprocessing
@@ -50,9 +62,11 @@ class Recogniser:
             model.load_state_dict(state)
             preprocessing = Preprocessing.from_config(metadata["preprocessing"])
             classes = tuple(str(name) for name in metadata["classes"])
+            recogniser = cls(model, classes, preprocessing, metadata.get("symmetries", ()))
         except (ImgrecError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{place}: not a model that this version can build: {error}") from error
-        return cls(model.to(device=device), classes, preprocessing)
+        model.to(device=device)
+        return recogniser
 
     def save(self, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint that ``load`` reads; ``metadata`` adds JSON data to it."""
@@ -60,6 +74,7 @@ class Recogniser:
             "model": self.model.config,
             "classes": list(self.classes),
             "preprocessing": self.preprocessing.to_config(),
+            "symmetries": list(self.symmetries),
         }
         checkpoint.save(path, self.model.state_dict(), {**(metadata or {}), **described})
 
@@ -67,7 +82,7 @@ class Recogniser:
         """What `train.evaluate` says of a data set; DataError if its classes are not the model's."""
         if tuple(dataset.classes) != self.classes:
             raise DataError(f"the model knows the classes {self.classes}, the data has {tuple(dataset.classes)}")
-        return evaluate(self.model, self.loader(dataset))
+        return evaluate(self.answering, self.loader(dataset))
 
     def loader(self, dataset: Dataset, batch_size: int = 256) -> DataLoader:
         """Batches of a data set, prepared as the model expects them, in order."""
@@ -87,12 +102,12 @@ class Recogniser:
         else:
             prepared = [transform(image) for image in images]
         rows = []
-        self.model.eval()
+        self.answering.eval()
         device = device_of(self.model)
         with no_grad():
             for start in range(0, len(prepared), batch_size):
                 batch = np.stack(prepared[start : start + batch_size])
-                rows.append(softmax(self.model(tensor(batch, device=device))).numpy())
+                rows.append(softmax(self.answering(tensor(batch, device=device))).numpy())
         return np.concatenate(rows) if rows else np.zeros((0, len(self.classes)), dtype=np.float32)
 
     def predict(self, images: Iterable[NDArray[Any]]) -> list[Prediction]:
@@ -103,7 +118,8 @@ class Recogniser:
     def explain(self, image: NDArray[Any]) -> Explanation:
         """What one image shows, and where in it that rests on; ModelError for a model that cannot be explained.
 
-        The image is (H, W, C), or a clip (T, H, W, C), of any size: uint8, or float32 in 0...1.
+        The image is (H, W, C), or a clip (T, H, W, C), of any size: uint8, or float32 in 0...1. With symmetries the
+        class is that of all ways round, and the heat map that of the image as it is.
 
         >>> import imgrec_engine as ie
         >>> model = ie.models.create("resnet20", num_classes=2, in_channels=3, image_size=32)
@@ -112,7 +128,8 @@ class Recogniser:
         >>> explanation.method, explanation.heat.shape
         ('Grad-CAM', (100, 80))
         """
-        prepared = self.preprocessing.compose()(image)
-        heat, method, probabilities = heat_map(self.model, prepared, (image.shape[-3], image.shape[-2]))
+        probabilities = self.probabilities([image])[0]
         best = int(probabilities.argmax())
+        prepared = self.preprocessing.compose()(image)
+        heat, method, _ = heat_map(self.model, prepared, (image.shape[-3], image.shape[-2]), best)
         return Explanation(image, heat, method, self.classes[best], float(probabilities[best]))

@@ -45,7 +45,9 @@ class Run:
         self.test = parts.test
         self.epochs = config.epochs or min(100, max(10, -(-500 * config.batch_size // len(self.train))))
         random.manual_seed(config.seed)
-        self.recogniser = Recogniser(self._build_model(parts.train), self.classes, self.preprocessing)
+        self.recogniser = Recogniser(
+            self._build_model(parts.train), self.classes, self.preprocessing, config.symmetries
+        )
         self.recogniser.task.check(config, parts.train, self.recogniser.model)
         self.loader = self._build_loader()
         self.trainer = self._build_trainer()
@@ -144,7 +146,8 @@ class Run:
         score = self.best
         if len(self.validation):
             start = time.perf_counter()
-            validation = self.trainer.evaluate(self.recogniser.loader(self.validation))
+            with self.trainer.averaged():
+                validation = self.recogniser.evaluate(self.validation)
             record |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
             record["seconds"] += time.perf_counter() - start
             score = (validation.accuracy, -validation.loss)
