@@ -63,13 +63,7 @@ void bind_plan(py::module_& module, const char* name, PlanFunction plan) {
       py::arg("context"), py::arg("query_shape"), py::arg("key_shape"), py::arg("value_shape"), py::arg("dtype"));
 }
 
-}  // namespace
-
-IMGREC_BINDINGS(attention) {
-  bind_plan(module, "attention_forward_plan", attention_forward_plan);
-  bind_plan(module, "attention_backward_plan", attention_backward_plan);
-  bind_plan(module, "attention_mask_backward_plan", attention_mask_backward_plan);
-
+void bind_attention_forward(py::module_& module) {
   module.def(
       "attention_forward",
       [](Context context, const Output& out, const Output& lse, const Array& query, const Array& key,
@@ -84,7 +78,9 @@ IMGREC_BINDINGS(attention) {
       },
       py::arg("context"), py::arg("out"), py::arg("lse"), py::arg("query"), py::arg("key"), py::arg("value"),
       py::arg("mask"), py::arg("state"), py::arg("scale"), py::arg("causal"), py::arg("dropout"), py::arg("workspace"));
+}
 
+void bind_attention_backward(py::module_& module) {
   module.def(
       "attention_backward",
       [](Context context, const Output& dquery, const Output& dkey, const Output& dvalue, const Array& dout,
@@ -104,7 +100,9 @@ IMGREC_BINDINGS(attention) {
       py::arg("context"), py::arg("dquery"), py::arg("dkey"), py::arg("dvalue"), py::arg("dout"), py::arg("out"),
       py::arg("lse"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("mask"), py::arg("state"),
       py::arg("scale"), py::arg("causal"), py::arg("dropout"), py::arg("workspace"));
+}
 
+void bind_attention_mask_backward(py::module_& module) {
   module.def(
       "attention_mask_backward",
       [](Context context, const Output& dmask, const Array& dout, const Array& out, const Array& lse,
@@ -128,6 +126,17 @@ IMGREC_BINDINGS(attention) {
       py::arg("context"), py::arg("dmask"), py::arg("dout"), py::arg("out"), py::arg("lse"), py::arg("query"),
       py::arg("key"), py::arg("value"), py::arg("mask"), py::arg("state"), py::arg("scale"), py::arg("causal"),
       py::arg("dropout"), py::arg("workspace"));
+}
+
+}  // namespace
+
+IMGREC_BINDINGS(attention) {
+  bind_plan(module, "attention_forward_plan", attention_forward_plan);
+  bind_plan(module, "attention_backward_plan", attention_backward_plan);
+  bind_plan(module, "attention_mask_backward_plan", attention_mask_backward_plan);
+  bind_attention_forward(module);
+  bind_attention_backward(module);
+  bind_attention_mask_backward(module);
 }
 
 }  // namespace imgrec::bindings

@@ -29,11 +29,7 @@ void check_per_column(const Check& check, const char* name, const Array& array, 
   check.exact(name, array, {rows.shape[1]}, norm_dtype(rows), "(columns,)");
 }
 
-}  // namespace
-
-IMGREC_BINDINGS(norm) {
-  module.def("norm_plan", &norm_plan, py::arg("context"), py::arg("rows"), py::arg("columns"), py::arg("dtype"));
-
+void bind_batch_norm(py::module_& module) {
   module.def(
       "batch_norm_forward",
       [](Context context, const Output& result, const Output& statistics, const Output& running_mean,
@@ -83,7 +79,9 @@ IMGREC_BINDINGS(norm) {
       py::arg("context"), py::arg("dx"), py::arg("dweight"), py::arg("dbias"), py::arg("dy"), py::arg("x"),
       py::arg("weight"), py::arg("bias"), py::arg("statistics"), py::arg("training"), py::arg("activation"),
       py::arg("workspace"));
+}
 
+void bind_layer_norm(py::module_& module) {
   module.def(
       "layer_norm_forward",
       [](Context context, const Output& result, const Output& statistics, const Array& input, const Array& weight,
@@ -124,6 +122,15 @@ IMGREC_BINDINGS(norm) {
       },
       py::arg("context"), py::arg("dx"), py::arg("dweight"), py::arg("dbias"), py::arg("dy"), py::arg("x"),
       py::arg("weight"), py::arg("bias"), py::arg("statistics"), py::arg("activation"), py::arg("workspace"));
+}
+
+}  // namespace
+
+IMGREC_BINDINGS(norm) {
+  module.def("norm_plan", &norm_plan, py::arg("context"), py::arg("rows"), py::arg("columns"), py::arg("dtype"));
+
+  bind_batch_norm(module);
+  bind_layer_norm(module);
 }
 
 }  // namespace imgrec::bindings

@@ -58,9 +58,7 @@ void check_steps(const char* op, Arrays steps, Arrays parameters) {
     Check(op, place).exact("steps", steps[place], {}, DType::int64, "()");
 }
 
-}  // namespace
-
-IMGREC_BINDINGS(optimizer) {
+void bind_updates(py::module_& module) {
   module.def(
       "sgd_update",
       [](Context context, const OutputList& parameters, const OutputList& momentum_buffers, const ArrayList& gradients,
@@ -92,7 +90,9 @@ IMGREC_BINDINGS(optimizer) {
       py::arg("context"), py::arg("parameters"), py::arg("exp_avgs"), py::arg("exp_avg_sqs"), py::arg("steps"),
       py::arg("gradients"), py::arg("skip"), py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"),
       py::arg("eps"), py::arg("weight_decay"), py::arg("decoupled"));
+}
 
+void bind_clipping(py::module_& module) {
   module.def(
       "squared_norm_plan", [](Context context, const ArrayList& arrays) { return squared_norm_plan(context, arrays); },
       py::arg("context"), py::arg("arrays"));
@@ -118,6 +118,13 @@ IMGREC_BINDINGS(optimizer) {
         scale_in_place(context, arrays, factor);
       },
       py::arg("context"), py::arg("arrays"), py::arg("factor"));
+}
+
+}  // namespace
+
+IMGREC_BINDINGS(optimizer) {
+  bind_updates(module);
+  bind_clipping(module);
 }
 
 }  // namespace imgrec::bindings

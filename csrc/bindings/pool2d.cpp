@@ -60,19 +60,8 @@ void check_adaptive_pool(const Check& check, const Array& x, const Array& y) {
   if (x.size() == 0 && y.size() != 0) check.shape_error("x is " + describe(x) + ", expected one pixel or more");
 }
 
-}  // namespace
-
 // In every backward function below dx and dy are checked as x and y: they have their shapes.
-IMGREC_BINDINGS(pool2d) {
-  module.def(
-      "pool2d_output_size",
-      [](const std::string& op, const std::vector<std::int64_t>& x_shape, DType dtype, const PoolPair& kernel,
-         const PoolPair& stride, const PoolPair& padding) {
-        return pool_output_size(Check(op.c_str()), described(x_shape, dtype), kernel, stride, padding);
-      },
-      py::arg("op"), py::arg("x_shape"), py::arg("dtype"), py::arg("kernel_size"), py::arg("stride"),
-      py::arg("padding"), "(OH, OW) of a pooling operation; ShapeError where its window is not possible.");
-
+void bind_max_pool2d(py::module_& module) {
   module.def(
       "max_pool2d_forward",
       [](Context context, const Output& y, const Output& winner, const Array& x, const PoolPair& kernel,
@@ -100,7 +89,9 @@ IMGREC_BINDINGS(pool2d) {
       },
       py::arg("context"), py::arg("dx"), py::arg("dy"), py::arg("winner"), py::arg("kernel_size"), py::arg("stride"),
       py::arg("padding"));
+}
 
+void bind_avg_pool2d(py::module_& module) {
   module.def(
       "avg_pool2d_forward",
       [](Context context, const Output& y, const Array& x, const PoolPair& kernel, const PoolPair& stride,
@@ -122,7 +113,9 @@ IMGREC_BINDINGS(pool2d) {
         avg_pool2d_backward(context, dx, dy, window);
       },
       py::arg("context"), py::arg("dx"), py::arg("dy"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"));
+}
 
+void bind_adaptive_avg_pool2d(py::module_& module) {
   module.def(
       "adaptive_avg_pool2d_forward",
       [](Context context, const Output& y, const Array& x) {
@@ -142,6 +135,23 @@ IMGREC_BINDINGS(pool2d) {
         adaptive_avg_pool2d_backward(context, dx, dy);
       },
       py::arg("context"), py::arg("dx"), py::arg("dy"));
+}
+
+}  // namespace
+
+IMGREC_BINDINGS(pool2d) {
+  module.def(
+      "pool2d_output_size",
+      [](const std::string& op, const std::vector<std::int64_t>& x_shape, DType dtype, const PoolPair& kernel,
+         const PoolPair& stride, const PoolPair& padding) {
+        return pool_output_size(Check(op.c_str()), described(x_shape, dtype), kernel, stride, padding);
+      },
+      py::arg("op"), py::arg("x_shape"), py::arg("dtype"), py::arg("kernel_size"), py::arg("stride"),
+      py::arg("padding"), "(OH, OW) of a pooling operation; ShapeError where its window is not possible.");
+
+  bind_max_pool2d(module);
+  bind_avg_pool2d(module);
+  bind_adaptive_avg_pool2d(module);
 }
 
 }  // namespace imgrec::bindings
