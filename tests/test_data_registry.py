@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from imgrec_engine.data import Preprocessing, data_root, leave_group_out, load, load_train_test, names, read_fir_actions
-from imgrec_engine.data.shared import SETS
+from imgrec_engine.data.shared import SETS, location, solar_grade_parts
 from imgrec_engine.errors import DataError
 
 REAL = {
@@ -20,6 +20,7 @@ REAL = {
     "pneumonia-xray": (4708, 624, 2, (28, 28, 1), "pneumonia"),
     "bccd-cells": (823, 290, 3, (32, 32, 3), "platelet"),
     "elpv-solar": (1970, 654, 2, (60, 60, 1), "defective"),
+    "elpv-solar-grades": (1970, 654, 8, (60, 60, 1), "poly defective"),
     "deeppcb": (8847, 4137, 7, (64, 64, 2), "pin-hole"),
     "fir-actions": (1680, 840, 7, (16, 16, 16, 2), "stand"),
 }
@@ -57,8 +58,10 @@ def write_folder(root, counts):
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_sets(shared, name):
-    if not any(shared.glob(f"{name}*")):
-        pytest.skip(f"{shared} has no {name}")
+    try:
+        location(name)
+    except DataError as error:
+        pytest.skip(str(error))
     train_count, test_count, classes, shape, last = REAL[name]
     train, test = load_train_test(name)
     assert (len(train), len(test)) == (train_count, test_count)
@@ -67,6 +70,25 @@ def test_real_sets(shared, name):
         assert len(part.classes) == classes
         assert part.classes[-1] == last
         assert np.unique(part.labels).tolist() == list(range(classes))
+
+
+def test_solar_cells_by_kind_and_grade(tmp_path):
+    path = tmp_path / "cells.npz"
+    images, split = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((4, 8, 8), np.uint8), [0, 0, 1, 0]
+    probability, poly = np.array([0, 1, 2 / 3, 1 / 3], np.float32), np.array([0, 1, 1, 0], np.uint8)
+    np.savez(path, images=images, split=np.array(split), defect_probability=probability, module_poly=poly)
+    parts = solar_grade_parts(path)
+    train, test = parts["train"](), parts["test"]()
+    assert [train.classes[label] for label in train.labels] == [
+        "mono functional",
+        "poly defective",
+        "mono probably functional",
+    ]
+    assert [test.classes[label] for label in test.labels] == ["poly probably defective"]
+    np.testing.assert_array_equal(test.images[0, ..., 0], images[2])
+    np.savez(path, images=images, split=np.array(split), defect_probability=probability[:3], module_poly=poly)
+    with pytest.raises(DataError, match="images and grades do not fit together"):
+        solar_grade_parts(path)["train"]()
 
 
 def test_cifar10_test_part(shared):

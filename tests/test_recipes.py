@@ -10,10 +10,11 @@ from imgrec_engine import models
 from imgrec_engine.cli import main
 from imgrec_engine.data import ArrayDataset, shared
 from imgrec_engine.errors import DataError
+from imgrec_engine.metrics import roc_auc
 from imgrec_engine.train import Run, augmentations
 from imgrec_engine.train.defaults import choose
 from imgrec_engine.train.recipes import Recipe, as_toml, load_recipe, recipe_names
-from imgrec_engine.train.reproduce import planned, reproduce
+from imgrec_engine.train.reproduce import as_table, planned, reproduce
 
 PROMISED = [
     "behaviour", "digits", "faces", "fashion", "fashion-long", "fashion-rows",
@@ -182,6 +183,22 @@ def test_a_run_for_each_group_left_out(recipe, tmp_path, monkeypatch):
     assert accuracies == [[record for record in part if "epoch" in record] for part in accuracies]
     assert result.figures[0]["merged_accuracy"] == 1.0
     assert all(set(np.unique(run.test.indices // 10 + 1)) == {run.config.left_out} for run in found)
+
+
+def test_two_classes_to_which_others_were_merged_have_an_area_under_the_curve(recipe, tmp_path):
+    images, labels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8), np.arange(40) % 4
+    np.savez(tmp_path / "grades.npz", images=images, labels=labels, split=np.arange(40) // 20)
+    merge = {"good": ["0", "1"], "bad": ["2", "3"]}
+    settings = {**recipe.settings, "data": str(tmp_path / "grades.npz"), "epochs": 1, "merge": merge}
+    code, (result,) = reproduce([Recipe("graded", "x", settings)], 1, tmp_path / "out", lambda run: ignore)
+    assert code == 0
+    (figures,) = result.figures
+    assert "roc_auc" not in figures
+    run = Run.resume(tmp_path / "out/graded/seed-0")
+    evaluation = run.recogniser.load(run.folder).evaluate(run.test)
+    merged = evaluation.probabilities[:, 2:].sum(axis=1)
+    assert figures["merged_roc_auc"] == pytest.approx(roc_auc(merged, evaluation.labels >= 2))
+    assert f"| {figures['merged_roc_auc']:.4f} |" in as_table([result])
 
 
 def test_tuning_resumes_prunes_and_writes_a_recipe(recipe, tmp_path, capsys):

@@ -27,6 +27,7 @@ CLIP_FRAMES = 16
 _FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 _FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 _DEFECTS = ["no defect", "open", "short", "mousebite", "spur", "copper", "pin-hole"]
+_GRADES = ["functional", "probably functional", "probably defective", "defective"]
 _ACTIONS = ["walk", "sitdown", "standup", "falling", "sit", "lie", "stand"]
 _CIFAR_MEMBER = re.compile(r"(?:\./)?(train|test)/([a-z]+)/\d{4}\.jpg")
 
@@ -74,6 +75,27 @@ def template_parts(path: Path, classes: Sequence[str] = _DEFECTS) -> Parts:
         return ArrayDataset(pairs, sets[split].labels, sets[split].classes, groups=file[f"{split}_board"])
 
     return {split: functools.cache(functools.partial(read, split)) for split in sets}
+
+
+def solar_grade_parts(path: Path) -> Parts:
+    """Return the parts of the solar cells by their kind, mono- or polycrystalline, and what the expert thought of each.
+
+    Experts said whether a cell is defective and whether they are sure: probabilities of 0, 1/3, 2/3 and 1. Deitsch et
+    al., "Automatic classification of defective photovoltaic module cells in electroluminescence images", Solar Energy
+    185, 2019.
+    """
+    file, classes = NpzFile(path), [f"{kind} {grade}" for kind in ("mono", "poly") for grade in _GRADES]
+
+    def read(mark: int) -> ArrayDataset:
+        grades = np.rint(file["defect_probability"] * (len(_GRADES) - 1)).astype(np.int64)
+        try:
+            labels = grades + len(_GRADES) * file["module_poly"]
+            chosen = file["split"] == mark
+            return ArrayDataset(file["images"][chosen], labels[chosen], classes)
+        except (IndexError, ValueError) as error:
+            raise DataError(f"{path}: images and grades do not fit together: {error}") from error
+
+    return {"train": functools.partial(read, 0), "test": functools.partial(read, 1)}
 
 
 def cifar10_parts(path: Path) -> Parts:
@@ -209,6 +231,7 @@ SETS: dict[str, SharedSet] = {
         "github.com/zae-bayern/elpv-dataset",
         lambda path: npz_parts(path, ["functional", "defective"]),
     ),
+    "elpv-solar-grades": SharedSet("elpv-solar/elpv-60.npz", "github.com/zae-bayern/elpv-dataset", solar_grade_parts),
     "deeppcb": SharedSet("deeppcb-crops/deeppcb-crops.npz", "github.com/tangsanli5201/DeepPCB", template_parts),
     "fir-actions": SharedSet(
         "fir-actions/fir-actions.npz", "github.com/muralab/Low-Resolution-FIR-Action-Dataset", fir_action_parts

@@ -131,7 +131,8 @@ def as_table(results: Sequence[Result]) -> str:
     for result in results:
         settings, seconds = result.recipe.settings, np.mean(result.seconds) if result.seconds else 0.0
         time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
-        figures = [result.of(name) for name in ("accuracy", "merged_accuracy", "roc_auc")]
+        area = result.of("roc_auc") or result.of("merged_roc_auc")
+        figures = [result.of("accuracy"), result.of("merged_accuracy"), area]
         cells = [result.recipe.name, settings["data"], settings.get("model", "cnn"), str(len(result.figures))]
         lines.append(f"| {' | '.join([*cells, *figures, time])} |")
     return "\n".join([*lines, "", f"Mean and standard deviation over the seeds; {machine()}.", ""])

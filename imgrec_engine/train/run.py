@@ -167,7 +167,8 @@ class Run:
         evaluation = best.evaluate(self.test)
         summary = evaluation.summary() | {"best_epoch": self.best_epoch}
         if self.config.merge:
-            summary["merged_accuracy"] = evaluation.merged(merged_classes(self.classes, self.config.merge)).accuracy
+            merged = evaluation.merged(merged_classes(self.classes, self.config.merge)).summary()
+            summary |= {f"merged_{name}": merged[name] for name in ("accuracy", "roc_auc") if name in merged}
         self.measurements.add({f"test_{name}": value for name, value in summary.items()}, self.trainer.progress.epoch)
         draw_curves(self.measurements.read(), self.folder / "curves.png")
         best.task.draw(evaluation, self.classes, self.folder)
