@@ -160,6 +160,7 @@ def test_serves_where_it_is_faster(dtype):
         ((4, 28, 28, 64), (8, 3, 3, 64), {}),
         ((1, 6, 6, 16), (16, 3, 3, 16), {}),  # too few tiles
         ((1, 4, 4, 512), (512, 3, 3, 512), {"padding": 1}),  # transforming the weights would take longer
+        ((2, 4, 4, 512), (512, 3, 3, 512), {"padding": 1}),  # and here
         ((32, 2, 2, 256), (256, 3, 3, 256), {"padding": 1}),  # three quarters of each tile would be wasted
     ],
 )

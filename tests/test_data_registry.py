@@ -86,9 +86,19 @@ def test_solar_cells_by_kind_and_grade(tmp_path):
     ]
     assert [test.classes[label] for label in test.labels] == ["poly probably defective"]
     np.testing.assert_array_equal(test.images[0, ..., 0], images[2])
-    np.savez(path, images=images, split=np.array(split), defect_probability=probability[:3], module_poly=poly)
-    with pytest.raises(DataError, match="images and grades do not fit together"):
-        solar_grade_parts(path)["train"]()
+    good = {"images": images, "split": np.array(split), "defect_probability": probability, "module_poly": poly}
+    for name, bad in [
+        ("defect_probability", probability[:3]),
+        ("defect_probability", np.full(4, 2.0)),
+        ("defect_probability", np.full(4, np.nan)),
+        ("defect_probability", np.array(["0"] * 4)),
+        ("module_poly", poly[:1]),
+        ("module_poly", poly + 1),
+        ("split", np.array([0, 0, 1, 2])),
+    ]:
+        np.savez(path, **{**good, name: bad})
+        with pytest.raises(DataError, match="for each of 4 images"):
+            solar_grade_parts(path)["train"]()
 
 
 def test_cifar10_test_part(shared):

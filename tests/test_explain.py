@@ -126,14 +126,13 @@ def test_every_model_is_explained(name):
     model = models.create(name, num_classes=3, in_channels=1, image_size=(13, 22))
     clip = (2,) if name.startswith("video_") else ()
     image = np.random.default_rng(0).random((*clip, 13, 22, 1), np.float32)
-    heat, method, probabilities = heat_map(model, image, (50, 70))
+    heat, method = heat_map(model, image, (50, 70), 1)
     assert method == METHODS[name]
     assert heat.shape == (*clip, 50, 70)
     assert heat.dtype == np.float32
     assert 0 <= heat.min() <= heat.max() <= 1
     assert heat.max() in (0, 1)
-    np.testing.assert_allclose(probabilities, F.softmax(model(ie.tensor(image[np.newaxis])))[0].numpy(), atol=1e-6)
-    np.testing.assert_array_equal(heat_map(model.requires_grad_(False), image, (50, 70)).heat, heat)
+    np.testing.assert_array_equal(heat_map(model.requires_grad_(False), image, (50, 70), 1).heat, heat)
     assert all(not module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -142,16 +141,17 @@ def test_grad_cam_of_a_linear_classifier_is_its_class_activation_map():
     model = models.create("cnn", num_classes=3, in_channels=1, image_size=16).eval()
     image = np.random.default_rng(0).random((16, 16, 1), np.float32)
     x = ie.tensor(image[np.newaxis])
-    best = int(model(x).numpy().argmax())
-    shares = np.maximum(model.features(x)[0].numpy() @ model.classifier.weight[best].numpy(), 0)
-    expected = shares / shares.max()
-    np.testing.assert_allclose(heat_map(model, image, (4, 4)).heat, expected, atol=1e-5)
+    heats = [heat_map(model, image, (4, 4), label).heat for label in range(3)]
+    for heat, weight in zip(heats, model.classifier.weight.numpy(), strict=True):
+        shares = np.maximum(model.features(x)[0].numpy() @ weight, 0)
+        np.testing.assert_allclose(heat, shares / (shares.max() or 1), atol=1e-5)
+    assert not np.allclose(heats[0], heats[1])
 
 
 def test_another_thread_may_use_the_model_meanwhile():
     model = models.create("cnn", num_classes=2, in_channels=1, image_size=16)
     image = np.random.default_rng(0).random((16, 16, 1), np.float32)
-    alone = heat_map(model, image, (16, 16)).heat
+    alone = heat_map(model, image, (16, 16), 0).heat
     calls = []
 
     def meanwhile(module, args, output):
@@ -162,7 +162,7 @@ def test_another_thread_may_use_the_model_meanwhile():
             thread.join()
 
     model.classifier.register_forward_hook(meanwhile)
-    np.testing.assert_array_equal(heat_map(model, image, (16, 16)).heat, alone)
+    np.testing.assert_array_equal(heat_map(model, image, (16, 16), 0).heat, alone)
     assert len(calls) == 2
     assert alone.max() == 1
 
@@ -170,7 +170,7 @@ def test_another_thread_may_use_the_model_meanwhile():
 def test_small_feature_maps_are_passed_over_for_ones_with_a_place():
     model = models.create("resnet18", num_classes=2, in_channels=1, image_size=8)  # its last stage is 1 x 1
     image = np.random.default_rng(0).random((8, 8, 1), np.float32)
-    assert len(np.unique(heat_map(model, image, (2, 2)).heat)) > 1
+    assert len(np.unique(heat_map(model, image, (2, 2), 0).heat)) > 1
 
 
 def test_a_class_token_and_the_padding_of_patches_are_left_out():
@@ -191,7 +191,7 @@ def test_a_class_token_and_the_padding_of_patches_are_left_out():
     model = ClassToken().eval()
     seen = []
     handle = model.layer.self_attn.register_forward_hook(lambda module, args, _: seen.append(module.weights(*args[:2])))
-    heat = heat_map(model, image, (2, 2)).heat
+    heat = heat_map(model, image, (2, 2), 0).heat
     handle.remove()
     flow = rollout([seen[0].numpy().mean(axis=(0, 1))])[0, 1:].reshape(3, 3)  # of the class token to the patches
     flow -= flow.min()
@@ -249,8 +249,15 @@ class Pixels(nn.Module):
 def test_what_cannot_be_explained_is_refused(model, message):
     network = model()
     with pytest.raises(ModelError, match=message):
-        heat_map(network, np.zeros((8, 8, 1), np.float32), (8, 8))
+        heat_map(network, np.zeros((8, 8, 1), np.float32), (8, 8), 0)
     assert all(not module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_class_that_there_is_not_is_refused(label):
+    model = models.create("cnn", num_classes=3, in_channels=1, image_size=16)
+    with pytest.raises(ModelError, match=f"CNN has 3 classes; there is no number {label}"):
+        heat_map(model, np.zeros((16, 16, 1), np.float32), (16, 16), label)
 
 
 def test_colours_and_sizes():

@@ -173,7 +173,7 @@ WinogradProduct::WinogradProduct(const Context& context, const Conv2dShape& shap
 std::int64_t WinogradProduct::rows_of_a_task(const Context& context) const {
   if (many_tiles()) return 2 * micro_rows;
   constexpr std::int64_t least = 4, most = 128;
-  const std::int64_t cuts = (context.threads + panels() - 1) / panels();
+  const std::int64_t cuts = std::max<std::int64_t>(context.threads / std::max<std::int64_t>(panels(), 1), 1);
   return std::clamp((tiles_.count() + cuts - 1) / cuts, std::min(least, tiles_.count()), most);
 }
 
@@ -294,6 +294,9 @@ bool winograd_chosen(const Conv2dShape& shape, DType dtype, Conv2dPass pass) {
   if (shape.algorithm != Conv2dAlgorithm::automatic) return shape.algorithm == Conv2dAlgorithm::winograd;
   if (!winograd_serves(shape, dtype)) return false;
   const WinogradTiles tiles(shape, pass);
+  // Of fewer pixels than that, the weights are all that counts, and conv2d_few.h reads them but once.
+  constexpr std::int64_t fewest_outputs = 33;
+  if (shape.outputs() < fewest_outputs) return false;
   // A sum over few pixels has small errors when it is summed directly: those of the transforms would pass 3 times them.
   const std::int64_t fewest = tiles.taps == 3 ? 8 : 96;
   if (pass == Conv2dPass::backward_weight && tiles.count() < fewest) return false;

@@ -104,7 +104,7 @@ def read_npz(path: str | Path, classes: Sequence[str] = ()) -> dict[str, ArrayDa
             parts = {split: (images, numbers[split]) for split, (images, _) in parts.items()}
         sets = {split: ArrayDataset(images, labels, classes) for split, (images, labels) in parts.items()}
         if "all" in sets and "split" in file:
-            sets |= _by_split(sets["all"], file["split"])
+            sets |= by_split(sets["all"], file["split"])
     except (DataError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
     return sets
@@ -121,7 +121,8 @@ def _image_keys(file: NpzFile) -> dict[str, tuple[str, str]]:
     raise DataError(f"{file.path}: no images; expected an array train_images, x_train or images among {file.keys}")
 
 
-def _by_split(whole: ArrayDataset, marks: NDArray[Any]) -> dict[str, ArrayDataset]:
+def by_split(whole: ArrayDataset, marks: NDArray[Any]) -> dict[str, ArrayDataset]:
+    """Return the parts "train", marked 0, and "test", marked 1; `DataError` for other marks."""
     if marks.shape != (len(whole),) or not np.isin(marks, (0, 1)).all():
         raise DataError(f"split must hold 0 (train) or 1 (test) for each of {len(whole)} images")
     return {

@@ -8,7 +8,7 @@ import re
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from imgrec_engine.data.dataset import ArrayDataset, Dataset
 from imgrec_engine.data.idx import find_idx_images, load_idx
 from imgrec_engine.data.image import decode_image
-from imgrec_engine.data.npz import NpzFile, read_npz
+from imgrec_engine.data.npz import NpzFile, by_split, read_npz
 from imgrec_engine.errors import DataError
 
 Parts = dict[str, Callable[[], Dataset]]
@@ -86,16 +86,26 @@ def solar_grade_parts(path: Path) -> Parts:
     """
     file, classes = NpzFile(path), [f"{kind} {grade}" for kind in ("mono", "poly") for grade in _GRADES]
 
-    def read(mark: int) -> ArrayDataset:
-        grades = np.rint(file["defect_probability"] * (len(_GRADES) - 1)).astype(np.int64)
+    def read(split: str) -> ArrayDataset:
+        images, probability, poly = file["images"], file["defect_probability"], file["module_poly"]
+        numbers = probability.dtype.kind == "f" and poly.dtype.kind in "iu"
+        grades = np.rint(3 * probability) if numbers else probability
+        if not numbers or not (_are_of(grades, range(4), len(images)) and _are_of(poly, range(2), len(images))):
+            raise DataError(
+                f"{path}: expected a defect_probability of 0, 1/3, 2/3 or 1 and a module_poly of 0 or 1 for each of "
+                f"{len(images)} images"
+            )
+        labels = grades.astype(np.int64) + 4 * poly.astype(np.int64)
         try:
-            labels = grades + len(_GRADES) * file["module_poly"]
-            chosen = file["split"] == mark
-            return ArrayDataset(file["images"][chosen], labels[chosen], classes)
-        except (IndexError, ValueError) as error:
-            raise DataError(f"{path}: images and grades do not fit together: {error}") from error
+            return by_split(ArrayDataset(images, labels, classes), file["split"])[split]
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
 
-    return {"train": functools.partial(read, 0), "test": functools.partial(read, 1)}
+    return {split: functools.partial(read, split) for split in ("train", "test")}
+
+
+def _are_of(values: NDArray[Any], known: range, count: int) -> bool:
+    return values.shape == (count,) and bool(np.isin(values, known).all())
 
 
 def cifar10_parts(path: Path) -> Parts:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imgrec_engine.errors import CheckpointError, DataError
+from imgrec_engine.train.symmetries import SYMMETRIES
 
 CONFIG = "config.json"
 
@@ -137,6 +138,12 @@ def _is_size(value: Any) -> bool:
     )
 
 
+def _are_symmetries(value: Any) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(name, str) and name in SYMMETRIES and value.count(name) == 1 for name in value
+    )
+
+
 def _is_table_of(kind: type, value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(name, str) and isinstance(of, kind) for name, of in value.items())
 
@@ -159,6 +166,6 @@ _EXPECTED: dict[str, Check] = {
     "precision": ("float32, bfloat16 or float16", lambda value: value in ("float32", "bfloat16", "float16")),
     "model_arguments": ("a table of arguments", lambda value: isinstance(value, dict)),
     "augment": ("a table of names with their arguments", lambda value: _is_table_of(dict, value)),
-    "symmetries": ("a list of names", lambda value: isinstance(value, tuple)),
+    "symmetries": (f"a tuple of some of {', '.join(SYMMETRIES)}, each once", _are_symmetries),
     "merge": ("a table of new classes with lists of old ones", lambda value: _is_table_of(tuple, value)),
 }

@@ -28,7 +28,6 @@ from PIL import Image
 from imgrec_engine import nn
 from imgrec_engine.backward import grad
 from imgrec_engine.errors import ModelError
-from imgrec_engine.functional import softmax
 from imgrec_engine.nn.conv2d import pair
 from imgrec_engine.tensor import Tensor, tensor
 from imgrec_engine.train.evaluation import device_of
@@ -66,24 +65,23 @@ class Explanation:
 
 
 class HeatMap(NamedTuple):
-    """The heat, by which method it was found, and the probability of each class."""
+    """The heat, and by which method it was found."""
 
     heat: Floats
     method: str
-    probabilities: Floats
 
 
-def heat_map(model: nn.Module, prepared: Floats, size: tuple[int, int], label: int | None = None) -> HeatMap:
+def heat_map(model: nn.Module, prepared: Floats, size: tuple[int, int], label: int) -> HeatMap:
     """What speaks for a class, as heat of a size (height, width), or one such map for each frame.
 
     ``prepared`` is one image (H, W, C) or clip (T, H, W, C), as the model takes them in batches; ``label`` is the
-    class, the model's most likely one if not given. Raises ModelError for a model that cannot be explained so.
+    number of the class. Raises ModelError for a model that cannot be explained so, or has no such class.
 
     >>> import imgrec_engine as ie
     >>> model = ie.models.create("cnn", num_classes=3, in_channels=1, image_size=16)
-    >>> heat, method, probabilities = heat_map(model, np.ones((16, 16, 1), np.float32), (40, 30))
-    >>> heat.shape, method, probabilities.shape
-    ((40, 30), 'Grad-CAM', (3,))
+    >>> heat, method = heat_map(model, np.ones((16, 16, 1), np.float32), (40, 30), label=2)
+    >>> heat.shape, method
+    ((40, 30), 'Grad-CAM')
     """
     name, method = _method(model)
     run = _Run(model.eval(), prepared, label)
@@ -94,7 +92,7 @@ def heat_map(model: nn.Module, prepared: Floats, size: tuple[int, int], label: i
     ]
     heat = np.stack(maps)
     heat = (heat / (heat.max() or 1)).astype(np.float32)
-    return HeatMap(heat if prepared.ndim == 4 else heat[0], name, softmax(run.logits)[0].numpy())
+    return HeatMap(heat if prepared.ndim == 4 else heat[0], name)
 
 
 Region = tuple[float, float, float, float] | None  # left, top, right, bottom of the image within a grid; None for all
@@ -103,7 +101,7 @@ Region = tuple[float, float, float, float] | None  # left, top, right, bottom of
 class _Run:
     """One image or clip, run through a model: what each module was given and returned, and the logits."""
 
-    def __init__(self, model: nn.Module, prepared: Floats, label: int | None) -> None:
+    def __init__(self, model: nn.Module, prepared: Floats, label: int) -> None:
         self.model = model
         self.name = type(model).__name__
         self.frames = len(prepared) if prepared.ndim == 4 else 1
@@ -115,7 +113,9 @@ class _Run:
                 f"explain: {self.name} gives {self.logits.shape} for one image; only models that give it one class, "
                 "(1, classes), are explained"
             )
-        self.label = int(self.logits.numpy()[0].argmax()) if label is None else label
+        if not 0 <= label < self.logits.shape[1]:
+            raise ModelError(f"explain: {self.name} has {self.logits.shape[1]} classes; there is no number {label}")
+        self.label = label
 
     def outputs(self, ndim: int) -> Iterator[tuple[nn.Module, Tensor]]:
         """The results with so many dimensions, from the last to the first, and the modules that gave them."""

@@ -44,12 +44,20 @@ class Recogniser:
         preprocessing: Preprocessing,
         symmetries: Sequence[str] = (),
     ) -> None:
-        self.model = model
-        self.symmetries = tuple(symmetries)
-        self.answering = Symmetric(model, symmetries) if symmetries else model
+        self.answering = Symmetric(model, symmetries)
         self.task = task_of(model)
         self.classes = tuple(classes)
         self.preprocessing = preprocessing
+
+    @property
+    def model(self) -> ImageModel:
+        """The model, which sees images as they lie."""
+        return self.answering.model
+
+    @property
+    def symmetries(self) -> tuple[str, ...]:
+        """The names of the symmetries over which answers are means."""
+        return self.answering.symmetries
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> Self:
@@ -131,5 +139,5 @@ class Recogniser:
         probabilities = self.probabilities([image])[0]
         best = int(probabilities.argmax())
         prepared = self.preprocessing.compose()(image)
-        heat, method, _ = heat_map(self.model, prepared, (image.shape[-3], image.shape[-2]), best)
+        heat, method = heat_map(self.model, prepared, (image.shape[-3], image.shape[-2]), best)
         return Explanation(image, heat, method, self.classes[best], float(probabilities[best]))

@@ -49,6 +49,7 @@ class Run:
             self._build_model(parts.train), self.classes, self.preprocessing, config.symmetries
         )
         self.recogniser.task.check(config, parts.train, self.recogniser.model)
+        self.merged = merged_classes(self.classes, config.merge)
         self.loader = self._build_loader()
         self.trainer = self._build_trainer()
         self.measurements = Measurements(folder)
@@ -167,7 +168,7 @@ class Run:
         evaluation = best.evaluate(self.test)
         summary = evaluation.summary() | {"best_epoch": self.best_epoch}
         if self.config.merge:
-            merged = evaluation.merged(merged_classes(self.classes, self.config.merge)).summary()
+            merged = evaluation.merged(self.merged).summary()
             summary |= {f"merged_{name}": merged[name] for name in ("accuracy", "roc_auc") if name in merged}
         self.measurements.add({f"test_{name}": value for name, value in summary.items()}, self.trainer.progress.epoch)
         draw_curves(self.measurements.read(), self.folder / "curves.png")

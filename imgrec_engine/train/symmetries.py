@@ -31,7 +31,7 @@ def ways(symmetries: Sequence[str]) -> list[Way]:
         raise DataError(f"symmetries: {unknown[0]!r} is not known; there are {', '.join(SYMMETRIES)}")
     found: list[Way] = [(False, False, False)]
     for way in found:  # which grows until nothing new follows
-        found += [new for name in symmetries if (new := _then(way, SYMMETRIES[name])) not in found]
+        found += [new for name in dict.fromkeys(symmetries) if (new := _then(way, SYMMETRIES[name])) not in found]
     return found
 
 
@@ -47,9 +47,9 @@ class Symmetric(Module):
     """A classifier whose logits are the mean over all the ways round in which its images may lie.
 
     Images (N, ..., H, W, C) give logits (N, classes), those of each way by the model itself; it takes as many times as
-    long as there are ways. Ciresan, Meier and Schmidhuber, "Multi-column deep neural networks for image
-    classification", CVPR 2012, average over distorted images so; the mean of logits is the geometric one of
-    probabilities.
+    long as there are ways. Without symmetries it is the model itself, of whatever task. Krizhevsky, Sutskever and
+    Hinton, "ImageNet classification with deep convolutional neural networks", NeurIPS 2012, average so over crops and
+    mirror images; up to a factor, the mean of logits is the geometric one of probabilities.
 
     >>> import imgrec_engine as ie
     >>> model = ie.models.create("cnn", num_classes=3, in_channels=1, image_size=16).eval()
@@ -61,6 +61,7 @@ class Symmetric(Module):
 
     def __init__(self, model: ImageModel, symmetries: Sequence[str]) -> None:
         self.model = model
+        self.task = model.task
         self.symmetries = tuple(symmetries)
         self.ways = ways(symmetries)
         height, width = model.image_size
@@ -71,11 +72,10 @@ class Symmetric(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes)."""
-        total = self.model(x)
+        total: Tensor = self.model(x)
         for way in self.ways[1:]:
             total = total + self.model(_lying(x, way))
-        mean: Tensor = total / len(self.ways)
-        return mean
+        return total / len(self.ways) if len(self.ways) > 1 else total
 
     def extra_repr(self) -> str:
         """Which symmetries."""
