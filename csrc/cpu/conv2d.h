@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cpu/gemm.h"
+#include "cpu/outer_product.h"
 #include "cpu/storage.h"
 #include "ops/conv2d.h"
 
@@ -293,7 +294,8 @@ class WeightGradient {
   void write_block(const Array& dweight, std::int64_t group, std::int64_t block) const;
 
   std::int64_t groups_, columns_, width_;  // width_: columns rounded up to whole panels
-  std::int64_t run_, taps_, block_rows_, run_blocks_, blocks_, parts_;
+  OuterBlocks run_;                        // the channels of a tap
+  std::int64_t taps_, blocks_, parts_;
   bool reads_in_place_;  // dy
   Chunks chunks_;
   std::int64_t pixel_block_, size_;  // size_: elements of one chunk's partial sums

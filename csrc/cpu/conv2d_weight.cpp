@@ -2,11 +2,8 @@
 // of the bias.
 //
 // Pixels are cut into chunks that are summed on their own. Within one, a block of dy is packed into panels of columns,
-// or read in place where its rows are short and whole vectors, and the micro-kernel adds outer products of dy with
-// `block_rows` channels of x, read where they lie through one pointer a pixel. Where the channels of a tap are no
-// multiple of block_rows the last block overlaps the one before it.
-#include <array>
-
+// or read in place where its rows are short and whole vectors, and multiplied with blocks of channels of x, which are
+// read where they lie (outer_product.h).
 #include "cpu/conv2d.h"
 #include "cpu/vector_io.h"
 
@@ -18,42 +15,6 @@ Chunks::Chunks(std::int64_t total, std::int64_t shortest, std::int64_t most) : t
 }
 
 namespace {
-
-/// tile (+)= sum over `depth` pixels of x[pixel][offset...] times dy[pixel][columns...], R by V vectors.
-template <class T, int R, int V>
-void outer_kernel(std::int64_t depth, const T* const* pixels, std::int64_t offset, const T* dy, std::int64_t dy_stride,
-                  T* tile, std::int64_t ld, bool first) {
-  Vector<T> sums[R][V] = {};
-  for (std::int64_t k = 0; k < depth; ++k, dy += dy_stride) {
-    const T* x = pixels[k] + offset;
-    Vector<T> columns[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) columns[v] = load(dy + v * lanes<T>);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) sums[r][v] += x[r] * columns[v];
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      T* to = tile + r * ld + v * lanes<T>;
-      store(to, first ? sums[r][v] : load(to) + sums[r][v]);
-    }
-}
-
-/// outer_kernel for 1 ... micro_rows rows.
-template <class T, int V>
-constexpr auto outer_kernels = []<int... r>(std::integer_sequence<int, r...>) {
-  return std::array{outer_kernel<T, r + 1, V>...};
-}(std::make_integer_sequence<int, micro_rows>{});
-
-/// Blocks of equal rows: as few as there can be, and as low as so many can be.
-std::int64_t rows_for(std::int64_t run) {
-  const std::int64_t blocks = std::max<std::int64_t>(1, (run + micro_rows - 1) / micro_rows);
-  return std::max<std::int64_t>(1, (run + blocks - 1) / blocks);
-}
 
 /// Writes the pointers of output pixels [first, first + count) at one tap, output row by output row.
 template <class T>
@@ -93,13 +54,11 @@ WeightGradient<T>::WeightGradient(const Context& context, const Patches<T>& patc
       width_(round_up(columns_, micro_cols<T>)),
       run_(patches.run),
       taps_(patches.taps()),
-      block_rows_(rows_for(run_)),
-      run_blocks_((run_ + block_rows_ - 1) / block_rows_),
-      blocks_(taps_ * run_blocks_),
+      blocks_(taps_ * run_.count),
       reads_in_place_(size_of(dtype) == sizeof(T) && columns_ % lanes<T> == 0 &&
                       shape.out_channels <= 2 * micro_cols<T>),
       chunks_(0, 1, 1) {
-  size_ = groups_ * blocks_ * block_rows_ * width_;
+  size_ = groups_ * taps_ * run_.columns * width_;
   const std::int64_t most = std::clamp<std::int64_t>(partial_limit / std::max<std::int64_t>(size_, 1), 1, 32);
   chunks_ = Chunks(patches.outputs(), 1024, most);
   parts_ = std::clamp<std::int64_t>(16 / (chunks_.count * groups_), 1, std::max<std::int64_t>(blocks_, 1));
@@ -138,44 +97,32 @@ void WeightGradient<T>::sum_chunk(const Patches<T>& patches, const Array& dy, co
     const T* in_place = dy.as<const T>() + first * channels + task.group * columns_;
     if (!reads_in_place_) pack_pixels(task.packed, dy, first, count, task.group);
     for (std::int64_t block = task.first_block; block < task.last_block; ++block) {
-      const std::int64_t tap = block / run_blocks_;
-      if (block == task.first_block || block % run_blocks_ == 0)
-        point_at_tap(patches, tap, task.group * run_, first, count, task.pointers);
-      const std::int64_t offset = std::min(block % run_blocks_ * block_rows_, run_ - block_rows_);
-      T* tile = task.sums + block * block_rows_ * width_;
-      for (std::int64_t column = 0; column < columns_; column += micro_cols<T>) {
-        const auto& kernels = columns_ - column > lanes<T> ? outer_kernels<T, 2> : outer_kernels<T, 1>;
-        kernels[block_rows_ - 1](count, task.pointers, offset,
-                                 reads_in_place_ ? in_place + column : task.packed + column * count,
-                                 reads_in_place_ ? channels : micro_cols<T>, tile + column, width_, first == begin);
-      }
+      const std::int64_t tap = block / run_.count;
+      if (block == task.first_block || block % run_.count == 0)
+        point_at_tap(patches, tap, task.group * run_.columns, first, count, task.pointers);
+      const std::int64_t offset = run_.offset(block % run_.count);
+      T* tile = task.sums + (tap * run_.columns + offset) * width_;
+      for (std::int64_t column = 0; column < columns_; column += micro_cols<T>)
+        add_outer_products<T>(run_.size(block % run_.count), columns_ - column > lanes<T>, count, task.pointers, offset,
+                              reads_in_place_ ? in_place + column : task.packed + column * count,
+                              reads_in_place_ ? channels : micro_cols<T>, tile + column, width_, first == begin,
+                              {tile, 0});
     }
   }
 }
 
-/// Transposes a block's sums into the rows of dweight, squares in registers.
+/// Transposes a block's sums into the rows of dweight.
 template <class T>
 void WeightGradient<T>::write_block(const Array& dweight, std::int64_t group, std::int64_t block) const {
-  const std::int64_t elements = block_rows_ * width_, begin = (group * blocks_ + block) * elements;
-  combine_chunks(partial_, chunks_.count, size_, begin, begin + elements);
-  const std::int64_t offset = std::min(block % run_blocks_ * block_rows_, run_ - block_rows_);
-  const std::int64_t fresh = block % run_blocks_ * block_rows_ - offset;  // rows that the block before has written
-  const std::int64_t depth = taps_ * run_, first = block / run_blocks_ * run_ + offset;
+  const std::int64_t depth = taps_ * run_.columns, rows = run_.size(block % run_.count);
+  const std::int64_t first = block / run_.count * run_.columns + run_.offset(block % run_.count);
+  const std::int64_t begin = (group * depth + first) * width_;
+  combine_chunks(partial_, chunks_.count, size_, begin, begin + rows * width_);
   for_floating(dweight.dtype, [&](auto tag) {
     using S = decltype(tag);
     if constexpr (std::is_same_v<Compute<S>, T>)
-      for (std::int64_t row = fresh; row < block_rows_; row += lanes<T>) {
-        const int rows = static_cast<int>(std::min<std::int64_t>(lanes<T>, block_rows_ - row));
-        const T* sums = partial_ + begin + row * width_;
-        S* to = dweight.as<S>() + group * columns_ * depth + first + row;
-        for (std::int64_t column = 0; column < columns_; column += lanes<T>) {
-          Vector<T> square[lanes<T>] = {};
-          for (int r = 0; r < rows; ++r) square[r] = load(sums + r * width_ + column);
-          transpose<T>(square);
-          for (int c = 0; c < std::min<std::int64_t>(lanes<T>, columns_ - column); ++c)
-            store_narrow(to + (column + c) * depth, square[c], rows);
-        }
-      }
+      store_transposed(dweight.as<S>() + group * columns_ * depth + first, depth, partial_ + begin, width_, rows,
+                       columns_);
   });
 }
 
