@@ -52,14 +52,6 @@ CellFunction<Step> cell_function(RecurrentCell cell, DType dtype, Select&& selec
   return function;
 }
 
-/// Asks for memory that is needed after the next product, which uses up L1. Inlined by force: GCC takes a function that
-/// only asks for one without effect, and drops the call.
-[[gnu::always_inline]] inline void prefetch(const void* begin, std::int64_t bytes) {
-  constexpr int line_bytes = 64, for_reading = 0, into_l2 = 2;
-  for (std::int64_t byte = 0; byte < bytes; byte += line_bytes)
-    __builtin_prefetch(static_cast<const char*>(begin) + byte, for_reading, into_l2);
-}
-
 /// What is kept of all steps for the backward pass.
 template <class T>
 std::int64_t reserve_bytes(const Extent<T>& extent, const CellLayout& layout) {

@@ -1,39 +1,23 @@
 #include "cpu/recurrent_backward_cell.h"
+#include "cpu/recurrent_gate_gradients.h"
 
 namespace imgrec {
 namespace cpu {
 namespace {
 
-/// The scratch memory of one call. `packed` serves one product after the other. `slots` are the gates' gradients of all
-/// steps, laid out [slot][block][row of (N T)][micro_cols]: as gemm packs the second operand, so the weights' gradients
-/// read them as they are.
+/// The scratch memory of the time loop.
 template <class T>
 struct Memory {
-  T *slots, *packed, *packed_hh, *scratch, *sums, *first, *dh_n, *carry, *state;
-  std::int64_t scratch_size;  // of a thread
+  T *packed_hh, *first, *dh_n, *carry, *state;
 
   Memory(const Context& context, const Extent<T>& extent, const CellLayout& layout, Workspace& workspace) {
     const std::int64_t depth = layout.gates * extent.width;
     const Schedule schedule(context, extent.batch, extent.width / micro_cols<T>);
-    packed = workspace.take<T>(std::max(round_up(extent.input + extent.hidden, micro_rows) * extent.rows,
-                                        round_up(extent.input, micro_cols<T>) * depth));
-    scratch_size = rows_together(depth) / micro_rows * state_panel_size<T>(depth);
-    for (const std::int64_t columns : {extent.input, extent.hidden, extent.input + extent.hidden})
-      scratch_size = std::max(scratch_size, GemmTiling<T>(context, columns, depth, extent.rows).scratch_size());
-    scratch = workspace.take<T>(context.threads * scratch_size);
-    slots = workspace.take<T>(extent.rows * layout.gradients * extent.width);
     packed_hh = workspace.take<T>(depth * extent.width);
-    sums = workspace.take<T>(layout.gradients * extent.width);
     first = workspace.take<T>(extent.batch * extent.width);
     dh_n = workspace.take<T>(extent.batch * extent.width);
     carry = workspace.take<T>(extent.batch * extent.width);
     state = workspace.take<T>(2 * schedule.panels * state_panel_size<T>(depth));
-  }
-
-  /// How many rows of gradients, `depth` wide, a thread multiplies at once: as many as stay in the L2 cache.
-  static std::int64_t rows_together(std::int64_t depth) {
-    constexpr std::int64_t elements = (1 << 18) / static_cast<std::int64_t>(sizeof(T));
-    return micro_rows * std::clamp<std::int64_t>(elements / state_panel_size<T>(depth), 1, 8);
   }
 };
 
@@ -56,6 +40,7 @@ class Backward {
         order_(in),
         schedule_(context, extent_.batch, extent_.width / micro_cols<T>),
         memory_(context, extent_, layout_, workspace),
+        slots_(context, extent_, layout_, in.x.dtype, workspace),
         saved_(reserve.as<const T>()) {
     load_states(memory_.first, in.cell == RecurrentCell::lstm ? in.c_0 : in.h_0, extent_);
     load_states(memory_.dh_n, dh_n, extent_);
@@ -71,37 +56,18 @@ class Backward {
         for (std::int64_t panel = part.first_panel; panel < part.last_panel; ++panel)
           retreat(panel, block, std::min(part.last_block, block + together), extent_.steps - 1 - s);
     });
-    if (gradients_.x) input_gradient();
-    if (layout_.hidden_slot == 0) {
-      weight_gradients(gradients_.weight_ih, gradients_.weight_hh, 0, 0);
-    } else {
-      weight_gradients(gradients_.weight_ih, {}, 0, layout_.rotation);
-      weight_gradients({}, gradients_.weight_hh, layout_.hidden_slot, 0);
-    }
-    if (gradients_.bias_ih || gradients_.bias_hh) bias_gradients();
+    slots_.finish(gradients_, in_, output_);
   }
 
  private:
   void prepare() {
-    const Elements<T> weight{in_.weight_hh};
-    pack_columns(context_, memory_.packed_hh, extent_.hidden, gates_ * extent_.width,
-                 [&](T* to, std::int64_t k, std::int64_t column, int count) {
-                   load_weight_row(to, weight, k / extent_.width, k % extent_.width, extent_.hidden, column, count);
-                 });
+    pack_gates(context_, memory_.packed_hh, in_.weight_hh, extent_, layout_.gates, 0);
     std::fill_n(memory_.state, 2 * schedule_.panels * state_panel_size<T>(gates_ * extent_.width), T(0));
-    for (std::int64_t row = 0; in_.lengths && row < extent_.rows; ++row)
-      for (std::int64_t unit = 0; order_.step(row) < 0 && unit < layout_.gradients * extent_.width;
+    for (std::int64_t place = 0; in_.lengths && place < extent_.rows; ++place)
+      for (std::int64_t unit = 0;
+           order_.step(place % extent_.batch, place / extent_.batch) < 0 && unit < layout_.gradients * extent_.width;
            unit += micro_cols<T>)
-        std::fill_n(slots(row, unit), micro_cols<T>, T(0));
-  }
-
-  /// Elements [column, column + count) of a weight's row for one gate and unit; zeros where the unit is padding.
-  void load_weight_row(T* to, const Elements<T>& weight, std::int64_t gate, std::int64_t unit, std::int64_t columns,
-                       std::int64_t column, std::int64_t count) const {
-    if (unit < extent_.hidden)
-      weight.load(to, (gate * extent_.hidden + unit) * columns + column, count);
-    else
-      std::fill_n(to, count, T(0));
+        std::fill_n(slots_.at(place, unit), micro_cols<T>, T(0));
   }
 
   static constexpr std::int64_t most_blocks_together = 4;
@@ -125,7 +91,7 @@ class Backward {
     }
     const std::int64_t depth = gates_ * extent_.width;
     if (step + 1 < longest)
-      state_product<T>(rows, static_cast<int>(last - first), depth, state(step + 1, panel),
+      state_product<T>(rows, static_cast<int>(last - first), depth, state(step + 1, panel), state_stride<T>,
                        memory_.packed_hh + depth * first * micro_cols<T>, nullptr, dh, 0);
     for (std::int64_t block = first; block < last; ++block) {
       const std::int64_t column = (block - first) * micro_cols<T>;
@@ -134,13 +100,8 @@ class Backward {
     }
   }
 
-  /// The gradients of micro_cols units of one row; units are counted through all slots.
-  T* slots(std::int64_t row, std::int64_t unit) const {
-    return memory_.slots + unit * extent_.rows + row * micro_cols<T>;
-  }
-
-  const T* saved(std::int64_t row, std::int64_t block, int slot) const {
-    return saved_ + ((row * schedule_.blocks + block) * layout_.saved + slot) * micro_cols<T>;
+  const T* saved(std::int64_t place, std::int64_t block, int slot) const {
+    return saved_ + ((place * schedule_.blocks + block) * layout_.saved + slot) * micro_cols<T>;
   }
 
   /// The step of one panel and block; `dh` is where what comes through weight_hh will be, from `column` on.
@@ -150,20 +111,21 @@ class Backward {
     BackwardStep<T> cell{.rows = schedule_.rows_of(panel),
                          .units = static_cast<int>(std::min<std::int64_t>(micro_cols<T>, extent_.hidden - unit)),
                          .width = extent_.width,
-                         .slot_size = extent_.width * extent_.rows,
+                         .slot_size = extent_.width / micro_cols<T> * slots_.stride(),
                          .next_state = state(step, panel) + state_offset<T>(0, unit)};
     for (int r = 0; r < cell.rows; ++r) {
       const std::int64_t sample = schedule_.sample(panel) + r, length = order_.length(sample);
       if (step >= length) continue;
-      const std::int64_t row = order_.row(sample, step), place = sample * extent_.width + unit;
+      const std::int64_t row = order_.row(sample, step), place = order_.place(sample, step);
+      const std::int64_t state = sample * extent_.width + unit;
       cell.last[r] = step == length - 1;
-      cell.dh[r] = cell.last[r] ? memory_.dh_n + place : dh[r] + column;
-      cell.saved[r] = saved(row, block, 0);
-      cell.previous[r] = memory_.first + place;
-      if (step > 0) cell.previous[r] = saved(order_.row(sample, step - 1), block, layout_.saved - 1);
+      cell.dh[r] = cell.last[r] ? memory_.dh_n + state : dh[r] + column;
+      cell.saved[r] = saved(place, block, 0);
+      cell.previous[r] = memory_.first + state;
+      if (step > 0) cell.previous[r] = saved(order_.place(sample, step - 1), block, layout_.saved - 1);
       if (doutput_) cell.doutput[r] = doutput_.as<char>() + (row * extent_.hidden + unit) * size_of(doutput_.dtype);
-      cell.slots[r] = slots(row, unit);
-      cell.carry[r] = memory_.carry + place;
+      cell.slots[r] = slots_.at(place, unit);
+      cell.carry[r] = memory_.carry + state;
     }
     return cell;
   }
@@ -176,150 +138,6 @@ class Backward {
     if (gradients_.c_0) Elements<T>{gradients_.c_0}.store(carry, place, count);
     for (std::int64_t i = 0; layout_.adds_carry && i < count; ++i) dh[i] += carry[i];
     if (gradients_.h_0) Elements<T>{gradients_.h_0}.store(dh, place, count);
-  }
-
-  /// dx = gradients of the gates times weight_ih.
-  void input_gradient() {
-    const std::int64_t depth = gates_ * extent_.width, together = Memory<T>::rows_together(depth);
-    const Elements<T> weight{in_.weight_ih};
-    pack_columns(context_, memory_.packed, extent_.input, depth,
-                 [&](T* to, std::int64_t k, std::int64_t column, int count) {
-                   const std::int64_t gate = (k / extent_.width + layout_.rotation) % gates_;
-                   load_weight_row(to, weight, gate, k % extent_.width, extent_.input, column, count);
-                 });
-    parallel_tasks(context_, Schedule::divide(extent_.rows, together), [&](std::int64_t task, int worker) {
-      T* const panels = memory_.scratch + worker * memory_.scratch_size;
-      const std::int64_t first = task * together, count = std::min(together, extent_.rows - first);
-      for (std::int64_t k = 0; k < depth; k += micro_cols<T>)
-        for (std::int64_t i = 0; i < count; ++i) {
-          const T* from = slots(first + i, k);
-          T* to = panels + i / micro_rows * state_panel_size<T>(depth) + state_offset<T>(i % micro_rows, k);
-          store(to, load(from));
-          store(to + state_offset<T>(0, lanes<T>), load(from + lanes<T>));
-        }
-      for (std::int64_t column = 0; column < extent_.input; column += micro_cols<T>)
-        for (std::int64_t i = 0; i < count; i += micro_rows)
-          multiply_input_gradient(panels + i / micro_rows * state_panel_size<T>(depth), first + i,
-                                  static_cast<int>(std::min<std::int64_t>(micro_rows, count - i)), column);
-    });
-  }
-
-  /// `rows` rows of dx from `row` on, columns [column, column + micro_cols).
-  void multiply_input_gradient(const T* panel, std::int64_t row, int rows, std::int64_t column) {
-    alignas(64) T tile[micro_rows * micro_cols<T>];
-    T* to[micro_rows];
-    for (int r = 0; r < micro_rows; ++r) to[r] = tile + r * micro_cols<T>;
-    const std::int64_t depth = gates_ * extent_.width;
-    state_product<T>(rows, 1, depth, panel, memory_.packed + column * depth, nullptr, to, 0);
-    for (int r = 0; r < rows; ++r)
-      Elements<T>{gradients_.x}.store(to[r], (row + r) * extent_.input + column,
-                                      std::min<std::int64_t>(micro_cols<T>, extent_.input - column));
-  }
-
-  /// The gradients of both weights, or of that which is not absent, in one product, transposed: what the weights were
-  /// multiplied with, x and h side by side, transposed, times the gates' gradients from `first_slot` on.
-  void weight_gradients(const Array& weight_ih, const Array& weight_hh, int first_slot, int rotation) {
-    const std::int64_t inputs = weight_ih ? extent_.input : 0, columns = inputs + (weight_hh ? extent_.hidden : 0);
-    if (columns == 0) return;
-    const GemmTiling<T> tiling(context_, columns, gates_ * extent_.width, extent_.rows);
-    pack_rows(columns, [&](T* to, std::int64_t row, std::int64_t column, std::int64_t count) {
-      const std::int64_t here = std::clamp<std::int64_t>(inputs - column, 0, count);
-      if (here > 0) load_input(to, row, column, here);
-      if (here < count) load_previous_h(to + here, row, column + here - inputs, count - here);
-    });
-    gemm(
-        context_, tiling, slots(0, first_slot * extent_.width), memory_.scratch,
-        [&](T* panel, std::int64_t column, int, std::int64_t k, std::int64_t depth) {
-          std::copy_n(memory_.packed + column * extent_.rows + k * micro_rows, depth * micro_rows, panel);
-        },
-        [&](const T* tile, std::int64_t ld, std::int64_t column, std::int64_t count, std::int64_t unit,
-            std::int64_t units) {
-          for (std::int64_t first = 0; first < units; first += lanes<T>) {
-            alignas(64) T lines[lanes<T>][round_up(8 * micro_rows, lanes<T>)];
-            transpose_columns(lines, tile + first, ld, count);
-            for (std::int64_t i = 0; i < lanes<T>; ++i) {
-              const std::int64_t slot = (unit + first + i) / extent_.width, row = (unit + first + i) % extent_.width;
-              if (row >= extent_.hidden) break;
-              const std::int64_t to = (slot + rotation) % gates_ * extent_.hidden + row;
-              const std::int64_t here = std::clamp<std::int64_t>(inputs - column, 0, count);
-              if (here > 0) Elements<T>{weight_ih}.store(lines[i], to * inputs + column, here);
-              if (here < count)
-                Elements<T>{weight_hh}.store(lines[i] + here, to * extent_.hidden + column + here - inputs,
-                                             count - here);
-            }
-          }
-        });
-  }
-
-  /// lines[i][r] = tile[r * ld + i] for a vector of columns and r < rows: squares are transposed in registers.
-  template <std::size_t size>
-  static void transpose_columns(T (&lines)[lanes<T>][size], const T* tile, std::int64_t ld, std::int64_t rows) {
-    for (std::int64_t r = 0; r < rows; r += lanes<T>) {
-      Vector<T> square[lanes<T>];
-      for (int i = 0; i < lanes<T>; ++i) square[i] = r + i < rows ? load(tile + (r + i) * ld) : Vector<T>{};
-      transpose<T>(square);
-      for (int i = 0; i < lanes<T>; ++i) store(lines[i] + r, square[i]);
-    }
-  }
-
-  /// Transposes all rows of (N T, columns) for gemm as its first operand, [column / micro_rows][row][micro_rows], whole
-  /// lines at a time.
-  template <class Load>
-  void pack_rows(std::int64_t columns, Load&& load_line) {
-    constexpr std::int64_t line_size = depth_block / micro_rows * micro_rows;
-    parallel_tasks(context_, Schedule::divide(extent_.rows, depth_block), [&](std::int64_t slice, int) {
-      T line[line_size];
-      for (std::int64_t first = 0; first < columns; first += line_size) {
-        const std::int64_t count = std::min(line_size, columns - first);
-        std::fill(line + count, line + round_up(count, micro_rows), T(0));
-        const std::int64_t end = std::min(extent_.rows, (slice + 1) * depth_block);
-        for (std::int64_t row = slice * depth_block; row < end; ++row) {
-          load_line(line, row, first, count);
-          for (std::int64_t i = 0; i < count; i += micro_rows)
-            std::memcpy(memory_.packed + (first + i) * extent_.rows + row * micro_rows, line + i,
-                        sizeof(T) * micro_rows);
-        }
-      }
-    });
-  }
-
-  /// x, or zeros past the sample's length: what stands there, NaN or not, has no part in the sums.
-  void load_input(T* to, std::int64_t row, std::int64_t column, std::int64_t count) const {
-    if (order_.step(row) < 0)
-      std::fill_n(to, count, T(0));
-    else
-      Elements<T>{in_.x}.load(to, row * extent_.input + column, count);
-  }
-
-  /// h of the step before.
-  void load_previous_h(T* to, std::int64_t row, std::int64_t column, std::int64_t count) const {
-    const std::int64_t step = order_.step(row), sample = row / extent_.steps;
-    if (step > 0)
-      Elements<T>{output_}.load(to, order_.row(sample, step - 1) * extent_.hidden + column, count);
-    else if (step == 0 && in_.h_0)
-      Elements<T>{in_.h_0}.load(to, sample * extent_.hidden + column, count);
-    else
-      std::fill_n(to, count, T(0));
-  }
-
-  /// The gates' gradients summed over all rows, in the order of the rows.
-  void bias_gradients() {
-    parallel_range(context_, layout_.gradients * extent_.width, micro_cols<T>, [&](std::int64_t begin, std::int64_t) {
-      Vector<T> low{}, high{};
-      for (std::int64_t row = 0; row < extent_.rows; ++row) {
-        low += load(slots(row, begin));
-        high += load(slots(row, begin) + lanes<T>);
-      }
-      store(memory_.sums + begin, low);
-      store(memory_.sums + begin + lanes<T>, high);
-    });
-    for (std::int64_t slot = 0; slot < gates_; ++slot) {
-      const std::int64_t gate = (slot + layout_.rotation) % gates_;
-      const T* ih = memory_.sums + slot * extent_.width;
-      const T* hh = memory_.sums + (slot + layout_.hidden_slot) * extent_.width;
-      if (gradients_.bias_ih) Elements<T>{gradients_.bias_ih}.store(ih, gate * extent_.hidden, extent_.hidden);
-      if (gradients_.bias_hh) Elements<T>{gradients_.bias_hh}.store(hh, slot * extent_.hidden, extent_.hidden);
-    }
   }
 
   /// The gates' gradients of step `step`: steps read one half of the memory and write the other.
@@ -339,7 +157,8 @@ class Backward {
   const Order order_;
   const Schedule schedule_;
   const Memory<T> memory_;
-  const T* const saved_;  // (N T, layout_.saved, width)
+  const GateGradients<T> slots_;
+  const T* const saved_;  // (T N, blocks, layout_.saved, micro_cols)
 };
 
 }  // namespace
@@ -353,6 +172,7 @@ Plan recurrent_backward_plan(const Context& context, const RecurrentShape& shape
     const cpu::Extent<T> extent(shape);
     cpu::Workspace workspace;
     cpu::Memory<T>(context, extent, layout, workspace);
+    cpu::GateGradients<T>(context, extent, layout, dtype, workspace);
     plan.workspace_bytes = workspace.used();
     plan.reserve_bytes = cpu::reserve_bytes(extent, layout);
   });

@@ -180,7 +180,8 @@ class Forward {
         load_row(state(0, panel), r, Elements<T>{in_.h_0}, (schedule_.sample(panel) + r) * extent_.hidden,
                  extent_.hidden);
     for (std::int64_t row = 0; in_.lengths && row < extent_.rows; ++row)
-      if (order_.step(row) < 0) Elements<T>{output_}.clear(row * extent_.hidden, extent_.hidden);
+      if (order_.step(row / extent_.steps, row % extent_.steps) < 0)
+        Elements<T>{output_}.clear(row * extent_.hidden, extent_.hidden);
   }
 
   /// weight_ih x + bias for the steps [step, step + chunk_) of a part.
@@ -188,23 +189,29 @@ class Forward {
     T* const inputs = memory_.inputs + worker * memory_.inputs_size(extent_);
     T** const rows = memory_.rows + worker * memory_.chunk_rows;
     std::int64_t count = 0;
-    for (std::int64_t panel = part.first_panel; panel < part.last_panel; ++panel)
-      for (int r = 0; r < schedule_.rows_of(panel); ++r) {
-        const std::int64_t sample = schedule_.sample(panel) + r;
-        for (std::int64_t s = step; s < std::min(step + chunk_, order_.length(sample)); ++s, ++count) {
+    for (std::int64_t s = step; s < std::min(step + chunk_, extent_.steps); ++s)
+      for (std::int64_t panel = part.first_panel; panel < part.last_panel; ++panel)
+        for (int r = 0; r < schedule_.rows_of(panel); ++r) {
+          const std::int64_t sample = schedule_.sample(panel) + r;
+          if (s >= order_.length(sample)) continue;
           rows[count] = slots(panel, r, s, worker);
           load_row(inputs + count / micro_rows * state_panel_size<T>(extent_.input),
                    static_cast<int>(count % micro_rows), Elements<T>{in_.x}, order_.row(sample, s) * extent_.input,
                    extent_.input);
+          ++count;
         }
-      }
     const std::int64_t columns = layout_.gates * micro_cols<T>;  // of a block; its matrix serves all rows
     for (std::int64_t block = part.first_block; block < part.last_block; ++block)
-      for (std::int64_t first = 0; first < count; first += micro_rows)
-        state_product<T>(static_cast<int>(std::min<std::int64_t>(micro_rows, count - first)), layout_.gates,
-                         extent_.input, inputs + first / micro_rows * state_panel_size<T>(extent_.input),
+      for (std::int64_t first = 0; first < count; first += micro_rows) {
+        const int some = static_cast<int>(std::min<std::int64_t>(micro_rows, count - first));
+        const std::int64_t column = block * slots_kept_ * micro_cols<T>;
+        for (int r = 0; r < some; ++r)
+          prefetch(rows[first + r] + column, columns * static_cast<std::int64_t>(sizeof(T)));
+        state_product<T>(some, layout_.gates, extent_.input,
+                         inputs + first / micro_rows * state_panel_size<T>(extent_.input), state_stride<T>,
                          weights_.ih + block * columns * extent_.input, memory_.bias + block * columns, rows + first,
-                         block * slots_kept_ * micro_cols<T>);
+                         column);
+      }
   }
 
   /// One step of one panel of samples for one block of hidden units: the product, which hides the way of the rest from
@@ -233,8 +240,9 @@ class Forward {
     }
     const std::int64_t columns = layout_.gates * micro_cols<T>;
     const std::int64_t depth = step == 0 && !in_.h_0 ? 0 : extent_.hidden;  // zeros need no product
-    state_product<T>(rows, layout_.gates, depth, state(step, panel), weights_.hh + block * columns * extent_.hidden,
-                     memory_.hidden_bias + block * columns, products, 0);
+    state_product<T>(rows, layout_.gates, depth, state(step, panel), state_stride<T>,
+                     weights_.hh + block * columns * extent_.hidden, memory_.hidden_bias + block * columns, products,
+                     0);
     apply_(cell);
     for (int r = 0; r < rows; ++r)
       if (step == order_.length(sample + r) - 1) finish(sample + r, unit, cell.next_state + state_offset<T>(r, 0));
@@ -252,9 +260,9 @@ class Forward {
   /// The slots of a sample's step, [block][slot][unit]: in the reserve, or in the memory of a thread for one chunk.
   T* slots(std::int64_t panel, int r, std::int64_t step, int worker) const {
     const std::int64_t sample = schedule_.sample(panel) + r, stride = slots_kept_ * extent_.width;
-    if (reserve_) return reserve_ + order_.row(sample, step) * stride;
+    if (reserve_) return reserve_ + order_.place(sample, step) * stride;
     const std::int64_t first = schedule_.by_rows ? worker * memory_.chunk_rows : 0;
-    return memory_.projections + (first + sample % schedule_.task_rows * chunk_ + step % chunk_) * stride;
+    return memory_.projections + (first + step % chunk_ * schedule_.task_rows + sample % schedule_.task_rows) * stride;
   }
 
   /// The panel's h before step `step`: steps read one half of the memory and write the other.
@@ -272,7 +280,7 @@ class Forward {
   const Schedule schedule_;
   const PackedWeights<T> weights_;
   const Memory<T> memory_;
-  T* const reserve_;  // (N T, blocks, layout_.saved, micro_cols), or null
+  T* const reserve_;  // (T N, blocks, layout_.saved, micro_cols), or null
   const std::int64_t chunk_;
   const int slots_kept_;
 };

@@ -10,14 +10,16 @@
 
 namespace imgrec::cpu {
 
-/// Which step of which sample comes when.
+/// Which step of which sample comes when, and where its numbers lie: in the caller's arrays at a row of (N T, ...), in
+/// those that only we read at a place of (T N, ...), so that samples that take a step together lie side by side.
 struct Order {
   const std::int64_t* lengths;
-  std::int64_t steps;
+  std::int64_t batch, steps;
   bool reverse;
 
   explicit Order(const RecurrentInputs& in)
       : lengths(in.lengths ? in.lengths.as<const std::int64_t>() : nullptr),
+        batch(in.x.shape[0]),
         steps(in.x.shape[1]),
         reverse(in.reverse) {}
 
@@ -29,14 +31,14 @@ struct Order {
     return lengths ? *std::max_element(lengths + first, lengths + first + count) : steps;
   }
 
-  /// The row of (N T, ...) that the sample reads and writes in its step `step` < length(sample).
-  std::int64_t row(std::int64_t sample, std::int64_t step) const {
-    return sample * steps + (reverse ? length(sample) - 1 - step : step);
-  }
+  /// The time at which the sample takes its step `step` < length(sample).
+  std::int64_t time(std::int64_t sample, std::int64_t step) const { return reverse ? length(sample) - 1 - step : step; }
+  std::int64_t row(std::int64_t sample, std::int64_t step) const { return sample * steps + time(sample, step); }
+  std::int64_t place(std::int64_t sample, std::int64_t step) const { return time(sample, step) * batch + sample; }
 
-  /// The other way round: the step of a row, -1 where it lies past the sample's length.
-  std::int64_t step(std::int64_t row) const {
-    const std::int64_t size = length(row / steps), time = row % steps;
+  /// The other way round: the step of a sample at a time, -1 where it lies past the sample's length.
+  std::int64_t step(std::int64_t sample, std::int64_t time) const {
+    const std::int64_t size = length(sample);
     return time >= size ? -1 : reverse ? size - 1 - time : time;
   }
 };
