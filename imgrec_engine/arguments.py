@@ -44,7 +44,7 @@ class Slot:
 class Slots(tuple[Slot, ...]):
     """The parameters of an operation that take tensors.
 
-    ``inputs, tensors, array_type, others = slots.take(values, has_kwargs)`` puts arrays in the place of tensors among
+    ``inputs, tensors, array_type, others = slots.take(values, kwargs)`` puts arrays in the place of tensors among
     the positional arguments: csrc/bindings/tensors.cpp says more.
     """
 

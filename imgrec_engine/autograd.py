@@ -196,7 +196,7 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
     @functools.wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
         values = list(args)
-        inputs, tensors, array_type, others = take_tensors(values, bool(kwargs))
+        inputs, tensors, array_type, others = take_tensors(values, kwargs)
         if others or array_type is not np.ndarray:
             array_type = arguments.unwrap_others(name, slots, values, kwargs, (inputs, tensors, others))
         here = _thread.mode

@@ -61,10 +61,11 @@ using Parameter = std::tuple<py::ssize_t, bool, bool>;
 /// Puts arrays in the place of tensors among the positional arguments of an operation. Returns what was given for each
 /// parameter, None where nothing was; the tensors; the type of their arrays, None where there is no one type; and the
 /// numbers of the parameters that were given something else.
-py::object take_tensors(const std::vector<Parameter>& parameters, const py::list& arguments, bool has_keywords) {
+py::object take_tensors(const std::vector<Parameter>& parameters, const py::list& arguments, const py::dict& keywords) {
   py::list inputs(parameters.size()), tensors(0);
   py::object others = py::reinterpret_steal<py::object>(PyTuple_New(0));
   PyObject* array_type = nullptr;
+  const bool has_keywords = PyDict_GET_SIZE(keywords.ptr()) > 0;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const auto [place, takes_sequence, takes_none] = parameters[i];
     PyObject* given = place < PyList_GET_SIZE(arguments.ptr()) ? PyList_GET_ITEM(arguments.ptr(), place) : Py_None;
@@ -83,13 +84,13 @@ py::object take_tensors(const std::vector<Parameter>& parameters, const py::list
       PyTuple_Pack(4, inputs.ptr(), tensors.ptr(), array_type ? array_type : Py_None, others.ptr()));
 }
 
-/// A function of the arguments and whether there are others by keyword.
+/// A function of the positional arguments and those by keyword.
 py::object tensor_taker(std::vector<Parameter> parameters) {
   return py::cpp_function(
-      [parameters = std::move(parameters)](const py::list& arguments, bool has_keywords) {
-        return take_tensors(parameters, arguments, has_keywords);
+      [parameters = std::move(parameters)](const py::list& arguments, const py::dict& keywords) {
+        return take_tensors(parameters, arguments, keywords);
       },
-      py::arg("arguments"), py::arg("has_keywords"));
+      py::arg("arguments"), py::arg("keywords"));
 }
 
 /// The array that this one is a view of; null where it is none. That of CuPy's arrays is an attribute.
@@ -110,6 +111,7 @@ py::object owner_of(py::object array) {
 /// A tensor of an operation's result. Where that is a view of what it was given, or the same, writes to one are writes
 /// to the other, and they share their version.
 py::object new_tensor(const py::object& array, const py::typing::List<py::object>& given) {
+  if (!tensor_class.type) throw py::type_error("new_tensor: serve_tensors has not been called");
   auto tensor = py::reinterpret_steal<py::object>(tensor_class.type->tp_alloc(tensor_class.type, 0));
   if (!tensor) throw py::error_already_set();
   slot_at(tensor.ptr(), tensor_class.array) = Py_NewRef(array.ptr());
