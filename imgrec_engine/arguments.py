@@ -27,19 +27,7 @@ def set_tensor_type(made: type[Tensor]) -> None:
     """Tells what operations take and return: tensor.py comes later, because its class has operations as methods."""
     global tensor_type
     tensor_type = made
-
-
-def slots_of(op: Callable[..., Any]) -> list[Slot]:
-    """The parameters that take tensors. Annotations are read as text: they may be strings or types."""
-    slots = []
-    for place, parameter in enumerate(inspect.signature(op).parameters.values()):
-        words = set(re.findall(r"\w+", str(parameter.annotation)))
-        if "Array" in words:
-            optional = not words.isdisjoint({"None", "Optional"})
-            slots.append(Slot(place, parameter.name, "Sequence" in words, optional, "float" in words))
-    if not slots:
-        raise TypeError(f"differentiable: {op.__name__} has no parameter that is annotated as Array")
-    return slots
+    kernels.serve_tensors(made(np.empty(0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +41,49 @@ class Slot:
     takes_number: bool
 
 
-def unwrap(
-    op: str, slots: list[Slot], values: list[Any], kwargs: dict[str, Any]
-) -> tuple[list[Any], list[Tensor], type]:
-    """Replaces tensors by their arrays.
+class Slots(tuple[Slot, ...]):
+    """The parameters of an operation that take tensors.
 
-    Returns what was given for each slot, arrays as tensors; all tensors; and the type of the arrays of their device.
+    ``inputs, tensors, array_type, others = slots.take(values, kwargs)`` puts arrays in the place of tensors among
+    the positional arguments: csrc/bindings/tensors.cpp says more.
     """
-    inputs: list[Any] = []
-    tensors: list[Tensor] = []
-    count, is_plain = len(values), True
-    for slot in slots:
-        place = slot.place
-        given = values[place] if place < count else None
-        if isinstance(given, tensor_type) and not slot.takes_sequence:
-            array = values[place] = given._array
-            tensors.append(given)
-            if type(array) is not np.ndarray:
-                is_plain = False
-        elif given is None and slot.takes_none and slot.name not in kwargs:
-            pass  # left out
-        elif place < count or slot.name in kwargs:
-            given = _unwrap_other(op, slot, values if place < count else kwargs)
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self.take = kernels.tensor_taker([(slot.place, slot.takes_sequence, slot.takes_none) for slot in slots])
+
+
+def slots_of(op: Callable[..., Any]) -> Slots:
+    """The parameters that take tensors. Annotations are read as text: they may be strings or types."""
+    slots = []
+    for place, parameter in enumerate(inspect.signature(op).parameters.values()):
+        words = set(re.findall(r"\w+", str(parameter.annotation)))
+        if "Array" in words:
+            optional = not words.isdisjoint({"None", "Optional"})
+            slots.append(Slot(place, parameter.name, "Sequence" in words, optional, "float" in words))
+    if not slots:
+        raise TypeError(f"differentiable: {op.__name__} has no parameter that is annotated as Array")
+    return Slots(slots)
+
+
+def unwrap_others(
+    op: str, slots: Slots, values: list[Any], kwargs: dict[str, Any], taken: tuple[list[Any], list[Tensor], Any]
+) -> type:
+    """Puts arrays in the place of what `Slots.take` has left: keywords, lists, numbers, arrays and None.
+
+    ``taken`` is what was given for each slot, the tensors, and the numbers of the slots that are left; the first two
+    are completed. Returns the type of the arrays of their device.
+    """
+    inputs, tensors, others = taken
+    for number in others:
+        slot, is_positional = slots[number], slots[number].place < len(values)
+        if is_positional or slot.name in kwargs:
+            given = inputs[number] = _unwrap_other(op, slot, values if is_positional else kwargs)
             tensors += tensors_among([given])
-            is_plain = False
-        inputs.append(given)
-    return inputs, tensors, np.ndarray if is_plain else _array_type_of(op, slots, inputs, tensors)
+    return _array_type_of(op, slots, inputs, tensors)
 
 
 def _unwrap_other(op: str, slot: Slot, where: Any) -> Any:
-    """The same for one slot: for keywords, lists, numbers, arrays and None."""
+    """The same for one slot; returns what was given, arrays as tensors."""
     key: Any = slot.place if isinstance(where, list) else slot.name
     given = where[key]
     if slot.takes_sequence:
@@ -96,7 +97,7 @@ def _unwrap_other(op: str, slot: Slot, where: Any) -> Any:
     return given
 
 
-def cast(precision: Precision, slots: list[Slot], inputs: list[Any], values: list[Any], kwargs: dict[str, Any]) -> None:
+def cast(precision: Precision, slots: Slots, inputs: list[Any], values: list[Any], kwargs: dict[str, Any]) -> None:
     """Replaces the arrays of a call by what autocast wants; the edges, and so the gradients, stay the tensors' own."""
     dtype = wanted_dtype(precision, tensors_among(inputs))
     if dtype is None:
@@ -124,7 +125,7 @@ def _as_tensor(op: str, parameter: str, given: Any) -> Any:
     return tensor_type(np.asarray(given) if isinstance(given, (np.ndarray, np.generic)) else given)
 
 
-def _array_type_of(op: str, slots: list[Slot], inputs: list[Any], tensors: list[Tensor]) -> type:
+def _array_type_of(op: str, slots: Slots, inputs: list[Any], tensors: list[Tensor]) -> type:
     """The type of array on the device where all the tensors are; DeviceError where they are on several."""
     found: type = type(tensors[0]._array) if tensors else np.ndarray
     for tensor in tensors:

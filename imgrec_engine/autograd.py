@@ -72,13 +72,6 @@ class Version:
         self.packed = None
 
 
-def owner_of(array: Any) -> Any:
-    """The array at the end of a chain of views."""
-    while isinstance(base := array.base, kernels.ARRAYS):
-        array = base
-    return array
-
-
 class _Mode:
     """What holds for the operations of a thread."""
 
@@ -142,13 +135,14 @@ class Node:
         self.pullback: Pullback | None = pullback
         self.several = several  # whether the op returned a tuple, and its pullback gets one
         self.outputs: list[tuple[tuple[int, ...], np.dtype[Any], type]] = []  # what their gradients must be like
-        self.saved: list[tuple[str, Version, int]] = []
+        self.saved: list[tuple[str | None, Version, int]] = []  # by parameter, or None for a result
         self.number = next(Node._numbers)  # consumers always have a higher number: the order of the backward pass
 
     def check_unchanged(self) -> None:
         """AutogradError where something that the pullback reads has been written to since."""
-        for what, version, then in self.saved:
+        for parameter, version, then in self.saved:
             if version.stamp != then:
+                what = "its result" if parameter is None else f"argument {parameter!r}"
                 raise AutogradError(
                     f"backward of {self.name}: {what} was changed in place after the forward pass had saved it; "
                     "change a copy instead, or change it after backward()"
@@ -197,11 +191,14 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
     if op is None:
         return functools.partial(differentiable, precision=precision)
     name, slots = op.__name__, arguments.slots_of(op)
+    take_tensors = slots.take
 
     @functools.wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
         values = list(args)
-        inputs, tensors, array_type = arguments.unwrap(name, slots, values, kwargs)
+        inputs, tensors, array_type, others = take_tensors(values, kwargs)
+        if others or array_type is not np.ndarray:
+            array_type = arguments.unwrap_others(name, slots, values, kwargs, (inputs, tensors, others))
         here = _thread.mode
         if array_type is not np.ndarray and (gpu := devices.elsewhere(tensors[0]._array)):
             given = {slot.name: value for slot, value in zip(slots, inputs, strict=True) if slot.name in kwargs}
@@ -221,9 +218,11 @@ def differentiable(op: Callable[P, Any] | None = None, *, precision: Precision |
         finally:
             here.given = ()
             quiet.leave(before)
-        if type(result) is not tuple or len(result) != 2 or not (result[1] is None or callable(result[1])):
-            raise TypeError(f"{name} returned {arguments.describe(result)}, expected a pair (result, backward or None)")
+        if type(result) is not tuple or len(result) != 2:
+            raise _no_pair(name, result)
         outputs, pullback = result
+        if type(pullback) is not types.FunctionType and not (pullback is None or callable(pullback)):
+            raise _no_pair(name, result)
         several = type(outputs) is tuple
         if not (several or here.recording):
             return _wrap(outputs, array_type, tensors, None)
@@ -247,6 +246,10 @@ _requires_grad = operator.attrgetter("requires_grad")
 _VAGUE = (TypeError, ValueError, IndexError, OverflowError, MemoryError)  # what Python and NumPy raise
 
 
+def _no_pair(name: str, result: Any) -> TypeError:
+    return TypeError(f"{name} returned {arguments.describe(result)}, expected a pair (result, backward or None)")
+
+
 def _named(error: Exception, name: str, args: list[Any], kwargs: dict[str, Any]) -> Exception:
     """The error itself where it names the op, else one of its kind that does, with what the op was given."""
     message, *more = str(error).splitlines() or [type(error).__name__]
@@ -261,12 +264,14 @@ def _named(error: Exception, name: str, args: list[Any], kwargs: dict[str, Any])
 
 def _edge(given: Any) -> Any:
     """Where a gradient for this input goes: a leaf tensor, (node, output index), a tuple of such, or None."""
+    if isinstance(given, arguments.tensor_type):
+        if not given.requires_grad:
+            return None
+        return given if given._node is None else _Output(given._node, given._index)
     if isinstance(given, tuple):
         edges = tuple(map(_edge, given))
         return None if all(edge is None for edge in edges) else edges
-    if not (isinstance(given, arguments.tensor_type) and given.requires_grad):
-        return None
-    return given if given._node is None else _Output(given._node, given._index)
+    return None
 
 
 class _Output:
@@ -283,12 +288,7 @@ def _wrap(array: Any, array_type: type, tensors: list[Tensor], node: Node | None
     """A tensor for an op's output, on the device of its inputs: attached to the node if gradients can flow."""
     if type(array) is not array_type:
         array = devices.place(array, array_type)
-    tensor: Tensor = arguments.tensor_type(array)
-    is_view = isinstance(array.base, kernels.ARRAYS)
-    owner = owner_of(array) if is_view else array
-    for given in tensors:
-        if given._array is owner or (is_view and owner_of(given._array) is owner):
-            tensor._version = given._version  # a view: writes to one are writes to the other
+    tensor: Tensor = kernels.new_tensor(array, tensors)
     if node is not None:
         tensor._index = len(node.outputs)
         node.outputs.append((array.shape, array.dtype, array_type))
@@ -309,31 +309,43 @@ def transfer(x: Tensor, device: str) -> Tensor:
     return _wrap(y, type(y), [x], node)
 
 
-def _note_saved(node: Node, slots: list[arguments.Slot], inputs: list[Any], outputs: tuple[Tensor, ...]) -> None:
+def _note_saved(node: Node, slots: arguments.Slots, inputs: list[Any], outputs: tuple[Tensor, ...]) -> None:
     """Finds the inputs and outputs whose memory the pullback holds, and remembers their versions."""
-    held: set[int] = set()
-    _find_arrays(node.pullback, held)
-    named = [(f"argument {slot.name!r}", given) for slot, given in zip(slots, inputs, strict=True)]
-    for what, given in [*named, *(("its result", output) for output in outputs)]:
-        for tensor in arguments.tensors_among([given]):
-            if id(owner_of(tensor._array)) in held:
-                node.saved.append((what, tensor._version, tensor._version.stamp))
+    held = _owners_held_by(node.pullback)
+    saved = node.saved
+    for slot, given in zip(slots, inputs, strict=True):
+        for tensor in given if isinstance(given, tuple) else (given,):
+            if isinstance(tensor, arguments.tensor_type) and id(kernels.owner_of(tensor._array)) in held:
+                saved.append((slot.name, tensor._version, tensor._version.stamp))
+    for tensor in outputs:
+        if id(kernels.owner_of(tensor._array)) in held:
+            saved.append((None, tensor._version, tensor._version.stamp))
 
 
-def _find_arrays(content: Any, held: set[int]) -> None:
-    """Adds the owners of all arrays that a function's closure holds, also within containers and inner functions."""
-    if isinstance(content, kernels.ARRAYS):
-        held.add(id(owner_of(content)))
-    elif isinstance(content, (list, tuple)):
-        for item in content:
-            _find_arrays(item, held)
-    elif isinstance(content, dict):
-        _find_arrays(list(content.values()), held)
-    elif isinstance(content, functools.partial):
-        _find_arrays([content.func, content.args, content.keywords], held)
-    elif isinstance(content, types.FunctionType) and id(content) not in held:
-        held.add(id(content))  # inner functions may refer to each other
-        _find_arrays(content.__defaults__, held)
-        for cell in content.__closure__ or ():
-            with contextlib.suppress(ValueError):  # a variable that was never assigned
-                _find_arrays(cell.cell_contents, held)
+def _owners_held_by(pullback: Any) -> set[int]:
+    """The owners, by id, of all arrays that a function's closure holds, also within containers and inner functions."""
+    seen: set[int] = set()
+    contents = [pullback]
+    for content in contents:  # which grows meanwhile
+        if type(content) in _PLAIN or id(content) in seen:  # inner functions may refer to each other
+            continue
+        seen.add(id(content))
+        if isinstance(content, kernels.ARRAYS):
+            seen.add(id(kernels.owner_of(content)))
+        elif isinstance(content, types.FunctionType):
+            contents += content.__defaults__ or ()
+            for cell in content.__closure__ or ():
+                try:
+                    contents.append(cell.cell_contents)
+                except ValueError:  # a variable that was never assigned
+                    continue
+        elif isinstance(content, (list, tuple)):
+            contents += content
+        elif isinstance(content, dict):
+            contents += content.values()
+        elif isinstance(content, functools.partial):
+            contents += (content.func, content.args, content.keywords)
+    return seen
+
+
+_PLAIN = frozenset({types.NoneType, bool, int, float, str})  # what many closures hold besides arrays

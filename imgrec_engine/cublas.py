@@ -23,7 +23,7 @@ _PLAN = SimpleNamespace(algorithm="cublas", workspace_bytes=0, reserve_bytes=0, 
 class Products:
     """What csrc/bindings/matmul.cpp offers: c (batch, m, n) = activation(a (batch, m, k) b (batch, k, n) + bias (n,)).
 
-    Or c (..., n) of a (..., k) and b (k, n).
+    Or c (..., n) of a (..., k) and b (k, n). A residual of c's shape may be added before the activation as well.
 
     All of one floating dtype. float16 and bfloat16 accumulate in float32; float32 is rounded to tf32 first where the
     context allows it. ``activate`` is the kernel `activation_forward`.
@@ -47,7 +47,16 @@ class Products:
         return _PLAN
 
     def multiply(
-        self, context: Any, c: Any, a: Any, b: Any, packed: Any, bias: Any, activation: str, workspace: Any
+        self,
+        context: Any,
+        c: Any,
+        a: Any,
+        b: Any,
+        packed: Any,
+        bias: Any,
+        residual: Any,
+        activation: str,
+        workspace: Any,
     ) -> None:
         """Writes the products of the matrices of a and b into c, which has no gaps; a and b may be strided."""
         if b.ndim == 2:
@@ -55,17 +64,19 @@ class Products:
             c, a, b = c.reshape(1, rows, c.shape[-1]), a.reshape(1, rows, a.shape[-1]), b[None]
         if c.size == 0:
             return
-        if a.shape[2] == 0:
+        if residual is not None:
+            c[...] = residual.reshape(c.shape)
+        elif a.shape[2] == 0:
             c.fill(0)
-        else:
-            self._multiply(context, c, a, b)
+        if a.shape[2] > 0:
+            self._multiply(context, c, a, b, adds=residual is not None)
         if bias is not None:
             c += bias
         if activation:
             self._activate(context, c, c, activation)
 
-    def _multiply(self, context: Any, c: Any, a: Any, b: Any) -> None:
-        """The products alone, of matrices that are not empty."""
+    def _multiply(self, context: Any, c: Any, a: Any, b: Any, adds: bool) -> None:
+        """The products alone, of matrices that are not empty; they may be added to what c holds."""
         batch, m, n = c.shape
         k = a.shape[2]
         if self._cublas is None:
@@ -84,7 +95,7 @@ class Products:
             one.ctypes.data,
             *(right.data.ptr, code, right_step, right_stride),
             *(left.data.ptr, code, left_step, left_stride),
-            zero.ctypes.data,
+            (one if adds else zero).ctypes.data,
             *(c.data.ptr, code, n, m * n),
             batch,
             self._precision(context, c.dtype),

@@ -34,6 +34,9 @@ KINDS = (*HOST_TYPES, "cuda")
 ARRAYS: Any = (np.ndarray,)  # the types that arrays are instances of
 EMPTY: dict[type, Callable[[Sequence[int], np.dtype[Any]], Any]] = {np.ndarray: _cpu.empty}  # an array of this type
 pool_owns: Callable[[Any], bool] = _cpu.pool_owns  # whether memory of the host is the pool's, by its array's base
+owner_of: Callable[[Any], Any] = _cpu.owner_of  # the array at the end of a chain of views
+# Around every operation: csrc/bindings/tensors.cpp.
+tensor_taker, new_tensor, serve_tensors = _cpu.tensor_taker, _cpu.new_tensor, _cpu.serve_tensors
 _OF_TYPE: dict[type, tuple[Any, Any]] = {np.ndarray: (_cpu, _cpu.Context(threads=1))}
 _loading = threading.Lock()
 

@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 
 from imgrec_engine import kernels
-from imgrec_engine.autograd import Version, mode, owner_of
+from imgrec_engine.autograd import Version, mode
 
 MOST_LAYOUTS = 4  # of one weight: a forward and a backward pass, each under two settings
 _BYTES = np.dtype(np.uint8)
-_NOTHING: dict[Any, Any] = {}
 _handed_out: dict[int, weakref.ref[Any]] = {}  # owners of memory, by id
 
 
@@ -48,7 +47,7 @@ class _Kept:
 
 def hand_out(array: Any) -> Any:
     """The array itself, whose memory others may write to unseen from now on."""
-    owner = owner_of(array)
+    owner = kernels.owner_of(array)
     number = id(owner)
     if isinstance(owner, np.ndarray) and number not in _handed_out:
         _handed_out[number] = weakref.ref(owner, lambda _: _handed_out.pop(number))
@@ -57,8 +56,8 @@ def hand_out(array: Any) -> Any:
 
 def lasting_versions(*weights: Any) -> list[Version] | None:
     """The versions of arguments of the operation that runs; None where packed copies of them are not worth keeping."""
-    found = []
     here = mode()
+    found = []
     for weight in weights:
         for tensor in here.given:
             if tensor._array is weight and not (here.recording and tensor.requires_grad):
@@ -106,17 +105,17 @@ def kept(
 
     It lies with the first version, under the key.
     """
-    found: _Kept | None = (versions[0].packed or _NOTHING).get(key)
+    packed = versions[0].packed
+    found: _Kept | None = None if packed is None else packed.get(key)
     if found is not None:
         for place, source in enumerate(found.sources):
-            if source.array is not arrays[place] or source.stamp != versions[place].stamp:
+            same = source.array is arrays[place] and source.stamp == versions[place].stamp
+            if not same or source.owner in _handed_out:
                 break
-            if source.owner in _handed_out:
-                return None
         else:
             return found.made
     stamps = [version.stamp for version in versions]  # read before the arrays are
-    owners = [owner_of(array) for array in arrays]
+    owners = [kernels.owner_of(array) for array in arrays]
     if not all(map(_is_private, owners)):
         return None
     sources = [_Source(array, id(owner), stamp) for array, owner, stamp in zip(arrays, owners, stamps, strict=True)]

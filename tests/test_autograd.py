@@ -253,6 +253,12 @@ def keep_in_dictionary(x):
     return lambda dy, needs: (dy * saved["x"][1][0],)
 
 
+def keep_in_a_list_that_holds_itself(x):
+    saved = [x]
+    saved.append(saved)
+    return lambda dy, needs: (dy * saved[1][0],)
+
+
 def keep_in_inner_function(x):
     def inner():
         return x
@@ -278,7 +284,15 @@ def keep_a_view(x):
 
 @pytest.mark.parametrize(
     "keep",
-    [keep_in_list, keep_in_dictionary, keep_in_inner_function, keep_in_partial, keep_in_default, keep_a_view],
+    [
+        keep_in_list,
+        keep_in_dictionary,
+        keep_in_a_list_that_holds_itself,
+        keep_in_inner_function,
+        keep_in_partial,
+        keep_in_default,
+        keep_a_view,
+    ],
 )
 def test_saved_arrays_are_found_wherever_a_pullback_keeps_them(keep):
     @differentiable
@@ -290,6 +304,19 @@ def test_saved_arrays_are_found_wherever_a_pullback_keeps_them(keep):
     optimiser_step(x)
     with pytest.raises(AutogradError, match="backward of custom: argument 'x' was changed in place"):
         y.backward()
+
+
+def test_a_tensor_that_was_never_initialised_is_refused():
+    with pytest.raises(AttributeError, match="_array"):
+        F.relu(ie.Tensor.__new__(ie.Tensor))
+
+
+def test_new_tensors_begin_as_the_class_makes_them():
+    made, result = ie.Tensor(np.zeros(2)), ie.zeros(2) * 2
+    slots = [name for name in ie.Tensor.__slots__ if name not in ("__weakref__", "_array", "_version")]
+    assert [getattr(result, name) for name in slots] == [getattr(made, name) for name in slots]
+    assert type(result._version) is type(made._version)
+    assert result._version is not made._version
 
 
 def test_writes_that_would_need_a_gradient_are_refused():

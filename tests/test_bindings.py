@@ -68,6 +68,7 @@ def test_misaligned_arrays_are_refused():
             np.zeros((1, 4, 1), np.float32),
             None,
             None,
+            None,
             "",
             None,
         )
@@ -86,7 +87,7 @@ def test_negative_strides_are_read_where_strides_are_allowed():
     packed, workspace = (_cpu.empty((size,), BYTES) for size in (plan.packed_bytes, plan.workspace_bytes))
     c = np.empty((1, 2, 4), np.float32)
     _cpu.matmul_pack(context, packed, b, 2)
-    _cpu.matmul(context, c, a, b, packed, None, "", workspace)
+    _cpu.matmul(context, c, a, b, packed, None, None, "", workspace)
     np.testing.assert_array_equal(c, a @ b)
 
 
@@ -120,7 +121,7 @@ def test_memory_for_a_kernel_is_checked():
     plan = _cpu.matmul_plan(context, 1, 8, 8, 8, FLOAT32)
 
     def multiply(packed, workspace):
-        _cpu.matmul(context, np.empty_like(a), a, a, packed, None, "", workspace)
+        _cpu.matmul(context, np.empty_like(a), a, a, packed, None, None, "", workspace)
 
     enough = [_cpu.empty((size,), BYTES) for size in (plan.packed_bytes, plan.workspace_bytes)]
     for place, name in enumerate(["packed", "workspace"]):

@@ -276,6 +276,40 @@ def test_losses_call_their_functions():
     np.testing.assert_allclose(nn.BCEWithLogitsLoss()(ie.zeros((2, 3)), halves).item(), math.log(2), rtol=1e-6)
 
 
+def additions(layer, x):
+    """How many calls of `add` the layer makes, and its result."""
+    with ie.profile() as p:
+        y = layer(x)
+    return sum(row.calls for row in p.rows("op") if row.name == "add"), y
+
+
+class OtherLinear(nn.Linear):
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_products_add_residuals_in_evaluation(norm_first):
+    layer, x = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, norm_first=norm_first), ie.randn(2, 5, 8)
+    count, expected = additions(layer, x)
+    assert count == 2
+    count, y = additions(layer.eval(), x)
+    assert count == 0
+    np.testing.assert_allclose(y.numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+    with ie.autocast("bfloat16"):
+        assert additions(layer, x)[0] == 2
+    seen = []
+    handle = layer.linear2.register_forward_hook(lambda module, args, output: seen.append(output))
+    count, y = additions(layer, x)
+    assert (count, len(seen)) == (1, 1)
+    handle.remove()
+    layer.dropout1.train()
+    assert additions(layer, x)[0] == 1
+    layer.linear2 = OtherLinear(16, 8)
+    assert additions(layer, x)[0] == 2
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -64,7 +64,8 @@ CASES = {
     "gather": (lambda x: x.gather(1, x.argmax(1, keepdims=True)), (3, 4)),
     "constants with a batch": (lambda x: [ie.ones((len(x), 4)) * x.mean(0), ie.full((len(x), 2), 3) + x[:, :2]], (4,)),
     "linear": (lambda x: [
-            F.linear(x, WEIGHTS[1], activation="gelu"), F.linear(x[:, 0], WEIGHTS[1], ie.ones(6), activation="relu")
+            F.linear(x, WEIGHTS[1], activation="gelu"), F.linear(x[:, 0], WEIGHTS[1], ie.ones(6), activation="relu"),
+            F.linear(x, ie.ones((4, 4)), ie.ones(4), "relu", x), F.linear(x[:, 0], ie.ones((4, 4)), residual=x[:, 1]),
     ], (3, 4)),
     "matmul": (lambda x: [x @ x.transpose(1, 2), x @ WEIGHTS[0], x[:, 0] @ WEIGHTS[1].T, WEIGHTS[2] @ F.pad(
         x, [(0, 0), (0, 2), (0, 0)]

@@ -46,7 +46,7 @@ IMGREC_BINDINGS(matmul) {
   module.def(
       "matmul",
       [](Context context, const Output& result, const Array& left, const Array& right, const Array& packed,
-         const Array& bias, const std::string& activation_name, const Output& workspace) {
+         const Array& bias, const Array& added, const std::string& activation_name, const Output& workspace) {
         const Check check("matmul");
         const Activation activation = activation_named("matmul", activation_name);
         check.floating("a", left);
@@ -57,15 +57,17 @@ IMGREC_BINDINGS(matmul) {
         check.shape("b", b, {a.shape[0], a.shape[2], -1}, "(batch, K, N)");
         check.exact("c", c, {a.shape[0], a.shape[1], b.shape[2]}, a.dtype, "(batch, M, N)");
         if (bias) check.exact("bias", bias, {b.shape[2]}, a.dtype, "(N,)");
+        const Array residual = added ? matrices(check, "residual", added, one) : added;
+        if (residual) check.alike("residual", residual, "c", c);
         const Plan plan = matmul_plan(context, {a.shape[0], a.shape[1], b.shape[2], a.shape[2]}, a.dtype);
         check.packed(packed, plan.packed_bytes);
         check.workspace(workspace, plan.workspace_bytes);
         if (c.size() == 0) return;
         const py::gil_scoped_release released;
-        matmul(context, c, a, b, packed, bias, activation, workspace);
+        matmul(context, c, a, b, packed, bias, residual, activation, workspace);
       },
       py::arg("context"), py::arg("c"), py::arg("a"), py::arg("b"), py::arg("packed"), py::arg("bias"),
-      py::arg("activation"), py::arg("workspace"));
+      py::arg("residual"), py::arg("activation"), py::arg("workspace"));
 }
 
 }  // namespace imgrec::bindings

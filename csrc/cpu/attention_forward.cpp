@@ -111,12 +111,13 @@ class Forward {
     return cuts_rows_ ? std::clamp<std::int64_t>(share, 1, query_block) : query_block;
   }
 
-  /// The last block of a head comes first: under causality it has the most to do, and no thread should be left alone
-  /// with it.
+  /// Under causality the last block of a head comes first: it has the most to do, and no thread should be left alone
+  /// with it. Else the first does: then a thread gets rows that it often made itself.
   Block block_at(std::int64_t unit) const {
     const std::int64_t sample = unit / (shape_.heads * blocks_), part = unit % (shape_.heads * blocks_);
     const std::int64_t head = cuts_rows_ ? part % shape_.heads : part / blocks_;
-    const std::int64_t query = (blocks_ - 1 - (cuts_rows_ ? part / shape_.heads : part % blocks_)) * query_block_;
+    const std::int64_t number = cuts_rows_ ? part / shape_.heads : part % blocks_;
+    const std::int64_t query = (inputs_.causal ? blocks_ - 1 - number : number) * query_block_;
     return {.sample = sample,
             .head = head,
             .query = query,

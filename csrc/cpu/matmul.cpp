@@ -1,6 +1,6 @@
 // Matrix products on the micro-kernel of convolution (conv2d_gemm.cpp), cut into tasks as gemm.h says. Rows of A are
 // read in place where their elements lie side by side in the type that is computed in, else copied; sums start from the
-// bias and go from registers to C, or through a tile where C is of a 16-bit type.
+// bias and the residual and go from registers to C, or through a tile where C is of a 16-bit type.
 #include "ops/matmul.h"
 
 #include <type_traits>
@@ -84,6 +84,7 @@ struct TileSums {
   T* to;
   std::int64_t pitch;
   const T* bias;  // null where there is none
+  bool begun;     // they lie there already, and the bias with them
 };
 
 /// sums (rows, columns) = A B + bias, in blocks of depth. rows_of(k, depth) gives A's columns [k, k + depth), B is
@@ -102,10 +103,11 @@ void multiply_panels(std::int64_t rows, std::int64_t columns, std::int64_t k, Ro
       const auto last = static_cast<int>(std::min<std::int64_t>(columns - j - (wide ? lanes<T> : 0), lanes<T>));
       for (std::int64_t r = 0; r < rows; r += block_rows) {
         T* to = sums.to + r * sums.pitch + j;
-        const T* start = begin > 0 ? to : sums.bias ? sums.bias + j : no_bias<T>;
+        const bool begun = begin > 0 || sums.begun;
+        const T* start = begun ? to : sums.bias ? sums.bias + j : no_bias<T>;
         multiply_rows<T>(static_cast<int>(std::min(block_rows, rows - r)), wide, depth,
                          {a.first + r * a.stride, a.stride, 0}, b,
-                         {to, sums.pitch, start, begin > 0 ? sums.pitch : 0, last});
+                         {to, sums.pitch, start, begun ? sums.pitch : 0, last});
       }
     }
     begin += depth.channels;
@@ -124,10 +126,27 @@ void finish(S* c, std::int64_t c_pitch, const Compute<S>* sums, std::int64_t pit
   });
 }
 
-/// One tile of c = activation(a b + bias).
+/// sums (rows, columns) = residual + bias, which may be null.
+template <class S>
+void begin_sums(Compute<S>* sums, std::int64_t pitch, const S* residual, std::int64_t residual_pitch, const S* bias,
+                std::int64_t rows, std::int64_t columns) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    for_vectors<S>(0, columns, [&](std::int64_t i, auto count) {
+      const auto added = load_wide(residual + r * residual_pitch + i, count);
+      store_narrow(sums + r * pitch + i, bias ? added + load_wide(bias + i, count) : added, count);
+    });
+}
+
+/// What is added to the products.
+template <class S>
+struct Added {
+  const S *bias, *residual;  // null where there is none; the latter is of c's shape
+};
+
+/// One tile of c = activation(a b + bias + residual).
 template <class S>
 void compute_tile(const GemmTiling<Compute<S>>& tiling, std::int64_t tile, S* c, const Matrix<S>& a,
-                  const Compute<S>* packed, const S* bias, Activation activation, Compute<S>* scratch) {
+                  const Compute<S>* packed, Added<S> added, Activation activation, Compute<S>* scratch) {
   using T = Compute<S>;
   const std::int64_t row = tile % tiling.row_tiles * tiling.tile_rows;
   const std::int64_t column = tile / tiling.row_tiles * tiling.tile_cols;
@@ -140,9 +159,11 @@ void compute_tile(const GemmTiling<Compute<S>>& tiling, std::int64_t tile, S* c,
   };
   c += row * tiling.n + column;
   packed += column * tiling.k;
-  if (bias) bias += column;
+  const S* bias = added.bias ? added.bias + column : nullptr;
+  const S* residual = added.residual ? added.residual + row * tiling.n + column : nullptr;
   if constexpr (std::is_same_v<S, T>) {
-    const TileSums<T> target{c, tiling.n, bias};
+    const TileSums<T> target{c, tiling.n, bias, residual != nullptr};
+    if (residual) begin_sums<S>(c, tiling.n, residual, tiling.n, bias, rows, columns);
     if (a.column_stride == 1)
       multiply_panels(
           rows, columns, tiling.k,
@@ -154,9 +175,11 @@ void compute_tile(const GemmTiling<Compute<S>>& tiling, std::int64_t tile, S* c,
       multiply_panels(rows, columns, tiling.k, copied_rows, packed, target);
     if (activation != Activation::none) finish<S>(c, tiling.n, c, tiling.n, rows, columns, activation);
   } else {
-    if (bias)
+    if (residual)
+      begin_sums<S>(sums, tiling.tile_cols, residual, tiling.n, bias, rows, columns);
+    else if (bias)
       for (std::int64_t j = 0; j < columns; ++j) wide_bias[j] = widen(bias[j]);
-    const TileSums<T> target{sums, tiling.tile_cols, bias ? wide_bias : nullptr};
+    const TileSums<T> target{sums, tiling.tile_cols, bias ? wide_bias : nullptr, residual != nullptr};
     multiply_panels(rows, columns, tiling.k, copied_rows, packed, target);
     finish<S>(c, tiling.n, sums, tiling.tile_cols, rows, columns, activation);
   }
@@ -182,16 +205,17 @@ void matmul_pack(const Context& context, const Array& packed, const Array& b, co
 }
 
 void matmul(const Context& context, const Array& c, const Array& a, const Array&, const Array& packed,
-            const Array& bias, Activation activation, const Array& workspace) {
+            const Array& bias, const Array& residual, Activation activation, const Array& workspace) {
   cpu::for_floating(c.dtype, [&](auto tag) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
     const auto tiling = cpu::tiling_of<T>(context, {c.shape[0], c.shape[1], c.shape[2], a.shape[2]});
     cpu::parallel_tasks(context, c.shape[0] * tiling.count(), [&](std::int64_t task, int worker) {
-      const std::int64_t batch = task / tiling.count();
-      cpu::compute_tile<S>(tiling, task % tiling.count(), c.as<S>() + batch * tiling.m * tiling.n,
-                           cpu::matrix_of<S>(a, batch), packed.as<const T>() + batch * tiling.packed_size(),
-                           bias.as<const S>(), activation, workspace.as<T>() + worker * cpu::scratch_size(tiling));
+      const std::int64_t batch = task / tiling.count(), first = batch * tiling.m * tiling.n;
+      const cpu::Added<S> added{bias.as<const S>(), residual ? residual.as<const S>() + first : nullptr};
+      cpu::compute_tile<S>(tiling, task % tiling.count(), c.as<S>() + first, cpu::matrix_of<S>(a, batch),
+                           packed.as<const T>() + batch * tiling.packed_size(), added, activation,
+                           workspace.as<T>() + worker * cpu::scratch_size(tiling));
     });
   });
 }

@@ -10,6 +10,7 @@ namespace imgrec {
 namespace cpu {
 namespace {
 
+constexpr std::int64_t task_elements = 1 << 12;
 constexpr int row_group = 4;  // rows that are worked on at once: while one waits for its sums, the next are read
 
 /// Calls body(row, rows) for groups of rows, the last with fewer of them.
@@ -113,15 +114,16 @@ struct LayerNorm {
 
 void layer_norm_forward(const Context& context, const Array& y, const Array& mean, const Array& inverse_deviation,
                         const Array& x, const Array& weight, const Array& bias, double eps, Activation activation) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
+  const std::int64_t rows = x.shape[0], columns = x.shape[1];
+  const std::int64_t task_rows = std::max<std::int64_t>(1, cpu::task_elements / std::max<std::int64_t>(columns, 1));
   const auto run = [&](auto tag, auto kind) {
     using S = decltype(tag);
     using T = cpu::Compute<S>;
-    const cpu::LayerNorm<S, decltype(kind)> norm{chunks.columns, weight.as<const T>(), bias.as<const T>(), kind};
-    cpu::parallel_range(context, chunks.rows, chunks.length, [&](std::int64_t begin, std::int64_t end) {
-      cpu::for_row_groups(begin, end, [&](std::int64_t row, int rows) {
-        norm.forward_rows(rows, y.as<S>() + row * norm.columns, x.as<const S>() + row * norm.columns,
-                          mean.as<T>() + row, inverse_deviation.as<T>() + row, static_cast<T>(eps));
+    const cpu::LayerNorm<S, decltype(kind)> norm{columns, weight.as<const T>(), bias.as<const T>(), kind};
+    cpu::parallel_range(context, rows, task_rows, [&](std::int64_t begin, std::int64_t end) {
+      cpu::for_row_groups(begin, end, [&](std::int64_t row, int count) {
+        norm.forward_rows(count, y.as<S>() + row * columns, x.as<const S>() + row * columns, mean.as<T>() + row,
+                          inverse_deviation.as<T>() + row, static_cast<T>(eps));
       });
     });
   };

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from imgrec_engine import functional as F
 from imgrec_engine.creation import zeros
 from imgrec_engine.dtypes import bool_
 from imgrec_engine.errors import ShapeError
+from imgrec_engine.mixed_precision import region
 from imgrec_engine.nn import init
 from imgrec_engine.nn.dropout import Dropout
 from imgrec_engine.nn.matmul import Linear
@@ -54,24 +56,27 @@ class MultiheadAttention(Module):
         key_padding_mask: Tensor | None = None,
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
+        residual: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """Attends from every query position to the keys.
+        """Attends from every query position to the keys, and adds ``residual`` (N, S_q, embed_dim).
 
         ``key_padding_mask`` (N, S_k) is boolean, True at padding. ``attn_mask`` (S_q, S_k) or (N * num_heads, S_q, S_k)
         is boolean, True where attention is forbidden, or floating and added to the scores.
         """
-        for name, x in [("query", query), ("key", key), ("value", value)]:
-            if x.ndim != 3 or x.shape[2] != self.embed_dim:
-                raise ShapeError(f"MultiheadAttention: {name} has shape {x.shape}, expected (N, S, {self.embed_dim})")
+        is_one = query is key is value
+        for name, x in [("query", query)] if is_one else [("query", query), ("key", key), ("value", value)]:
+            shape = x.shape
+            if len(shape) != 3 or shape[2] != self.embed_dim:
+                raise ShapeError(f"MultiheadAttention: {name} has shape {shape}, expected (N, S, {self.embed_dim})")
         mask = self._mask(attn_mask, key_padding_mask, query.shape[0])
         options = mask, self.dropout if self.training else 0.0, is_causal
-        if query is key is value:
+        if is_one:
             y = F.self_attention(F.linear(query, self.in_proj_weight, self.in_proj_bias), self.num_heads, *options)
         else:
             q, k, v = self._project(query, key, value)
             y = F.scaled_dot_product_attention(q, k, v, *options)
             y = y.reshape(*y.shape[:2], self.embed_dim)
-        return self.out_proj(y), None
+        return self.out_proj(y, residual=residual), None
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
         """How much each query position attends to each key where nothing is masked: (N, num_heads, S_q, S_k).
@@ -119,6 +124,9 @@ class MultiheadAttention(Module):
         return f"{self.embed_dim}, num_heads={self.num_heads}{dropout}"
 
 
+_OWN = (Linear, Dropout, MultiheadAttention)  # other types may do anything
+
+
 class TransformerEncoderLayer(Module):
     """Self-attention and a two-layer perceptron, each with a residual connection (Vaswani et al., 2017), batch first.
 
@@ -162,23 +170,42 @@ class TransformerEncoderLayer(Module):
         is_causal: bool = False,
     ) -> Tensor:
         """Runs the layer on src (N, S, d_model)."""
-
-        def attend(x: Tensor) -> Tensor:
-            attended, _ = self.self_attn(x, x, x, src_key_padding_mask, src_mask, is_causal)
-            y: Tensor = self.dropout1(attended)
-            return y
-
+        masks = src_key_padding_mask, src_mask, is_causal
         if self.norm_first:
-            x = src + attend(self.norm1(src))
-            return x + self._feed_forward(self.norm2(x))
-        x = self.norm1(src + attend(src))
-        y: Tensor = self.norm2(x + self._feed_forward(x))
+            x = self._attend(src, self.norm1(src), *masks)
+            return self._feed_forward(x, self.norm2(x))
+        x = self.norm1(self._attend(src, src, *masks))
+        y: Tensor = self.norm2(self._feed_forward(x, x))
         return y
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        hidden = self.dropout(self.linear1(x, activation=self.activation))
-        y: Tensor = self.dropout2(self.linear2(hidden))
+    def _attend(self, src: Tensor, x: Tensor, *masks: Any) -> Tensor:
+        """``src`` and what x attends to."""
+        if self._joins(self.dropout1, self.self_attn) and self._joins(self.self_attn.out_proj):
+            y: Tensor = self.self_attn(x, x, x, *masks, residual=src)[0]
+        else:
+            y = src + self.dropout1(self.self_attn(x, x, x, *masks)[0])
         return y
+
+    def _feed_forward(self, src: Tensor, x: Tensor) -> Tensor:
+        """``src`` and what the perceptron makes of x."""
+        hidden = self.dropout(self.linear1(x, activation=self.activation))
+        if self._joins(self.dropout2, self.linear2):
+            y: Tensor = self.linear2(hidden, residual=src)
+        else:
+            y = src + self.dropout2(self.linear2(hidden))
+        return y
+
+    @staticmethod
+    def _joins(*modules: Module) -> bool:
+        """Whether the residual is added by the product before it, through these modules.
+
+        Not where something comes between the two or may look at what does: in training, and where a module is hooked or
+        of another type. Nor under autocast, where residuals stay float32.
+        """
+        for module in modules:
+            if module.training or module._forward_hooks or type(module) not in _OWN:
+                return False
+        return region.dtype is None
 
     def extra_repr(self) -> str:
         """What its children do not show."""

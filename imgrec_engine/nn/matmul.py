@@ -28,9 +28,12 @@ class Linear(Module):
         self.bias = Parameter(zeros(out_features)) if bias else None
         init_weight_and_bias(self.weight, self.bias)
 
-    def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
-        """Runs the layer on x (..., in_features), and applies an activation that follows in the same pass."""
-        return F.linear(x, self.weight, self.bias, activation)
+    def forward(self, x: Tensor, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
+        """Runs the layer on x (..., in_features).
+
+        In the same pass it adds a residual of the result's shape, and then applies an activation.
+        """
+        return F.linear(x, self.weight, self.bias, activation, residual)
 
     def extra_repr(self) -> str:
         """Its features, and that it has no bias."""

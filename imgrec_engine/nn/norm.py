@@ -40,9 +40,8 @@ class _BatchNorm(Module):
             raise ShapeError(f"{type(self).__name__}: x has shape {x.shape}, expected {expected}")
         if self.training:
             self.num_batches_tracked.copy_(self.num_batches_tracked + 1)  # on a GPU, without asking it
-        statistics = self.running_mean, self.running_var
-        settings = self.training, self.momentum, self.eps, activation
-        return F.batch_norm(x, *statistics, self.weight, self.bias, *settings)
+        statistics, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
+        return F.batch_norm(x, *statistics, *affine, self.training, self.momentum, self.eps, activation)
 
     def extra_repr(self) -> str:
         """Its features, and whatever is not the default."""

@@ -138,15 +138,23 @@ def _layer_norm(
 
 @translates("linear")
 def _linear(
-    graph: Graph, result: Value, x: Operand, weight: Operand, bias: Operand | None, activation: str | None
+    graph: Graph,
+    result: Value,
+    x: Operand,
+    weight: Operand,
+    bias: Operand | None,
+    activation: str | None,
+    residual: Operand | None,
 ) -> str:
     matrix = graph.fixed("weight", weight)
     added = None if bias is None else graph.constant(graph.fixed("bias", bias), name="bias")
     if len(x.shape) == 2:
         name = graph.add("Gemm", graph.name(x), graph.constant(matrix, name="weight"), added or "", transB=1)
-        return activated(graph, name, activation)
-    name = graph.add("MatMul", graph.name(x), graph.constant(matrix.T, name="weight"))
-    return activated(graph, name if added is None else graph.add("Add", name, added), activation)
+    else:
+        name = graph.add("MatMul", graph.name(x), graph.constant(matrix.T, name="weight"))
+        name = name if added is None else graph.add("Add", name, added)
+    name = name if residual is None else graph.add("Add", name, graph.name(residual))
+    return activated(graph, name, activation)
 
 
 @translates("matmul")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -15,6 +16,8 @@ from imgrec_engine.errors import DTypeError, ShapeError
 from imgrec_engine.random import next_state
 
 __all__ = ["scaled_dot_product_attention", "self_attention"]
+
+Shape = tuple[int, ...]
 
 
 @differentiable(precision="low")
@@ -79,6 +82,37 @@ def self_attention(
     return out.reshape(batch, length, width // 3), backward
 
 
+class _Attention:
+    """What the kernels are told about attention of certain shapes besides their arrays, and their plans."""
+
+    def __init__(
+        self, module: Any, context: Any, name: str, query: Shape, key: Shape, value: Shape, dtype: np.dtype[Any]
+    ) -> None:
+        if len(query) != 4 or len(key) != 4 or len(value) != 4:
+            shapes = f"query {query}, key {key} and value {value}"
+            raise ShapeError(f"{name}: {shapes}; expected four dimensions each: (N, S, heads, head_size)")
+        batch, queries, heads, head_size = query
+        self.module, self.context = module, context
+        self._described = (context, query, key, value, dtype)
+        self.scale = 1 / math.sqrt(max(head_size, 1))
+        self.output, self.statistics = (batch, queries, heads, value[-1]), (batch, heads, queries)
+        self.wide = float64 if dtype == float64 else float32  # the dtype of the statistics
+        self.forward = kernels.new_plan(module.attention_forward_plan, *self._described)
+
+    @functools.cached_property
+    def backward(self) -> kernels.Plan:
+        """The plan of the pass that gives the gradients of query, key and value."""
+        return kernels.new_plan(self.module.attention_backward_plan, *self._described)
+
+    @functools.cached_property
+    def mask_backward(self) -> kernels.Plan:
+        """The plan of the pass that gives the gradient of a mask."""
+        return kernels.new_plan(self.module.attention_mask_backward_plan, *self._described)
+
+
+_attention = functools.lru_cache(maxsize=1024)(_Attention)  # the same one for the same description
+
+
 def _attend(
     name: str,
     query: Array,
@@ -90,36 +124,32 @@ def _attend(
     scale: float | None,
 ) -> tuple[Array, Pullback]:
     """Attention on arrays."""
-    if query.ndim != 4 or key.ndim != 4 or value.ndim != 4:
-        shapes = f"query {query.shape}, key {key.shape} and value {value.shape}"
-        raise ShapeError(f"{name}: {shapes}; expected four dimensions each: (N, S, heads, head_size)")
     if attn_mask is not None and is_causal:
         raise ValueError(f"{name}: attn_mask and is_causal were both given; put causality into the mask")
+    module, context = kernels.of(query)
+    call = _attention(module, context, name, query.shape, key.shape, value.shape, query.dtype)
     mask = None if attn_mask is None else _broadcast_mask(name, attn_mask, query, key)
     query, key, value = _without_gaps(query), _without_gaps(key), _without_gaps(value)
-    factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
+    factor = call.scale if scale is None else float(scale)
     state = next_state(query) if dropout_p > 0 else None
-    module, context = kernels.of(query)
     options: tuple[Any, ...] = (mask, state, factor, bool(is_causal), float(dropout_p))
-    described = (query.shape, key.shape, value.shape, query.dtype)
-    plan = kernels.plan(module.attention_forward_plan, context, *described)
-    batch, queries, heads, _ = query.shape
-    out = empty((batch, queries, heads, value.shape[-1]), query.dtype, query)
-    lse = empty((batch, heads, queries), float64 if query.dtype == float64 else float32, query)
-    module.attention_forward(context, out, lse, query, key, value, *options, kernels.workspace(plan, query))
+    out, lse = empty(call.output, query.dtype, query), empty(call.statistics, call.wide, query)
+    workspace = kernels.workspace(call.forward, query)
+    module.attention_forward(context, out, lse, query, key, value, *options, workspace)
 
     def backward(dout: Array, needs: Needs) -> Gradients:
+        module, context = call.module, call.context
         saved = (contiguous(dout), out, lse, query, key, value, *options)
         gradients: list[Array | None] = [None] * 4
         if any(needs[:3]):
             gradients[:3] = [empty_like(query), empty_like(key), empty_like(value)]
-            plan = kernels.plan(module.attention_backward_plan, context, *described)
-            module.attention_backward(context, *gradients[:3], *saved, kernels.workspace(plan, query))
+            workspace = kernels.workspace(call.backward, query)
+            module.attention_backward(context, *gradients[:3], *saved, workspace)
         if attn_mask is not None and needs[3]:
             four = (1,) * (4 - attn_mask.ndim) + attn_mask.shape
             dmask = empty(four, attn_mask.dtype, query)
-            plan = kernels.plan(module.attention_mask_backward_plan, context, *described)
-            module.attention_mask_backward(context, dmask, *saved, kernels.workspace(plan, query))
+            workspace = kernels.workspace(call.mask_backward, query)
+            module.attention_mask_backward(context, dmask, *saved, workspace)
             gradients[3] = dmask.reshape(attn_mask.shape)
         return tuple(gradients)
 

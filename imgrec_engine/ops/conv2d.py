@@ -47,10 +47,6 @@ def _output(size: int, kernel: int, stride: int, sides: Pair, dilation: int) -> 
     return (size + sum(sides) - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def _other_dtype(name: str, dtype: np.dtype[Any], x: np.dtype[Any]) -> DTypeError:
-    return DTypeError(f"conv2d: {name} is {dtype.name}, but x is {x.name}; expected one dtype")
-
-
 def _settings(stride: Any, padding: Any, dilation: Any, groups: Any, algorithm: str | None) -> tuple[Any, ...]:
     """What a convolution is known by besides shapes; numbers that equal whole ones must not pass for them."""
     if not isinstance(groups, int):
@@ -73,26 +69,28 @@ class _Convolution:
         context: Any,
         x: Shape,
         weight: Shape,
-        dtypes: tuple[np.dtype[Any], np.dtype[Any]],
+        x_dtype: np.dtype[Any],
+        weight_dtype: np.dtype[Any],
         settings: tuple[Any, ...],
     ) -> None:
         if len(x) != 4 or len(weight) != 4:
             raise ShapeError(
                 f"conv2d: x is {x} and weight {weight}; expected (N, H, W, C) and (C_out, KH, KW, C / groups)"
             )
-        if not is_floating(dtypes[0]):
-            raise DTypeError(f"conv2d: x is {dtypes[0].name}, expected float32, float64, float16 or bfloat16")
-        if dtypes[1] != dtypes[0]:
-            raise _other_dtype("weight", dtypes[1], dtypes[0])
+        if not is_floating(x_dtype):
+            raise DTypeError(f"conv2d: x is {x_dtype.name}, expected float32, float64, float16 or bfloat16")
+        if weight_dtype != x_dtype:
+            raise DTypeError(f"conv2d: weight is {weight_dtype.name}, but x is {x_dtype.name}; expected one dtype")
         given_stride, given_padding, given_dilation, groups, algorithm = settings
         stride, dilation = _pair("stride", given_stride), _pair("dilation", given_dilation)
         padding = _padding(given_padding, weight[1:3], stride, dilation)
-        self.module = module
+        self.module, self.context = module, context
         self.parameters = module.Conv2dParameters(stride, padding, dilation, groups, algorithm or "")
-        self._context, self._shape = context, x
-        self._make = functools.partial(module.conv2d_plan, context, x, weight, self.parameters, dtypes[0])
+        self._shape = x
+        self._make = functools.partial(module.conv2d_plan, context, x, weight, self.parameters, x_dtype)
         self.forward = kernels.new_plan(self._make, module.Conv2dPass.forward)  # checks the shapes
         self.output = (x[0], *map(_output, x[1:3], weight[1:3], stride, padding, dilation), weight[0])
+        self.channels = weight[:1]
         phases = tuple(map(min, x[1:3], stride))  # of the stride, those that an image has: weights are packed so
         self._layout = (stride, padding, dilation, groups, algorithm, phases)
         self.forward_layout = packing.Layout(self.forward, ("forward", *self._layout), self._pack("forward"))
@@ -100,7 +98,7 @@ class _Convolution:
     def _pack(self, which: str) -> Callable[..., None]:
         def pack(memory: Any, weight: Any) -> None:
             which_pass = getattr(self.module.Conv2dPass, which)
-            self.module.conv2d_pack(self._context, memory, self._shape, weight, self.parameters, which_pass)
+            self.module.conv2d_pack(self.context, memory, self._shape, weight, self.parameters, which_pass)
 
         return pack
 
@@ -175,17 +173,12 @@ def conv2d(
     kind = activation_name("conv2d", activation)
     module, context = kernels.of(x)
     settings = _settings(stride, padding, dilation, groups, algorithm)
-    convolution = _convolution(module, context, x.shape, weight.shape, (x.dtype, weight.dtype), settings)
-    if bias is not None:
-        if bias.shape != weight.shape[:1]:
-            raise ShapeError(f"conv2d: bias is {bias.shape}, expected {weight.shape[:1]}")
-        if bias.dtype != x.dtype:
-            raise _other_dtype("bias", bias.dtype, x.dtype)
-        bias = contiguous(bias)
+    call = _convolution(module, context, x.shape, weight.shape, x.dtype, weight.dtype, settings)
     versions = packing.lasting_versions(weight)
     x, weight = contiguous(x), contiguous(weight)
-    parameters = convolution.parameters
-    y = empty(convolution.output, x.dtype, x)
+    if bias is not None:
+        bias = contiguous(bias)
+    y = empty(call.output, x.dtype, x)
     pre_activation = empty_like(y) if kind in NEEDS_INPUT and is_recording() else None
     module.conv2d_forward(
         context,
@@ -193,26 +186,26 @@ def conv2d(
         pre_activation,
         x,
         weight,
-        convolution.forward_layout.of((weight,), versions),
+        call.forward_layout.of((weight,), versions),
         bias,
-        parameters,
+        call.parameters,
         kind,
-        kernels.workspace(convolution.forward, x),
+        kernels.workspace(call.forward, x),
     )
     saved = y if pre_activation is None and kind else pre_activation
 
     def backward(dy: Array, needs: Needs) -> Gradients:
+        module, context, parameters = call.module, call.context, call.parameters
         dy = contiguous(dy) if saved is None else activation_gradient(kind, dy, saved)
         dx = empty_like(x) if needs[0] else None
         dweight = empty_like(weight) if needs[1] else None
-        dbias = empty(weight.shape[:1], x.dtype, x) if needs[2] else None
+        dbias = empty(call.channels, x.dtype, x) if needs[2] else None
         if needs[0]:
-            plan = convolution.backward_input
-            packed = convolution.backward_input_layout.of((weight,), versions)
-            workspace = kernels.workspace(plan, x)
+            packed = call.backward_input_layout.of((weight,), versions)
+            workspace = kernels.workspace(call.backward_input, x)
             module.conv2d_backward_input(context, dx, dy, weight, packed, parameters, workspace)
         if needs[1] or needs[2]:
-            workspace = kernels.workspace(convolution.backward_weight, x)
+            workspace = kernels.workspace(call.backward_weight, x)
             module.conv2d_backward_weight(context, dweight, dbias, x, weight, dy, parameters, workspace)
         return dx, dweight, dbias
 

@@ -31,7 +31,7 @@ def _multiply(c: Array, a: Array, b: Array) -> None:
     if plan.packed_bytes:
         packed = empty((plan.packed_bytes,), uint8, a)
         module.matmul_pack(context, packed, b, rows)
-    module.matmul(context, c, a, b, packed, None, "", kernels.workspace(plan, a))
+    module.matmul(context, c, a, b, packed, None, None, "", kernels.workspace(plan, a))
 
 
 def product(a: Array, b: Array) -> Array:
@@ -103,22 +103,37 @@ class _Linear:
             raise ShapeError(f"linear: x is {x} and weight {weight}; expected (..., in) and (out, in)")
         self.dtype = _common_dtype("linear", x_dtype, weight_dtype)
         self.promotes = x_dtype != weight_dtype
-        self.output = (*x[:-1], weight[0])
+        self.output, self.width = (*x[:-1], weight[0]), weight[:1]
         self.rows = rows = math.prod(x[:-1])
         self.plan = kernels.new_plan(module.matmul_plan, context, 1, rows, *weight, self.dtype)
         self.layout = packing.Layout(
             self.plan, "linear", lambda to, weight: module.matmul_pack(context, to, weight.T, rows)
         )
 
+    def residual(self, given: Array) -> Array:
+        """What the result is added to, as the kernel takes it."""
+        if given.shape != self.output:
+            raise ShapeError(f"linear: residual is {given.shape}, expected the result's shape {self.output}")
+        if not is_floating(given.dtype):
+            raise DTypeError(f"linear: residual is {given.dtype.name}, expected a floating dtype")
+        return contiguous(given if given.dtype == self.dtype else given.astype(self.dtype))
+
 
 _linear = functools.lru_cache(maxsize=4096)(_Linear)  # the same one for the same description
 
 
 @differentiable(precision="low")
-def linear(x: Array, weight: Array, bias: Array | None = None, activation: str | None = None) -> Result:
-    """activation(X W^T + b): x (..., in) with weight (out, in) and bias (out,) gives (..., out).
+def linear(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    activation: str | None = None,
+    residual: Array | None = None,
+) -> Result:
+    """activation(X W^T + b + residual): x (..., in) with weight (out, in) and bias (out,) gives (..., out).
 
-    The activation is None, "relu", "gelu", "silu", "sigmoid" or "tanh". ShapeError where shapes do not fit.
+    The activation is None, "relu", "gelu", "silu", "sigmoid" or "tanh". ``residual`` has the shape of the result.
+    ShapeError where shapes do not fit, DTypeError for a dtype that is not floating.
 
     >>> import imgrec_engine as ie
     >>> linear(ie.ones((5, 3)), ie.ones((2, 3)), ie.zeros(2)).shape
@@ -126,12 +141,14 @@ def linear(x: Array, weight: Array, bias: Array | None = None, activation: str |
     """
     module, context = kernels.of(x)
     call = _linear(module, context, x.shape, weight.shape, x.dtype, weight.dtype)
-    kind, dtype, width = activation_name("linear", activation), call.dtype, weight.shape[0]
+    kind, dtype = activation_name("linear", activation), call.dtype
     versions = packing.lasting_versions(weight)
     if bias is not None:
-        if bias.shape != (width,):
-            raise ShapeError(f"linear: bias is {bias.shape}, expected {(width,)}")
+        if bias.shape != call.width:
+            raise ShapeError(f"linear: bias is {bias.shape}, expected {call.width}")
         bias = contiguous(bias if bias.dtype == dtype else bias.astype(dtype))
+    if residual is not None:
+        residual = call.residual(residual)
     if call.promotes:
         x, weight = x.astype(dtype, copy=False), weight.astype(dtype, copy=False)
     if x.ndim != 2:
@@ -139,17 +156,17 @@ def linear(x: Array, weight: Array, bias: Array | None = None, activation: str |
     y = empty(call.output, dtype, x)
     needs_input = kind in NEEDS_INPUT and is_recording()  # then it is kept, and activated apart
     packed, follows = call.layout.of((weight,), versions), "" if needs_input else kind
-    module.matmul(context, y, x, weight.T, packed, bias, follows, kernels.workspace(call.plan, x))
+    module.matmul(context, y, x, weight.T, packed, bias, residual, follows, kernels.workspace(call.plan, x))
     saved = y if kind else None
     if needs_input:
         y = activated(kind, y)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         dz = dy if saved is None else activation_gradient(kind, dy, saved)
-        dz_rows = dz.reshape(call.rows, width)
+        dz_rows = dz.reshape(call.rows, *call.width)
         dx = product(dz_rows, weight).reshape(x.shape) if needs[0] else None
         dweight = product(dz_rows.T, x.reshape(call.rows, weight.shape[1])) if needs[1] else None
-        dbias = unbroadcast(dz_rows, (width,)) if needs[2] else None
-        return dx, dweight, dbias
+        dbias = unbroadcast(dz_rows, call.width) if needs[2] else None
+        return dx, dweight, dbias, dz if needs[3] else None
 
     return y, backward

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from imgrec_engine import kernels
-from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable
+from imgrec_engine.autograd import Array, Gradients, Needs, Result, differentiable, mode
 from imgrec_engine.device import contiguous, empty, empty_like
 from imgrec_engine.dtypes import float32, float64, is_floating
 from imgrec_engine.errors import DTypeError, ShapeError
@@ -24,64 +23,31 @@ __all__ = ["batch_norm", "layer_norm"]
 Shape = tuple[int, ...]
 
 
-def _checked(op: str, x: Array) -> Array:
-    """X (..., columns) without gaps."""
-    if not is_floating(x.dtype):
-        raise DTypeError(f"{op}: x is {x.dtype.name}, expected a floating dtype")
-    if x.ndim == 0:
-        raise ShapeError(f"{op}: x has no dimensions, expected one at least")
-    return contiguous(x)
+class _Norm:
+    """What the kernels are told about normalisations of certain shapes besides their arrays, and their plan."""
+
+    def __init__(self, op: str, module: Any, context: Any, x: Shape, dtype: np.dtype[Any]) -> None:
+        if not is_floating(dtype):
+            raise DTypeError(f"{op}: x is {dtype.name}, expected a floating dtype")
+        if not x:
+            raise ShapeError(f"{op}: x has no dimensions, expected one at least")
+        self.module, self.context = module, context
+        self.wide = float64 if dtype == float64 else float32  # the dtype of statistics and parameters
+        self.columns, rows = x[-1:], math.prod(x[:-1])
+        self.batch_statistics, self.layer_statistics = (2, *self.columns), (2, rows)
+        self.plan = kernels.new_plan(module.norm_plan, context, rows, x[-1], dtype)
 
 
-def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of statistics and parameters beside x of this dtype."""
-    return float64 if dtype == float64 else float32
+_norm = functools.lru_cache(maxsize=4096)(_Norm)  # the same one for the same description
 
 
-def _per_column(op: str, name: str, values: Array | None, columns: Shape, wide: np.dtype[Any]) -> Array | None:
-    """One number for each of the columns, in the dtype that the kernels take."""
-    if values is None:
-        return None
-    if values.shape != columns:
-        raise ShapeError(f"{op}: {name} is {values.shape}, expected {columns}, the length of x's last axis")
-    if values.dtype != wide:
-        return values.astype(wide, order="C")
-    return contiguous(values)
+def _per_column(values: Array | None, wide: np.dtype[Any]) -> Array | None:
+    """One number for each of the columns, as the kernels take them."""
+    if values is None or values.dtype == wide:
+        return values if values is None else contiguous(values)
+    return values.astype(wide, order="C")
 
 
-@functools.lru_cache(maxsize=4096)
-def _plan(module: Any, context: Any, shape: Shape, dtype: np.dtype[Any]) -> kernels.Plan:
-    """The plan of a normalisation of x (..., columns)."""
-    return kernels.new_plan(module.norm_plan, context, math.prod(shape[:-1]), shape[-1], dtype)
-
-
-def _announces_writes(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Counts the write to the running statistics, as any other in-place write, before batch_norm sees mere arrays."""
-
-    @functools.wraps(op)
-    def call(
-        x: Array,
-        running_mean: Array | None,
-        running_var: Array | None,
-        weight: Array | None,
-        bias: Array | None,
-        training: bool,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-        activation: str | None = None,
-    ) -> Tensor:
-        if not isinstance(training, (bool, np.bool_)):
-            raise TypeError(f"batch_norm: training is {training!r}, expected True or False")
-        for statistics in (running_mean, running_var) if training else ():
-            if statistics is not None and hasattr(statistics, "_wrote"):  # what is no Tensor is refused below
-                statistics._check_write("batch_norm")
-                statistics._wrote()
-        return op(x, running_mean, running_var, weight, bias, training, momentum, eps, activation)
-
-    return call
-
-
-@_announces_writes
 @differentiable
 def batch_norm(
     x: Array,
@@ -113,34 +79,43 @@ def batch_norm(
     >>> round(mean.item(), 6), round(var.item(), 6)
     (0.2, 1.1)
     """
-    x, kind = _checked("batch_norm", x), activation_name("batch_norm", activation)
-    wide = _wide(x.dtype)
+    if not isinstance(training, (bool, np.bool_)):
+        raise TypeError(f"batch_norm: training is {training!r}, expected True or False")
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: running_mean and running_var are None, but needed where training is False")
-    shape, columns = x.shape, x.shape[-1:]
-    moving_mean = _per_column("batch_norm", "running_mean", running_mean, columns, wide)
-    moving_var = _per_column("batch_norm", "running_var", running_var, columns, wide)
-    w = _per_column("batch_norm", "weight", weight, columns, wide)
-    b = _per_column("batch_norm", "bias", bias, columns, wide)
     module, context = kernels.of(x)
-    plan = _plan(module, context, shape, x.dtype)
-    y, statistics = empty(shape, x.dtype, x), empty((2, *columns), wide, x)
-    workspace = kernels.workspace(plan, x)
+    call = _norm("batch_norm", module, context, x.shape, x.dtype)
+    kind, wide = activation_name("batch_norm", activation), call.wide
+    moving = _to_be_moved(running_mean, running_var) if training else ()
+    moving_mean, moving_var = _per_column(running_mean, wide), _per_column(running_var, wide)
+    x, w, b = contiguous(x), _per_column(weight, wide), _per_column(bias, wide)
+    y, statistics = empty_like(x), empty(call.batch_statistics, wide, x)
+    workspace = kernels.workspace(call.plan, x)
     module.batch_norm_forward(
         context, y, statistics, moving_mean, moving_var, x, w, b, training, momentum, eps, kind, workspace
     )
-    if training:
-        for values, moved in ((running_mean, moving_mean), (running_var, moving_var)):
-            if values is not None and values is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
-                values[...] = moved
+    for tensor in moving:
+        moved = moving_mean if tensor._array is running_mean else moving_var
+        if tensor._array is not moved:  # the kernel moved a copy: of 16 bits, or with gaps
+            tensor._array[...] = moved
+        tensor._wrote()
 
     def backward(dy: Array, needs: Needs) -> Gradients:
+        module, context, columns, wide = call.module, call.context, call.columns, call.wide
         dx, dweight, dbias = empty_like(x), empty(columns, wide, x), empty(columns, wide, x)
-        scratch, dy = kernels.workspace(plan, x), contiguous(dy)
+        scratch, dy = kernels.workspace(call.plan, x), contiguous(dy)
         module.batch_norm_backward(context, dx, dweight, dbias, dy, x, w, b, statistics, training, kind, scratch)
         return dx, None, None, dweight, dbias
 
     return y, backward
+
+
+def _to_be_moved(*statistics: Array | None) -> list[Tensor]:
+    """The tensors of the running statistics, which is where writes in place are counted."""
+    tensors = [tensor for tensor in mode().given if any(tensor._array is array for array in statistics)]
+    for tensor in tensors:
+        tensor._check_write("batch_norm")
+    return tensors
 
 
 @differentiable(precision="full")
@@ -163,18 +138,17 @@ def layer_norm(
     array([[-1.,  1.],
            [-1.,  1.]], dtype=float32)
     """
-    x, kind = _checked("layer_norm", x), activation_name("layer_norm", activation)
-    wide = _wide(x.dtype)
-    shape, columns = x.shape, x.shape[-1:]
-    w = _per_column("layer_norm", "weight", weight, columns, wide)
-    b = _per_column("layer_norm", "bias", bias, columns, wide)
     module, context = kernels.of(x)
-    y, statistics = empty(shape, x.dtype, x), empty((2, math.prod(shape[:-1])), wide, x)
+    call = _norm("layer_norm", module, context, x.shape, x.dtype)
+    kind, wide = activation_name("layer_norm", activation), call.wide
+    x, w, b = contiguous(x), _per_column(weight, wide), _per_column(bias, wide)
+    y, statistics = empty_like(x), empty(call.layer_statistics, wide, x)
     module.layer_norm_forward(context, y, statistics, x, w, b, eps, kind)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
+        module, context, columns, wide = call.module, call.context, call.columns, call.wide
         dx, dweight, dbias = empty_like(x), empty(columns, wide, x), empty(columns, wide, x)
-        workspace, dy = kernels.workspace(_plan(module, context, shape, x.dtype), x), contiguous(dy)
+        workspace, dy = kernels.workspace(call.plan, x), contiguous(dy)
         module.layer_norm_backward(context, dx, dweight, dbias, dy, x, w, b, statistics, kind, workspace)
         return dx, dweight, dbias
 

@@ -72,7 +72,13 @@ CASES = (
         (
             bad(ShapeError, r"x is \(4, 4, 3\)", normal(4, 4, 3), normal(2, 3, 3, 3)),
             bad(ShapeError, "weight has 2 input channels, expected 3", normal(1, 4, 4, 3), normal(2, 3, 3, 2)),
-            bad(ShapeError, r"bias is \(3,\), expected \(2,\)", normal(1, 4, 4, 3), normal(2, 3, 3, 3), normal(3)),
+            bad(
+                ShapeError,
+                r"bias is float32 \(3,\), expected \(C_out,\) = \(2,\)",
+                normal(1, 4, 4, 3),
+                normal(2, 3, 3, 3),
+                normal(3),
+            ),
             bad(ShapeError, "reaches over 5 positions along the width", normal(1, 9, 4, 1), normal(1, 1, 5, 1)),
             bad(ShapeError, "groups is 2, expected a divisor", normal(1, 4, 4, 3), normal(2, 3, 3, 1), groups=2),
             bad(ShapeError, "stride along the height is 0", normal(1, 4, 4, 1), normal(1, 1, 1, 1), stride=(0, 1)),

@@ -6,9 +6,10 @@ from op_cases.conv2d import ACTIVATIONS
 from op_cases.table import OpCase, bad, integers, normal, sample
 
 
-def linear(x, weight, bias=None, activation=None):
+def linear(x, weight, bias=None, activation=None, residual=None):
     y = x @ weight.T
-    return ACTIVATIONS[activation](y if bias is None else y + bias)
+    y = y if bias is None else y + bias
+    return ACTIVATIONS[activation](y if residual is None else y + residual)
 
 
 CASES = (
@@ -46,11 +47,30 @@ CASES = (
                 sample(normal(2, 3, 5), normal(4, 5), normal(4), activation=name)
                 for name in ("relu", "gelu", "silu", "sigmoid", "tanh")
             ),
+            sample(normal(7, 5), normal(3, 5), residual=normal(7, 3)),
+            sample(normal(2, 4, 5), normal(3, 5), normal(3), residual=normal(2, 4, 3)),
+            sample(normal(2, 4, 5), normal(3, 5), normal(3), activation="gelu", residual=normal(2, 4, 3)),
+            sample(normal(130, 300), normal(70, 300), activation="tanh", residual=normal(130, 70)),
+            sample(normal(2, 0), normal(3, 0), normal(3), residual=normal(2, 3)),
         ),
         (
             bad(ShapeError, r"x is \(7, 4\)", normal(7, 4), normal(3, 5)),
             bad(ValueError, "linear: activation is 'elu'", normal(7, 5), normal(3, 5), activation="elu"),
             bad(ShapeError, r"bias is \(4,\), expected \(3,\)", normal(7, 5), normal(3, 5), normal(4)),
+            bad(
+                ShapeError,
+                r"residual is \(3,\), expected the result's shape \(7, 3\)",
+                normal(7, 5),
+                normal(3, 5),
+                residual=normal(3),
+            ),
+            bad(
+                DTypeError,
+                "residual is int64, expected a floating dtype",
+                normal(7, 5),
+                normal(3, 5),
+                residual=integers(7, 3, high=2),
+            ),
         ),
         reduction=300,
     ),

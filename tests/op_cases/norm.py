@@ -46,7 +46,14 @@ CASES = (
             *(sample(normal(5, 3), normal(3), normal(3), False, activation=name) for name in FOLLOWING),
         ),
         (
-            bad(ShapeError, r"weight is \(4,\), expected \(3,\)", normal(5, 3), normal(4), normal(3), True),
+            bad(
+                ShapeError,
+                r"weight is float32 \(4,\), expected \(columns,\) = \(3,\)",
+                normal(5, 3),
+                normal(4),
+                normal(3),
+                True,
+            ),
             bad(ShapeError, r"x has 1 value\(s\) a channel", normal(1, 3), normal(3), normal(3), True),
             bad(DTypeError, "x is int64", integers(5, 3, high=4), None, None, True),
             bad(ValueError, "activation is 'elu'", normal(4, 4), None, None, True, activation="elu"),
@@ -69,7 +76,9 @@ CASES = (
             *(sample(normal(4, 9), normal(9), normal(9), activation=name) for name in FOLLOWING),
         ),
         (
-            bad(ShapeError, r"bias is \(2, 3\), expected \(3,\)", normal(2, 3), bias=normal(2, 3)),
+            bad(
+                ShapeError, r"bias is float32 \(2, 3\), expected \(columns,\) = \(3,\)", normal(2, 3), bias=normal(2, 3)
+            ),
             bad(ShapeError, "no dimensions", normal()),
             bad(DTypeError, "x is int64", integers(5, 3, high=4)),
             bad(ValueError, "activation is 'elu'", normal(4, 4), activation="elu"),

@@ -38,5 +38,8 @@ def gemm_strided_batched_ex(
     wide = _COMPUTE[compute]
     if compute == 77:
         left, right = _to_tf32(left), _to_tf32(right)
-    assert np.ctypeslib.as_array((ctypes.c_char * 8).from_address(alpha)).size
-    matrices(c, c_type, m, n, ldc, stride_c)[...] = (left.astype(np.float64) @ right.astype(np.float64)).astype(wide)
+    size = np.dtype(wide).itemsize
+    scale, kept = (np.frombuffer(ctypes.string_at(address, size), wide)[0] for address in (alpha, beta))
+    result = matrices(c, c_type, m, n, ldc, stride_c)
+    sums = scale * (left.astype(np.float64) @ right.astype(np.float64))
+    result[...] = (sums + kept * result if kept else sums).astype(wide)  # with beta 0 cuBLAS does not read C
