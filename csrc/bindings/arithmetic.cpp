@@ -23,22 +23,23 @@ IMGREC_BINDINGS(arithmetic) {
       },
       py::arg("context"), py::arg("z"), py::arg("x"), py::arg("y"));
 
-  module.def("sum_rows_plan", &sum_rows_plan, py::arg("context"), py::arg("rows"), py::arg("columns"),
+  module.def("sum_rows_plan", &sum_rows_plan, py::arg("context"), py::arg("batch"), py::arg("rows"), py::arg("columns"),
              py::arg("dtype"));
 
   module.def(
       "sum_rows",
-      [](Context context, const Output& y, const Array& x, const Output& workspace) {
+      [](Context context, const Output& y, const Array& x, double divisor, const Output& workspace) {
         const Check check("sum");
         check.floating("x", x);
-        check.shape("x", x, {-1, -1}, "(rows, columns)");
+        check.shape("x", x, {-1, -1, -1}, "(batch, rows, columns)");
         check.contiguous("x", x);
-        check.exact("y", y, {x.shape[1]}, x.dtype, "(columns,)");
-        check.workspace(workspace, sum_rows_plan(context, x.shape[0], x.shape[1], x.dtype).workspace_bytes);
+        check.exact("y", y, {x.shape[0], x.shape[2]}, x.dtype, "(batch, columns)");
+        const Plan plan = sum_rows_plan(context, x.shape[0], x.shape[1], x.shape[2], x.dtype);
+        check.workspace(workspace, plan.workspace_bytes);
         const py::gil_scoped_release released;
-        sum_rows(context, y, x, workspace);
+        sum_rows(context, y, x, divisor, workspace);
       },
-      py::arg("context"), py::arg("y"), py::arg("x"), py::arg("workspace"));
+      py::arg("context"), py::arg("y"), py::arg("x"), py::arg("divisor"), py::arg("workspace"));
 }
 
 }  // namespace imgrec::bindings

@@ -51,25 +51,32 @@ void add(const Context& context, const Array& z, const Array& x, const Array& y)
   });
 }
 
-Plan sum_rows_plan(const Context&, std::int64_t rows, std::int64_t columns, DType) {
+Plan sum_rows_plan(const Context&, std::int64_t batch, std::int64_t rows, std::int64_t columns, DType) {
   const cpu::RowChunks chunks(rows, columns);
   return {.algorithm = "chunked",
-          .workspace_bytes = chunks.count * columns * static_cast<std::int64_t>(sizeof(double))};
+          .workspace_bytes = batch * chunks.count * columns * static_cast<std::int64_t>(sizeof(double))};
 }
 
-void sum_rows(const Context& context, const Array& y, const Array& x, const Array& workspace) {
-  const cpu::RowChunks chunks(x.shape[0], x.shape[1]);
+void sum_rows(const Context& context, const Array& y, const Array& x, double divisor, const Array& workspace) {
+  const std::int64_t batch = x.shape[0], columns = x.shape[2];
+  const cpu::RowChunks chunks(x.shape[1], columns);
   auto* sums = workspace.as<double>();
   cpu::for_floating(x.dtype, [&](auto tag) {
     using S = decltype(tag);
-    cpu::parallel_tasks(context, chunks.count, [&](std::int64_t chunk, int) {
-      cpu::for_channel_blocks<S>(chunks.columns, [&](const auto& block) {
-        cpu::sum_block(block, sums + chunk * chunks.columns, x.as<const S>() + chunks.begin(chunk) * chunks.columns,
-                       chunks.size(chunk), chunks.columns);
+    cpu::parallel_tasks(context, batch * chunks.count, [&](std::int64_t task, int) {
+      const std::int64_t row = task / chunks.count * chunks.rows + chunks.begin(task % chunks.count);
+      cpu::for_channel_blocks<S>(columns, [&](const auto& block) {
+        cpu::sum_block(block, sums + task * columns, x.as<const S>() + row * columns, chunks.size(task % chunks.count),
+                       columns);
       });
     });
-    cpu::add_chunks(context, chunks, sums, chunks.columns, [&](std::int64_t column, double sum) {
-      y.as<S>()[column] = cpu::narrow<S>(static_cast<cpu::Compute<S>>(sum));
+    const std::int64_t blocks = (columns + cpu::column_block - 1) / cpu::column_block;
+    cpu::parallel_tasks(context, batch * blocks, [&](std::int64_t task, int) {
+      const std::int64_t sample = task / blocks, column = task % blocks * cpu::column_block;
+      cpu::add_chunks(chunks, sums + sample * chunks.count * columns, columns, column,
+                      [&](std::int64_t at, double sum) {
+                        y.as<S>()[sample * columns + at] = cpu::narrow<S>(static_cast<cpu::Compute<S>>(sum / divisor));
+                      });
     });
   });
 }

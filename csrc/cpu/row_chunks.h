@@ -33,16 +33,23 @@ void for_column_blocks(const Context& context, const RowChunks& chunks, Body&& b
                  [&](std::int64_t begin, std::int64_t end) { body(begin, static_cast<int>(end - begin)); });
 }
 
-/// Calls store(column, total) with the sum over chunks of partials[chunk * stride + column].
+/// Calls store(column, total) for a block of columns from `begin` on, with the sum over chunks of partials[chunk *
+/// stride + column].
+template <class T, class Store>
+void add_chunks(const RowChunks& chunks, const T* partials, std::int64_t stride, std::int64_t begin, Store&& store) {
+  const int count = static_cast<int>(std::min<std::int64_t>(column_block, chunks.columns - begin));
+  double total[column_block] = {};
+  for (std::int64_t chunk = 0; chunk < chunks.count; ++chunk)
+    for (int i = 0; i < count; ++i) total[i] += partials[chunk * stride + begin + i];
+  for (int i = 0; i < count; ++i) store(begin + i, total[i]);
+}
+
+/// The same for all columns, on all threads.
 template <class T, class Store>
 void add_chunks(const Context& context, const RowChunks& chunks, const T* partials, std::int64_t stride,
                 Store&& store) {
-  for_column_blocks(context, chunks, [&](std::int64_t column, int count) {
-    double total[column_block] = {};
-    for (std::int64_t chunk = 0; chunk < chunks.count; ++chunk)
-      for (int i = 0; i < count; ++i) total[i] += partials[chunk * stride + column + i];
-    for (int i = 0; i < count; ++i) store(column + i, total[i]);
-  });
+  for_column_blocks(context, chunks,
+                    [&](std::int64_t begin, int) { add_chunks(chunks, partials, stride, begin, store); });
 }
 
 }  // namespace imgrec::cpu

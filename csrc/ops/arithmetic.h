@@ -10,9 +10,9 @@ namespace imgrec {
 /// again. z has x's shape, and may be x.
 void add(const Context& context, const Array& z, const Array& x, const Array& y);
 
-Plan sum_rows_plan(const Context& context, std::int64_t rows, std::int64_t columns, DType dtype);
+Plan sum_rows_plan(const Context& context, std::int64_t batch, std::int64_t rows, std::int64_t columns, DType dtype);
 
-/// y (columns,) = the sum of x (rows, columns) over its rows, taken in float64.
-void sum_rows(const Context& context, const Array& y, const Array& x, const Array& workspace);
+/// y (batch, columns) = the sums of x (batch, rows, columns) over its rows, taken and divided in float64.
+void sum_rows(const Context& context, const Array& y, const Array& x, double divisor, const Array& workspace);
 
 }  // namespace imgrec

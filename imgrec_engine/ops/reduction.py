@@ -34,27 +34,30 @@ def is_regular(x: Array) -> bool:
     return bool(x.flags.c_contiguous and x.flags.aligned)
 
 
-def total(x: Array, axes: tuple[int, ...]) -> Array:
-    """The sum over axes, kept with length 1: of floating numbers in x's dtype, else in int64.
+def total(x: Array, axes: tuple[int, ...], divisor: float | None = None) -> Array:
+    """The sum over axes, kept with length 1: of floating numbers divided and in x's dtype, else in int64.
 
     NumPy adds plain float32 along a strided axis one by one, and errors grow with the length. In float64 they vanish,
     and the result hardly depends on the layout.
     """
-    floating = is_floating(x.dtype)
-    if axes == tuple(range(len(axes))) and has_kernels(x) and math.prod(x.shape[len(axes) :]) >= _LEAST_COLUMNS:
-        return _sum_rows(x, len(axes))
-    y = x.sum(axis=axes, keepdims=True, dtype=float64 if floating else int64)
-    return y.astype(x.dtype, copy=False) if floating else y
+    if not is_floating(x.dtype):
+        return x.sum(axis=axes, keepdims=True, dtype=int64)
+    if axes and axes[-1] - axes[0] + 1 == len(axes) and has_kernels(x):
+        batch, columns = math.prod(x.shape[: axes[0]]), math.prod(x.shape[axes[-1] + 1 :])
+        if columns >= _LEAST_COLUMNS:
+            kept = x.shape[: axes[0]] + (1,) * len(axes) + x.shape[axes[-1] + 1 :]
+            return _sum_rows(x.reshape(batch, -1, columns), divisor).reshape(kept)
+    y = x.sum(axis=axes, keepdims=True, dtype=float64)
+    return (y if divisor is None else y / divisor).astype(x.dtype, copy=False)
 
 
-def _sum_rows(x: Array, lead: int) -> Array:
-    """The sum over the first dimensions by the kernel."""
-    columns = math.prod(x.shape[lead:])
-    rows = x.reshape(x.size // columns, columns)
+def _sum_rows(x: Array, divisor: float | None) -> Array:
+    """(batch, columns): the sums over the rows of (batch, rows, columns), divided, by the kernel."""
     module, context = kernels.of(x)
-    y = empty((columns,), x.dtype, x)
-    module.sum_rows(context, y, rows, kernels.workspace(module.sum_rows_plan(context, *rows.shape, x.dtype), x))
-    return y.reshape((1,) * lead + x.shape[lead:])
+    y = empty((x.shape[0], x.shape[2]), x.dtype, x)
+    plan = kernels.plan(module.sum_rows_plan, context, *x.shape, x.dtype)
+    module.sum_rows(context, y, x, 1.0 if divisor is None else divisor, kernels.workspace(plan, x))
+    return y
 
 
 def _axes(name: str, shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
@@ -121,13 +124,13 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Result:
     """
     _floating("mean", x)
     shape, over = x.shape, _reduced("mean", x, axis, keepdims)
-    y = x.sum(axis=over.axes, keepdims=bool(keepdims), dtype=float64) / over.divisor
+    y = total(x, over.axes, over.divisor).reshape(over.result)
 
     def backward(dy: Array, needs: Needs) -> Gradients:
         part = dy.reshape(over.kept).astype(float64) / over.divisor  # float16 ends at 65504
         return (np.broadcast_to(part.astype(dy.dtype), shape),)
 
-    return y.astype(x.dtype, copy=False), backward
+    return y, backward
 
 
 def _moments(x: Array, over: _Reduction, correction: int) -> tuple[Array, Array, float]:

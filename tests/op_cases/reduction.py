@@ -17,6 +17,9 @@ REFUSED = (
     bad(ShapeError, "axis 3 is out of range", normal(2, 3), axis=3),
     bad(ShapeError, "twice", normal(2, 3), axis=(1, -1)),
 )
+FOR_KERNELS = tuple(
+    sample(normal(11, 90, 37), axis=axes, keepdims=kept) for axes, kept in [(0, False), ((0, 1), True), (1, False)]
+)
 WHOLE = bad(DTypeError, "x is int64, expected a floating dtype", integers(3, high=3))
 
 
@@ -71,11 +74,11 @@ CASES = (
             *NO_ELEMENTS,
             *LONG,
             sample(integers(4, 5, high=9), axis=0),
-            *(sample(normal(11, 90, 37), axis=axes, keepdims=kept) for axes, kept in [(0, False), ((0, 1), True)]),
+            *FOR_KERNELS,
         ),
         REFUSED,
     ),
-    OpCase(F.mean, np.mean, (*OVER_AXES, NO_ELEMENTS[1], *LONG), (*REFUSED, WHOLE)),
+    OpCase(F.mean, np.mean, (*OVER_AXES, NO_ELEMENTS[1], *LONG, *FOR_KERNELS), (*REFUSED, WHOLE)),
     deviations(F.var, np.var),
     deviations(F.std, np.std),
     extreme(F.max, np.max),
