@@ -39,6 +39,25 @@ void sum_block(const Block& block, double* sums, const S* x, std::int64_t rows, 
     std::memcpy(sums + block.channel(v), &sum[v], sizeof(double) * static_cast<std::size_t>(block.lanes_of()));
 }
 
+/// The sum of neighbours.
+template <class S>
+double sum_run(const S* x, std::int64_t count) {
+  constexpr int in_flight = 4, step = in_flight * wide_lanes<S>;
+  typename Exact<S>::type part[in_flight] = {};
+  std::int64_t i = 0;
+  for (; i + step <= count; i += step)
+#pragma GCC unroll 4
+    for (int v = 0; v < in_flight; ++v)
+      part[v] += __builtin_convertvector(load_wide(x + i + v * wide_lanes<S>), typename Exact<S>::type);
+  for_vectors<S>(i, count, [&](std::int64_t at, int lanes) {
+    part[0] += __builtin_convertvector(load_wide(x + at, lanes), typename Exact<S>::type);
+  });
+  const typename Exact<S>::type lines = (part[0] + part[1]) + (part[2] + part[3]);
+  double sum = 0;
+  for (int lane = 0; lane < wide_lanes<S>; ++lane) sum += lines[lane];
+  return sum;
+}
+
 }  // namespace
 }  // namespace cpu
 
@@ -65,10 +84,13 @@ void sum_rows(const Context& context, const Array& y, const Array& x, double div
     using S = decltype(tag);
     cpu::parallel_tasks(context, batch * chunks.count, [&](std::int64_t task, int) {
       const std::int64_t row = task / chunks.count * chunks.rows + chunks.begin(task % chunks.count);
-      cpu::for_channel_blocks<S>(columns, [&](const auto& block) {
-        cpu::sum_block(block, sums + task * columns, x.as<const S>() + row * columns, chunks.size(task % chunks.count),
-                       columns);
-      });
+      const S* const from = x.as<const S>() + row * columns;
+      if (columns == 1)
+        sums[task] = cpu::sum_run(from, chunks.size(task % chunks.count));
+      else
+        cpu::for_channel_blocks<S>(columns, [&](const auto& block) {
+          cpu::sum_block(block, sums + task * columns, from, chunks.size(task % chunks.count), columns);
+        });
     });
     const std::int64_t blocks = (columns + cpu::column_block - 1) / cpu::column_block;
     cpu::parallel_tasks(context, batch * blocks, [&](std::int64_t task, int) {

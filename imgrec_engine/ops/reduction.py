@@ -21,7 +21,7 @@ Axis = int | tuple[int, ...] | None
 
 
 _LEAST = 1 << 14  # elements: NumPy's functions are as fast below
-_LEAST_COLUMNS = 16
+_LEAST_COLUMNS, _LEAST_RUN = 16, 64  # beside each other in memory: so are they for fewer
 
 
 def has_kernels(x: Array) -> bool:
@@ -44,9 +44,10 @@ def total(x: Array, axes: tuple[int, ...], divisor: float | None = None) -> Arra
         return x.sum(axis=axes, keepdims=True, dtype=int64)
     if axes and axes[-1] - axes[0] + 1 == len(axes) and has_kernels(x):
         batch, columns = math.prod(x.shape[: axes[0]]), math.prod(x.shape[axes[-1] + 1 :])
-        if columns >= _LEAST_COLUMNS:
+        rows = x.size // (batch * columns)
+        if columns >= _LEAST_COLUMNS or (columns == 1 and rows >= _LEAST_RUN):
             kept = x.shape[: axes[0]] + (1,) * len(axes) + x.shape[axes[-1] + 1 :]
-            return _sum_rows(x.reshape(batch, -1, columns), divisor).reshape(kept)
+            return _sum_rows(x.reshape(batch, rows, columns), divisor).reshape(kept)
     y = x.sum(axis=axes, keepdims=True, dtype=float64)
     return (y if divisor is None else y / divisor).astype(x.dtype, copy=False)
 

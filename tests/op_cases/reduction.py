@@ -18,7 +18,8 @@ REFUSED = (
     bad(ShapeError, "twice", normal(2, 3), axis=(1, -1)),
 )
 FOR_KERNELS = tuple(
-    sample(normal(11, 90, 37), axis=axes, keepdims=kept) for axes, kept in [(0, False), ((0, 1), True), (1, False)]
+    sample(normal(11, 90, 37), axis=axes, keepdims=kept)
+    for axes, kept in [(0, False), ((0, 1), True), (1, False), ((1, 2), False), (None, True)]
 )
 WHOLE = bad(DTypeError, "x is int64, expected a floating dtype", integers(3, high=3))
 
