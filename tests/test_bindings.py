@@ -110,6 +110,12 @@ def test_other_dtypes_and_objects_are_refused():
         relu(np.empty(1, np.float32), None)
 
 
+def test_places_of_parameters_are_counted_from_the_first():
+    with pytest.raises(TypeError):
+        _cpu.tensor_taker([(-1, False, False)])
+    assert _cpu.tensor_taker([(2**64 - 1, False, True)])([1], {}) == ([None], [], None, ())
+
+
 @pytest.mark.parametrize("threads", [0, -1, 2**31 - 1])
 def test_the_number_of_threads_is_checked(threads):
     with pytest.raises(ValueError, match="threads is"):

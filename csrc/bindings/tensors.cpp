@@ -56,11 +56,12 @@ PyObject* array_of(PyObject* object) {
 }
 
 /// Of a parameter that takes tensors: its place, whether it takes a sequence of them, and whether it takes None.
-using Parameter = std::tuple<py::ssize_t, bool, bool>;
+using Parameter = std::tuple<std::size_t, bool, bool>;
 
 /// Puts arrays in the place of tensors among the positional arguments of an operation. Returns what was given for each
 /// parameter, None where nothing was; the tensors; the type of their arrays, None where there is no one type; and the
-/// numbers of the parameters that were given something else.
+/// numbers of the parameters that Python has to look at: those given something else, and any that has no tensor here
+/// but may have one among the keywords.
 py::object take_tensors(const std::vector<Parameter>& parameters, const py::list& arguments, const py::dict& keywords) {
   py::list inputs(parameters.size()), tensors(0);
   py::object others = py::reinterpret_steal<py::object>(PyTuple_New(0));
@@ -68,14 +69,14 @@ py::object take_tensors(const std::vector<Parameter>& parameters, const py::list
   const bool has_keywords = PyDict_GET_SIZE(keywords.ptr()) > 0;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const auto [place, takes_sequence, takes_none] = parameters[i];
-    PyObject* given = place < PyList_GET_SIZE(arguments.ptr()) ? PyList_GET_ITEM(arguments.ptr(), place) : Py_None;
+    PyObject* given = place < arguments.size() ? PyList_GET_ITEM(arguments.ptr(), place) : Py_None;
     PyList_SET_ITEM(inputs.ptr(), static_cast<py::ssize_t>(i), Py_NewRef(given));
     PyObject* array = takes_sequence ? nullptr : array_of(given);
     if (array) {
       tensors.append(py::handle(given));
       auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(array));
       array_type = !array_type || array_type == type ? type : Py_None;
-      PyList_SetItem(arguments.ptr(), place, Py_NewRef(array));  // cannot fail: the place exists
+      PyList_SetItem(arguments.ptr(), static_cast<py::ssize_t>(place), Py_NewRef(array));  // cannot fail: it exists
     } else if (given != Py_None || !takes_none || has_keywords) {
       others = others + py::make_tuple(i);
     }

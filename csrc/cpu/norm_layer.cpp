@@ -10,7 +10,7 @@ namespace imgrec {
 namespace cpu {
 namespace {
 
-constexpr std::int64_t task_elements = 1 << 12;
+constexpr std::int64_t task_elements = 1 << 12;  // of a forward pass: few, so that threads share rows as products do
 constexpr int row_group = 4;  // rows that are worked on at once: while one waits for its sums, the next are read
 
 /// Calls body(row, rows) for groups of rows, the last with fewer of them.

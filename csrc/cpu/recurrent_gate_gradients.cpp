@@ -124,14 +124,14 @@ void GateGradients<T>::find_rows(const RecurrentInputs& in, const Array& output)
   std::fill_n(zeros_, std::max(extent_.input, extent_.hidden), T(0));
   const Order order(in);
   parallel_range(context_, extent_.rows, depth_block, [&](std::int64_t begin, std::int64_t end) {
-    const auto find = [&](const Array& array, std::int64_t offset, std::int64_t count, T* wide) -> const T* {
+    const auto find = [&](const Array& array, std::int64_t offset, std::int64_t count, std::int64_t to) -> const T* {
       if (!widens_) return array.as<const T>() + offset;
-      Elements<T>{array}.load(wide, offset, count);
-      return wide;
+      Elements<T>{array}.load(wide_ + to, offset, count);
+      return wide_ + to;
     };
     for (std::int64_t place = begin; place < std::min(end, extent_.rows); ++place) {
       const std::int64_t sample = place % extent_.batch, time = place / extent_.batch, step = order.step(sample, time);
-      T* const wide = wide_ + place * (extent_.input + extent_.hidden);
+      const std::int64_t wide = place * (extent_.input + extent_.hidden);
       inputs_[place] = states_[place] = zeros_;
       if (step >= 0) inputs_[place] = find(in.x, (sample * extent_.steps + time) * extent_.input, extent_.input, wide);
       if (step > 0)
