@@ -7,7 +7,7 @@
 
 namespace imgrec::cpu {
 
-/// Memory that is asked for while a product is computed, in equal steps.
+/// Memory that is asked for while a product is computed, in equal steps; steps of 0 ask for nothing new.
 template <class T>
 struct Ahead {
   const T* first;
