@@ -7,8 +7,10 @@ namespace {
 template <class T, int R, int P>
 void multiply_panels(int rows, std::int64_t depth, const T* state, std::int64_t stride, const T* matrix,
                      const T* initial, T* const* to, std::int64_t column) {
-  constexpr bool asks_ahead = R > 4;  // few rows come in time, and wait for the matrix alone
-  constexpr int for_reading = 0, into_l2 = 2;
+  // A wide layer's matrix comes from L3, where the processor looks ahead to the end of a page alone; and the rows of a
+  // product may lie far apart. Few rows wait for the matrix in L2 whatever is asked for.
+  constexpr bool asks_ahead = R > 4;
+  constexpr int for_reading = 0, into_l2 = 2, matrix_ahead = 64 * micro_cols<T>;
   Vector<T> low[P][R], high[P][R];
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
@@ -25,8 +27,9 @@ void multiply_panels(int rows, std::int64_t depth, const T* state, std::int64_t 
       if constexpr (asks_ahead) __builtin_prefetch(ahead, for_reading, into_l2);
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        const Vector<T> b_low = load(matrix + p * depth * micro_cols<T>);
-        const Vector<T> b_high = load(matrix + p * depth * micro_cols<T> + lanes<T>);
+        const T* const b = matrix + p * depth * micro_cols<T>;
+        if constexpr (asks_ahead) prefetch(b + matrix_ahead, micro_cols<T> * sizeof(T));
+        const Vector<T> b_low = load(b), b_high = load(b + lanes<T>);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
           low[p][r] += from[r * micro_cols<T>] * b_low;
