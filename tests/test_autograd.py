@@ -314,7 +314,7 @@ def test_a_tensor_that_was_never_initialised_is_refused():
 def test_new_tensors_begin_as_the_class_makes_them():
     made, result = ie.Tensor(np.zeros(2)), ie.zeros(2) * 2
     slots = [name for name in ie.Tensor.__slots__ if name not in ("__weakref__", "_array", "_version")]
-    assert [getattr(result, name) for name in slots] == [getattr(made, name) for name in slots]
+    assert all(getattr(result, name) is getattr(made, name) for name in slots)  # None, False and 0 are single objects
     assert type(result._version) is type(made._version)
     assert result._version is not made._version
 
